@@ -1,0 +1,32 @@
+# make          install, run the notebook in place, print its comparison
+# make test     install, lint, pytest, nbval
+# make report   run the report's experiments anew; make figures: redraw from their data
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONHASHSEED := 0
+
+.PHONY: all test lab report figures bench
+all: .venv/installed
+	$(BIN)/python tests/run_notebook.py distributed_td.ipynb
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 distributed_td.ipynb
+
+lab: .venv/installed
+	$(BIN)/jupyter lab distributed_td.ipynb
+
+report: .venv/installed
+	$(BIN)/python figures/make_figures.py
+
+figures: .venv/installed
+	$(BIN)/python figures/make_figures.py --draw
+
+bench: .venv/installed
+	$(BIN)/python tests/benchmark.py
