@@ -1414,7 +1414,7 @@ class DistributedQLAgent(QLAgent):
         """The dataflow: keeps `cw_num` batches in flight, and yields whenever one has been learned."""
         import ray
 
-        snapshots = deque((table, self.steps) for table in (*self._recent[1:], self.q_table))
+        snapshots = deque((table, self.steps) for table in (*self._recent[:-1], self.q_table))
         flight, sent, number = deque(), self.episode, 0
         workers.server.begin.remote(snapshots[-1])
         while self.episode < until:
