@@ -1,0 +1,53 @@
+"""Fixtures of all tests: the module on the path, no windows, and one Ray a session."""
+
+import sys
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+matplotlib.use("Agg")
+
+import td_helpers as td  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def workers():
+    """Four collectors, two evaluators and a server on a private Ray, for the whole session."""
+    td.start_ray()
+    import helpers
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(helpers)  # workers know no test folder
+    with td.Workers(4, 2) as workers:
+        yield workers
+    ray.shutdown()
+
+
+@pytest.fixture
+def lake():
+    """The 4 x 4 lake."""
+    return td.FrozenLakeEnv()
+
+
+@pytest.fixture(scope="session")
+def hallway():
+    """The Dangerous Hallway."""
+    return td.FrozenLakeEnv(map_name="Dangerous Hallway")
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    """Close what a test has drawn."""
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")

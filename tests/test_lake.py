@@ -1,0 +1,366 @@
+"""The lake and its transition table: dynamics, maps, rendering, and what other envs may be compiled."""
+
+import re
+
+import gym
+import gymnasium
+import numpy as np
+import pytest
+from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
+from gym.envs.toy_text.frozen_lake import FrozenLakeEnv as GymFrozenLake
+from gym.envs.toy_text.taxi import TaxiEnv
+from helpers import NO_SLIP, Ring, frequencies, table_frequencies
+
+import td_helpers as td
+
+RECTANGLES = [["SG"], ["S", "F", "G"], ["SFHFG", "FFFFF"], ["HSH", "FFF", "SFF", "FHG", "GFF"]]
+SLIPS = [(0.97, 0.01, 0.01, 0.01), (0.1, 0.2, 0.3, 0.4), (0.0, 0.5, 0.5, 0.0), NO_SLIP]
+
+
+def by_definition(desc, transition_prob, state, action) -> dict:
+    """What a step does, written down from the rules of the lake."""
+    nrow, ncol = len(desc), len(desc[0])
+    letter = "X" if state == nrow * ncol else desc[state // ncol][state % ncol]
+    if letter in "HGX":
+        return {(nrow * ncol, {"H": -1000.0, "G": 1000.0, "X": 0.0}[letter], True): 1.0}
+    moves = []
+    for k, probability in enumerate(transition_prob):
+        down, right = {0: (0, -1), 1: (1, 0), 2: (0, 1), 3: (-1, 0)}[(action + k) % 4]
+        row = min(max(state // ncol + down, 0), nrow - 1)
+        col = min(max(state % ncol + right, 0), ncol - 1)
+        moves.append((probability, row * ncol + col, -1.0, False))
+    return frequencies(moves)
+
+
+@pytest.mark.parametrize("desc", [*RECTANGLES, *td.MAPS.values()], ids=lambda desc: f"{len(desc)}x{len(desc[0])}")
+@pytest.mark.parametrize("slips", SLIPS, ids=str)
+def test_table_and_p_follow_the_definition(desc, slips):
+    lake = td.FrozenLakeEnv(desc, transition_prob=slips)
+    for state in range(lake.exit_state + 1):
+        for action in range(4):
+            expected = pytest.approx(by_definition(desc, slips, state, action))
+            assert table_frequencies(lake.table, state, action) == expected
+            assert frequencies(lake.P[state][action]) == expected
+
+
+def test_p_lists_the_directions_from_the_intended_one_on():
+    lake = td.FrozenLakeEnv(["FFF", "FSF", "FFG"], transition_prob=(0.1, 0.2, 0.3, 0.4))
+    assert lake.P[4][td.UP] == [
+        (0.1, 1, -1.0, False),
+        (0.2, 3, -1.0, False),
+        (0.3, 7, -1.0, False),
+        (0.4, 5, -1.0, False),
+    ]
+
+
+@pytest.mark.parametrize("slips", SLIPS, ids=str)
+def test_steps_fall_as_often_as_p_says(slips):
+    lake = td.FrozenLakeEnv(["FFF", "FSF", "FFG"], transition_prob=slips)
+    lake.reset(seed=1)
+    n = 20_000
+    for action in range(4):
+        seen = np.zeros(10)
+        for _ in range(n):
+            lake.s = 4
+            seen[lake.step(action)[0]] += 1
+        for probability, next_state, _, _ in lake.P[4][action]:
+            assert abs(seen[next_state] / n - probability) <= 5 * np.sqrt(probability * (1 - probability) / n)
+
+
+@pytest.mark.parametrize("slips", SLIPS, ids=str)
+def test_compiled_draws_are_divided_as_p_says(slips):
+    lake = td.FrozenLakeEnv(["FFF", "FSF", "FFG"], transition_prob=slips)
+    n = 1000
+    even = ((np.arange(n) + 0.5) / n * 2**32).astype(np.int64)
+    for action in range(4):
+        reached = [td.sample_step(lake.table.model, 4, action, slip)[0] for slip in even]
+        for probability, next_state, _, _ in lake.P[4][action]:
+            assert reached.count(next_state) / n == pytest.approx(probability, abs=1 / n)
+
+
+@pytest.mark.parametrize("shortfall", [0.0, 9e-10])
+def test_outcomes_of_probability_zero_are_never_drawn(shortfall):
+    lake = td.FrozenLakeEnv(["FFF", "FSF", "FFG"], transition_prob=(1.0 - shortfall, 0.0, 0.0, 0.0))
+    assert [td.sample_step(lake.table.model, 4, td.LEFT, slip)[0] for slip in (0, 2**31, 2**32 - 1)] == [3, 3, 3]
+
+
+def test_start_is_even_over_the_starting_cells():
+    lake = td.FrozenLakeEnv(["SFS", "FSG"])
+    n = 6000
+    drawn = [lake.reset(seed=0)[0]] + [lake.reset()[0] for _ in range(n - 1)]
+    compiled = [td.sample_start(lake.table.model, int((i + 0.5) / n * 2**32)) for i in range(n)]
+    assert lake.initial_state_distrib.tolist() == pytest.approx([1 / 3, 0, 1 / 3, 0, 1 / 3, 0, 0])
+    for state in (0, 2, 4):
+        assert abs(drawn.count(state) / n - 1 / 3) < 5 * np.sqrt(2 / 9 / n)
+        assert abs(compiled.count(state) / n - 1 / 3) <= 1 / n
+
+
+@pytest.mark.parametrize("cell, reward", [(0, -1000.0), (2, 1000.0)])
+def test_standing_on_a_hole_or_the_goal_any_action_leaves_for_the_exit(cell, reward):
+    lake = td.FrozenLakeEnv(["HSG"])
+    for action in range(4):
+        lake.reset(seed=0)
+        lake.s = cell
+        assert lake.step(action)[:4] == (3, reward, True, False)
+        assert lake.step(action)[:4] == (3, 0.0, True, False)
+
+
+def test_a_seed_repeats_a_walk():
+    def walk(lake, seed):
+        lake.reset(seed=seed)
+        return [lake.step(td.RIGHT)[0] for _ in range(200)]
+
+    lake = td.FrozenLakeEnv(["SFFF", "FFFF", "FFFG"], transition_prob=(0.4, 0.3, 0.2, 0.1))
+    first = walk(lake, 5)
+    assert (
+        walk(lake, 5)
+        == first
+        == walk(td.FrozenLakeEnv(["SFFF", "FFFF", "FFFG"], transition_prob=(0.4, 0.3, 0.2, 0.1)), 5)
+    )
+    assert walk(lake, 6) != first
+
+
+def test_a_refused_action_changes_nothing():
+    lake, calm = (td.FrozenLakeEnv(["SFFF", "FFFF", "FFFG"], transition_prob=(0.4, 0.3, 0.2, 0.1)) for _ in range(2))
+    walks = []
+    for env, interfere in ((lake, True), (calm, False)):
+        env.reset(seed=0)
+        walk = []
+        for _ in range(30):
+            if interfere:
+                with pytest.raises(ValueError, match="action must be 0, 1, 2 or 3, got 4"):
+                    env.step(4)
+            walk.append(env.step(td.RIGHT)[0])
+        walks.append(walk)
+    assert walks[0] == walks[1]
+
+
+def test_likely_slips_compare_with_gymnasium():
+    theirs = gymnasium.make("FrozenLake-v1", desc=td.MAPS["8x8"], is_slippery=True).unwrapped
+    ours = td.FrozenLakeEnv(map_name="8x8", transition_prob=(1 / 3, 1 / 3, 0.0, 1 / 3))
+    for state in np.flatnonzero(np.isin(ours.desc.ravel(), [b"S", b"F"])):
+        for action in range(4):
+            there = frequencies((p, following) for p, following, _, _ in theirs.P[state][action])
+            here = frequencies((p, following) for p, following, _, _ in ours.P[state][action])
+            assert here == pytest.approx(there)
+
+
+def test_passes_gyms_own_check(monkeypatch):
+    monkeypatch.setattr(np, "bool8", np.bool_, raising=False)  # gym 0.26 asks numpy 2 for it
+    from gym.utils.env_checker import check_env
+
+    check_env(td.FrozenLakeEnv(render_mode="ansi"), skip_render_check=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_passes_gymnasiums_check():
+    from gymnasium.utils.env_checker import check_env
+    from shimmy import GymV26CompatibilityV0
+
+    check_env(GymV26CompatibilityV0(env=td.FrozenLakeEnv(render_mode="ansi")), skip_render_check=True)
+
+
+def test_rendering_as_text_marks_the_agent_and_names_the_action():
+    lake = td.FrozenLakeEnv(["SF", "FG"], transition_prob=NO_SLIP, render_mode="ansi")
+    lake.reset(seed=0)
+    assert lake.render() == "\n\x1b[41mS\x1b[0mF\nFG\n"
+    lake.step(td.RIGHT)
+    assert lake.render() == "  (Right)\nS\x1b[41mF\x1b[0m\nFG\n"
+    lake.step(td.DOWN)
+    lake.step(td.DOWN)
+    assert lake.render() == "exit\n  (Down)\nSF\nFG\n"
+
+
+def test_human_rendering_prints_every_step(capsys):
+    lake = td.FrozenLakeEnv(["SG"], transition_prob=NO_SLIP, render_mode="human")
+    lake.reset(seed=0)
+    lake.step(td.RIGHT)
+    assert re.sub(r"\x1b\[\d+m", "", capsys.readouterr().out) == "\nSG\n\n  (Right)\nSG\n\n"
+
+
+def test_maps_have_their_sizes():
+    assert {name: (len(desc), {len(row) for row in desc}) for name, desc in td.MAPS.items()} == {
+        "4x4": (4, {4}), "8x8": (8, {8}), "Dangerous Hallway": (8, {8}), "16x16": (16, {16}), "32x32": (32, {32}),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "generate",
+    [
+        lambda seed: td.generate_row(40, 0.4, seed),
+        lambda seed: td.generate_map((9, 7), 0.4, seed),
+        lambda seed: td.generate_random_map(9, 0.7, seed),
+    ],
+    ids=["row", "map", "random_map"],
+)
+def test_generators_repeat_by_seed_and_leave_the_global_one_alone(generate):
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert generate(3) == generate(3) != generate(4)
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+
+
+def test_rows_have_holes_at_the_rate_asked_for():
+    assert td.generate_row(5, 0.0) == "FFFFF" and td.generate_row(5, 1.0) == "HHHHH" and td.generate_row(0) == ""
+    assert abs(td.generate_row(10_000, 0.3, 1).count("H") / 10_000 - 0.3) < 5 * np.sqrt(0.21 / 10_000)
+
+
+def test_generated_map_is_safe_in_its_corners():
+    assert td.generate_map((5, 4), 1.0) == ["SFHHH", "FFHHH", "HHHFF", "HHHFG"]
+
+
+@pytest.mark.parametrize("shape, desc", [((1, 3), ["S", "F", "G"]), ((2, 1), ["SG"]), ((4, 1), ["SFFG"])])
+def test_generated_map_may_be_a_strip(shape, desc):
+    assert td.generate_map(shape, 1.0) == desc
+
+
+def test_random_maps_have_a_path():
+    for seed in range(30):
+        values = td.value_iteration(
+            td.FrozenLakeEnv(td.generate_random_map(6, 0.6, seed), transition_prob=NO_SLIP).table
+        )
+        assert values[0].max() > 900, seed
+
+
+def test_a_snaking_path_of_a_thousand_columns_is_found_without_recursion():
+    grid = np.full((1001, 1001), "F")
+    grid[1::4, :-1] = grid[3::4, 1:] = "H"  # open at the right end, then at the left
+    grid[-1, -1] = "G"
+    assert td._has_path(grid)
+    grid[-2] = "H"
+    assert not td._has_path(grid)
+
+
+def test_a_map_a_thousand_wide_is_generated():
+    desc = td.generate_random_map(1000, 0.9, 1)
+    assert len(desc) == 1000 and {len(row) for row in desc} == {1000} and desc[0][0] + desc[-1][-1] == "SG"
+
+
+def test_an_impossible_map_ends_with_an_error():
+    with pytest.raises(ValueError, match=r"p must leave a path: 0.0 gave none"):
+        td.generate_random_map(5, 0.0)
+
+
+def test_a_lake_survives_pickling_without_its_table():
+    import pickle
+
+    lake = td.FrozenLakeEnv(td.generate_map((80, 80)))
+    lake.table, lake.P  # noqa: B018
+    copy = pickle.loads(pickle.dumps(lake))
+    assert len(pickle.dumps(lake)) < 10_000
+    assert all(np.array_equal(a, b) for a, b in zip(copy.table.model, lake.table.model, strict=True))
+
+
+# Other envs ------------------------------------------------------------------------------
+
+
+TAXI = max(name for name in gymnasium.registry if name.startswith("Taxi-"))
+
+FOREIGN = {
+    "gym CliffWalking": CliffWalkingEnv,
+    "gym Taxi": TaxiEnv,
+    "gym FrozenLake": GymFrozenLake,
+    "gymnasium CliffWalking": lambda: gymnasium.make("CliffWalking-v1"),
+    "gymnasium slippery CliffWalking": lambda: gymnasium.make("CliffWalking-v1", is_slippery=True),
+    "gymnasium Taxi": lambda: gymnasium.make(TAXI),
+    "gymnasium FrozenLake": lambda: gymnasium.make("FrozenLake-v1", map_name="8x8", success_rate=0.8),
+}
+
+
+@pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_tables_equal_their_p(make):
+    env = make().unwrapped
+    table = td.TransitionTable.from_env(env)
+    assert table.shape == (env.observation_space.n, env.action_space.n)
+    assert np.array_equal(table.start, env.initial_state_distrib)
+    assert (np.diff(table.probability, axis=-1) <= 0).all()
+    for state, action in np.ndindex(table.shape):
+        assert table_frequencies(table, state, action) == pytest.approx(frequencies(env.P[state][action]))
+
+
+@pytest.mark.parametrize("make", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_envs_with_a_p_are_compiled(make):
+    agent = td.QLAgent(make(), 0.3, 0.1)
+    agent.learn(20)
+    assert agent.compiled and agent.episode == 20 and agent.steps > 20
+
+
+class HalfPrice(gym.RewardWrapper):
+    """A wrapper that changes the reward."""
+
+    def reward(self, reward):
+        return reward / 2
+
+
+class Doubled(CliffWalkingEnv):
+    """An env whose step does more than its P says."""
+
+    def step(self, action):
+        state, reward, *rest = super().step(action)
+        return state, 2 * reward, *rest
+
+
+class TiltedLake(td.FrozenLakeEnv):
+    """A lake whose step does more than its table says."""
+
+    def step(self, action):
+        return super().step(td.RIGHT)
+
+
+class MovedStart(td.FrozenLakeEnv):
+    """A lake whose reset does more than its table says."""
+
+    def reset(self, **settings):
+        super().reset(**settings)
+        self.s = 5
+        return 5, {}
+
+
+MORE_THAN_P = {
+    "fickle Taxi": lambda: gymnasium.make(TAXI, fickle_passenger=True),
+    "step overridden": Doubled,
+    "lake's step overridden": TiltedLake,
+    "lake's reset overridden": MovedStart,
+    "reward wrapper": lambda: HalfPrice(CliffWalkingEnv()),
+    "reward wrapper of a lake": lambda: HalfPrice(td.FrozenLakeEnv()),
+    "no P": Ring,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", MORE_THAN_P.values(), ids=MORE_THAN_P)
+def test_an_env_that_is_more_than_its_p_is_stepped(make):
+    assert not td.QLAgent(make()).compiled
+
+
+@pytest.mark.parametrize("make", MORE_THAN_P.values(), ids=MORE_THAN_P)
+def test_an_env_that_is_more_than_its_p_is_refused_where_compiling_is_asked_for(make):
+    with pytest.raises(ValueError, match="simulator must"):
+        td.QLAgent(make(), compiled=True)
+
+
+def broken(change) -> CliffWalkingEnv:
+    env = CliffWalkingEnv()
+    change(env)
+    return env
+
+
+def set_outcome(env, outcome):
+    env.P[3][1] = [outcome]
+
+
+BROKEN = {
+    "next state beyond the last": lambda env: set_outcome(env, (1.0, 48, -1, False)),
+    "negative next state": lambda env: set_outcome(env, (1.0, -1, -1, False)),
+    "reward nan": lambda env: set_outcome(env, (1.0, 0, float("nan"), False)),
+    "probabilities short of 1": lambda env: set_outcome(env, (0.9, 0, -1, False)),
+    "no outcome": lambda env: env.P[3].update({1: []}),
+    "start short of 1": lambda env: setattr(env, "initial_state_distrib", env.initial_state_distrib * 0.5),
+    "start of another length": lambda env: setattr(env, "initial_state_distrib", np.ones(1)),
+    "a state without an entry": lambda env: env.P.pop(3),
+    "an action without an entry": lambda env: env.P[3].pop(1),
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_a_broken_p_is_never_compiled(change):
+    with pytest.raises(ValueError):
+        td.TransitionTable.from_env(broken(change))
