@@ -705,6 +705,42 @@ def replay(q_table, experience, actions, learning_rate, beta):
 
 
 @kernel
+def report(table, pairs, values, visits):
+    """Gather the pairs that a federated worker touched from `table`, (states, actions, 2) of values and visits."""
+    touched = 0
+    for state in range(table.shape[0]):
+        for action in range(table.shape[1]):
+            if table[state, action, 1] > 0.0:
+                pairs[touched] = state * table.shape[1] + action
+                values[touched], visits[touched] = table[state, action]
+                touched += 1
+    return touched
+
+
+@kernel
+def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
+    """Add visits * (a worker's mean target - old value): n visits moved its value by 1 - (1 - rate)**n of that."""
+    for i in range(len(pairs)):
+        change = values[i] - old_values[pairs[i]]
+        if change != 0.0:
+            targets[pairs[i]] += visits[i] * change / -np.expm1(visits[i] * np.log1p(-local_rate))
+        counts[pairs[i]] += visits[i]
+
+
+@kernel
+def merge(values, targets, counts, learning_rate):
+    """The retention-matched merge, in place: keep of the old values what one core would after as many visits.
+
+    Q = Q0 + (1 - (1 - alpha)**N) * sum of (n_m / N) * (Q_m - Q0) / (1 - (1 - a)**n_m). Scaling the local step
+    follows federated Q-learning (Khodadadian et al. 2022; Woo, Joshi and Chi 2023); the rule was derived here.
+    """
+    for pair in range(len(values)):
+        if counts[pair] > 0.0:
+            values[pair] += -np.expm1(counts[pair] * np.log1p(-learning_rate)) * targets[pair] / counts[pair]
+            targets[pair] = counts[pair] = 0.0
+
+
+@kernel
 def evaluate(policy, simulator, parameters, first, trials):
     """The sum of the discounted returns of `policy[state]` in `trials` episodes whose draws begin at stream `first`."""
     total = 0.0
@@ -1239,6 +1275,22 @@ class CollectingWorker(_Worker):
         short = rewards.astype(np.float32)
         return pairs, short if np.array_equal(short, rewards) else rewards, time.perf_counter() - start
 
+    def learn(self, recipe: bytes, snapshot, first: int, episodes: int):
+        """What it learned itself, for federated agents: (pairs, values, visits, steps, seconds) of the pairs touched.
+
+        Where most were touched, `pairs` is None: all of them, in order.
+        """
+        start, agent, q_table = time.perf_counter(), self.agent(recipe), snapshot[0]
+        table = np.zeros((*q_table.shape, 2))  # a pair's visits beside its value: one cache line for both
+        table[..., 0] = q_table
+        _, steps = agent._learn(table[..., 0], first, episodes, visits=table[..., 1])
+        pairs, values, visits = (np.empty(q_table.size, dtype) for dtype in (np.int32, np.float64, np.int32))
+        touched = report(table, pairs, values, visits)
+        if touched * 16 < q_table.size * 12:
+            return pairs[:touched], values[:touched], visits[:touched], steps, time.perf_counter() - start
+        values, visits = table[..., 0].ravel(), table[..., 1].astype(np.int32).ravel()
+        return None, values, visits, steps, time.perf_counter() - start
+
 
 class QLAgentServer(_Worker):
     """The learner: holds the one true q_table, and learns from experience with its own max."""
@@ -1255,6 +1307,23 @@ class QLAgentServer(_Worker):
         self.steps += replay(self.q_table, batch, agent._actions, agent.learning_rate, agent.beta)
         seconds = {"collect": collect, "replay": time.perf_counter() - start}
         return self.q_table.copy(), self.steps, seconds | {"bytes": pairs.nbytes + rewards.nbytes}
+
+    def merge(self, recipe: bytes, learning_rate: float, *reports) -> tuple:
+        """Merge what federated workers learned from the present table: a snapshot, as from `learn`."""
+        start, local_rate = time.perf_counter(), self.agent(recipe).learning_rate
+        q_table, shipped = self.q_table.reshape(-1), 0
+        targets, counts = np.zeros(q_table.size), np.zeros(q_table.size)
+        for pairs, values, visits, steps, _ in reports:
+            shipped += sum(part.nbytes for part in (pairs, values, visits) if part is not None)
+            pairs = np.arange(q_table.size, dtype=np.int32) if pairs is None else np.array(pairs)
+            if len(reports) == 1:  # did what one core would have done
+                q_table[pairs] = values
+            else:
+                add_report(q_table, targets, counts, pairs, np.array(values), np.array(visits), local_rate)
+            self.steps += steps
+        merge(q_table, targets, counts, learning_rate)
+        seconds = {"collect": sum(part[-1] for part in reports), "replay": time.perf_counter() - start}
+        return self.q_table.copy(), self.steps, seconds | {"bytes": shipped}
 
 
 class EvaluationWorker(_Worker):
@@ -1354,6 +1423,7 @@ class DistributedQLAgent(QLAgent):
     """
 
     agent_name = "Distributed Q-learning"
+    single = QLAgent  # what its workers hold
 
     def __init__(
         self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *,
@@ -1370,7 +1440,7 @@ class DistributedQLAgent(QLAgent):
         self.workers = workers
         self.restarts, self.batches = 0, 0
         self.seconds, self.bytes = {"collect": 0.0, "replay": 0.0, "evaluate": 0.0}, 0
-        self._recent = (self.q_table,) * self.cw_num  # q[i - cw_num] ... q[i - 1]
+        self._recent = (self.q_table,) * self._lag()  # the tables that the next batches are collected on
         self._untested = {}  # test: q_table, until its result is in
 
     def learn(self, episodes: int | None = None) -> None:
@@ -1384,7 +1454,7 @@ class DistributedQLAgent(QLAgent):
 
         if self.episode >= until and not self._untested:
             return
-        recipe = ray.cloudpickle.dumps(functools.partial(QLAgent, self.simulator, **self._settings))
+        recipe = ray.cloudpickle.dumps(functools.partial(self.single, self.simulator, **self._local_settings()))
         workers = self.workers or Workers(self.cw_num, self.ew_num if do_test else 0)
         try:
             workers.start()
@@ -1411,22 +1481,24 @@ class DistributedQLAgent(QLAgent):
                 workers.stop()
 
     def _batches(self, workers: Workers, recipe, until: int):
-        """The dataflow: keeps `cw_num` batches in flight, and yields whenever one has been learned."""
+        """The dataflow; yields whenever a batch has been learned.
+
+        Two batches a collector are in flight, one at work and one waiting: a snapshot goes from
+        the server to its collector without a stop here.
+        """
         import ray
 
         snapshots = deque((table, self.steps) for table in (*self._recent[:-1], self.q_table))
         flight, sent, number = deque(), self.episode, 0
         workers.server.begin.remote(snapshots[-1])
         while self.episode < until:
-            while len(flight) < self.cw_num and sent < until:
+            while len(flight) < 2 * self._lag() and sent < until:
                 end = self._batch_end(sent, until)
-                collector = workers.collectors[number % self.cw_num]
-                experience = collector.collect.remote(recipe, snapshots.popleft(), sent, end - sent)
-                flight.append((end, workers.server.learn.remote(recipe, experience)))
+                snapshots.append(self._send(workers, recipe, number, snapshots.popleft(), sent, end))
+                flight.append((end, snapshots[-1]))
                 sent, number = end, number + 1
             end, reference = flight.popleft()
             q_table, steps, cost = ray.get(reference)
-            snapshots.append(reference)
             self.bytes += cost.pop("bytes")
             self.batches += 1
             for role, seconds in cost.items():
@@ -1435,9 +1507,23 @@ class DistributedQLAgent(QLAgent):
             self.q_table, self.episode, self.steps, self._recent = q_table, end, steps, (*self._recent[1:], q_table)
             yield
 
+    def _lag(self) -> int:
+        """How many batches lie between the table that a batch is collected on and its own."""
+        return self.cw_num
+
+    def _local_settings(self) -> dict:
+        """The settings of the workers' agents."""
+        return self._settings
+
+    def _send(self, workers: Workers, recipe, number: int, snapshot, first: int, end: int):
+        """Send batch `number`, episodes `first` to `end`, on its way: the reference of its snapshot."""
+        collector = workers.collectors[number % self.cw_num]
+        return workers.server.learn.remote(recipe, collector.collect.remote(recipe, snapshot, first, end - first))
+
     def _batch_end(self, first: int, until: int) -> int:
         """Where the batch that begins at episode `first` ends: at a test point at the latest."""
-        return min(first + self.batch_size, first - first % self.test_interval + self.test_interval, until)
+        size = self.batch_size * self.cw_num // self._lag()
+        return min(first + size, first - first % self.test_interval + self.test_interval, until)
 
     def _state(self):
         settings = {"settings_cw_num": self.cw_num, "settings_batch_size": self.batch_size}
@@ -1452,6 +1538,54 @@ class DistributedQLAgent(QLAgent):
         super()._restore(state)
         self._recent = tuple(state["recent"])
         self._untested = dict(zip(state["untested"].tolist(), state["untested_q_tables"], strict=True))
+
+
+class FederatedQLAgent(DistributedQLAgent):
+    """Q-learning on `cw_num` workers that learn for themselves, and a server that merges what they learned.
+
+    A round is `batch_size` episodes a worker, all from the same table, with a local learning
+    rate of max(learning_rate, min(cap, 1 - (1 - learning_rate)**cw_num)); `merge` has the rule.
+    With one worker the result is the single-core agent's, to rounding. The rest is as in
+    `DistributedQLAgent`: a function of the same arguments, whatever process is killed.
+    """
+
+    agent_name = "Federated Q-learning"
+
+    def __init__(self, *arguments, cap: float = 0.2, **settings):
+        self.cap = _check_number("cap", cap)
+        super().__init__(*arguments, **settings)
+
+    @property
+    def local_rate(self) -> float:
+        """The workers' learning rate."""
+        together = -math.expm1(self.cw_num * math.log1p(-self.learning_rate)) if self.learning_rate < 1 else 1.0
+        return max(self.learning_rate, min(self.cap, together)) if self.cw_num > 1 else self.learning_rate
+
+    def _lag(self) -> int:
+        return 1
+
+    def _local_settings(self) -> dict:
+        return self._settings | {"learning_rate": self.local_rate}
+
+    def _send(self, workers, recipe, number, snapshot, first, end):
+        """Each worker learns an even share of the episodes; the server merges them in the workers' order."""
+        cuts = [first + (end - first) * m // self.cw_num for m in range(self.cw_num + 1)]
+        reports = [
+            worker.learn.remote(recipe, snapshot, cut, after - cut)
+            for worker, cut, after in zip(workers.collectors, cuts[:-1], cuts[1:], strict=False)
+        ]
+        return workers.server.merge.remote(recipe, self.learning_rate, *reports)
+
+    def _state(self):
+        return super()._state() | {"settings_cap": np.array(self.cap)}
+
+
+class FederatedSARSAAgent(FederatedQLAgent):
+    """SARSA in the same way: a worker's next action comes from its own present table, so it stays on-policy."""
+
+    agent_name = "Federated SARSA"
+    kernel = staticmethod(sarsa)
+    single = SARSAAgent
 
 
 class _Evaluations:

@@ -1,0 +1,272 @@
+"""A run that loses processes, nodes or a keystroke ends with the bits that it would have had."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+from ray._private.state import actors
+
+import td_helpers as td
+
+ROOT = Path(__file__).resolve().parent.parent
+LAKE = td.FrozenLakeEnv(map_name="16x16")
+RUN = {"learning_episodes": 60_000, "test_interval": 1000, "cw_num": 3, "ew_num": 2, "batch_size": 100}
+
+
+def learn(workers=None, lake=LAKE, **changes):
+    agent = td.DistributedQLAgent(lake, workers=workers, **(RUN | changes))
+    agent.learn_and_evaluate(progress=False)
+    return agent
+
+
+def same(agent, calm) -> bool:
+    """Whether two agents hold the same bits."""
+    return (
+        np.array_equal(agent.q_table, calm.q_table)
+        and agent.total_rewards == calm.total_rewards
+        and (agent.episode, agent.steps) == (calm.episode, calm.steps)
+    )
+
+
+def alive() -> set:
+    """The ids of the actors that live or are about to."""
+    return {name for name, actor in actors().items() if actor["State"] != "DEAD"}
+
+
+def kill(actor) -> bool:
+    """SIGKILL the process of an actor; False where it has none at the moment."""
+    found = actors(actor._actor_id.hex())
+    if found["State"] != "ALIVE" or found["Pid"] == 0:
+        return False
+    os.kill(found["Pid"], signal.SIGKILL)
+    return True
+
+
+def learn_under_fire(workers, choose, episodes: list[int]):
+    """Learn, killing `choose(workers)` at each of the episodes: (agent, kills)."""
+    agent, kills = td.DistributedQLAgent(LAKE, workers=workers, **RUN), []
+
+    def shoot():
+        for episode in episodes:
+            while agent.episode < episode:
+                time.sleep(0.002)
+            kills.extend(kill(actor) for actor in choose(workers))
+
+    shooter = threading.Thread(target=shoot, daemon=True)
+    shooter.start()
+    agent.learn_and_evaluate(progress=False)
+    shooter.join()
+    return agent, sum(kills)
+
+
+@pytest.fixture(scope="module")
+def calm(workers):
+    return learn(workers)
+
+
+TARGETS = {
+    "collector": lambda workers: workers.collectors[1:2],
+    "evaluator": lambda workers: workers.evaluators[:1],
+    "server": lambda workers: [workers.server],
+    "collector and server": lambda workers: [workers.collectors[0], workers.server],
+    "two collectors": lambda workers: workers.collectors[:2],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_same_process_killed_three_times_changes_no_bit(workers, calm, target):
+    agent, kills = learn_under_fire(workers, TARGETS[target], [5000, 20_000, 40_000])
+    assert kills >= 3
+    assert agent.restarts >= 3
+    assert same(agent, calm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_random_kills_at_random_moments_change_no_bit(workers, calm, seed):
+    rng = random.Random(seed)
+    anyone = lambda workers: [rng.choice([workers.server, *workers.collectors[:3], *workers.evaluators])]
+    agent, kills = learn_under_fire(workers, anyone, sorted(rng.randrange(1000, 55_000) for _ in range(3)))
+    assert kills and agent.restarts >= 1
+    assert same(agent, calm)
+
+
+def test_a_calm_run_counts_no_restarts(calm):
+    assert calm.restarts == 0
+
+
+def interrupt_at(monkeypatch, agent, episode: int) -> None:
+    """Raise KeyboardInterrupt in the driver's ray.get, once, when the agent has come to an episode."""
+    get = ray.get
+
+    def interrupted(*args, **kwargs):
+        if agent.episode >= episode:
+            monkeypatch.setattr(ray, "get", get)
+            raise KeyboardInterrupt
+        return get(*args, **kwargs)
+
+    monkeypatch.setattr(ray, "get", interrupted)
+
+
+def test_an_interrupted_run_goes_on_to_the_bits_of_an_uninterrupted_one(workers, calm, monkeypatch):
+    agent = td.DistributedQLAgent(LAKE, workers=workers, **RUN)
+    for episode in (300, 25_000, 41_700):
+        interrupt_at(monkeypatch, agent, episode)
+        with pytest.raises(KeyboardInterrupt):
+            agent.learn_and_evaluate(progress=False)
+        assert episode <= agent.episode < 60_000
+        assert agent.steps > 0 and agent.q_table.any() and agent.q_table.flags.writeable
+    agent.learn_and_evaluate(progress=False)
+    assert same(agent, calm)
+
+
+def test_an_interrupted_run_saved_and_loaded_ends_with_the_same_bits(workers, calm, monkeypatch, tmp_path):
+    agent = td.DistributedQLAgent(LAKE, workers=workers, **RUN)
+    interrupt_at(monkeypatch, agent, 30_000)
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn_and_evaluate(progress=False)
+    agent.save(tmp_path / "agent.npz")
+    other = td.DistributedQLAgent(LAKE, workers=workers, **RUN).load(tmp_path / "agent.npz")
+    other.learn_and_evaluate(progress=False)
+    assert same(other, calm)
+
+
+def test_an_interrupt_leaves_no_actor_behind(workers, monkeypatch):
+    before = alive()
+    agent = td.DistributedQLAgent(LAKE, **(RUN | {"cw_num": 1, "ew_num": 1}))
+    interrupt_at(monkeypatch, agent, 500)
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn_and_evaluate(progress=False)
+    deadline = time.monotonic() + 5
+    while alive() - before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive() - before
+
+
+def test_agents_one_after_another_and_side_by_side_leave_no_actors_and_do_not_interfere(workers):
+    before = alive()
+    small = {"learning_episodes": 3000, "cw_num": 1, "ew_num": 1, "batch_size": 250}
+    alone = learn(workers, **small)
+    other = td.DistributedQLAgent(LAKE, **(RUN | small))
+    thread = threading.Thread(target=other.learn_and_evaluate, args=(False,))
+    thread.start()
+    beside = learn(workers, **small)
+    thread.join()
+    assert same(beside, alone) and same(other, alone)
+    time_left = time.monotonic() + 5
+    while alive() - before and time.monotonic() < time_left:
+        time.sleep(0.05)
+    assert not alive() - before
+
+
+@pytest.mark.slow
+def test_memory_and_batches_in_flight_stay_flat_over_a_million_episodes(workers):
+    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    agent = td.DistributedQLAgent(LAKE, workers=workers, **(RUN | {"learning_episodes": 1_000_000, "batch_size": 1000}))
+    agent.learn(200_000)
+    before = resident()
+    agent.learn_and_evaluate(progress=False)
+    assert agent.episode == 1_000_000 and len(agent.total_rewards) == 800
+    assert resident() - before < 50e6
+
+
+def run_python(code: str, **environment) -> subprocess.CompletedProcess:
+    """Run code in a fresh process from another folder, with td_helpers importable by the driver only."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + textwrap.dedent(code)
+    environment = {key: value for key, value in (os.environ | environment).items() if key != "PYTHONPATH"}
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd="/", env=environment, capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_is_told_at_once(address):
+    ended = run_python("import td_helpers; td_helpers.start_ray()", RAY_ADDRESS=address)
+    assert "ConnectionError: no Ray cluster answers at RAY_ADDRESS=" + address in ended.stderr
+    assert "unset RAY_ADDRESS" in ended.stderr
+
+
+def test_a_missing_ray_is_told_with_what_to_do():
+    ended = run_python("import sys; sys.modules['ray'] = None; import td_helpers; td_helpers.start_ray()")
+    assert "ImportError: ray is not installed: pip install -r requirements.txt" in ended.stderr
+
+
+def test_actors_that_do_not_start_are_given_up(workers, monkeypatch):
+    before = alive()
+    spawn = td.Workers._spawn
+
+    def impossible(role, **options):  # a resource that no node has: the actor waits for ever
+        return ray.remote(role).options(num_cpus=0, resources={"unobtainium": 1}).remote()
+
+    monkeypatch.setattr(td.Workers, "_spawn", staticmethod(impossible))
+    monkeypatch.setattr(td, "READY_SECONDS", 1)
+    with pytest.raises(TimeoutError, match="2 Ray actors did not start"):
+        td.Workers(1, 0).start()
+    monkeypatch.setattr(td.Workers, "_spawn", staticmethod(spawn))
+    assert not alive() - before
+
+
+CLUSTER = """
+import json, os, threading, time
+import ray
+from ray.cluster_utils import Cluster
+
+os.chdir("/")  # the nodes start from a folder without the module
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
+os.environ["RAY_ADDRESS"] = cluster.address
+import td_helpers as td
+
+td.start_ray()
+workers = td.Workers(6, 2).start()
+from ray._private.state import actors
+
+places = {actors(c._actor_id.hex())["Address"]["NodeID"] for c in workers.collectors}
+run = dict(learning_episodes=40_000, test_interval=1000, cw_num=3, ew_num=2, batch_size=100, workers=workers)
+lake = td.FrozenLakeEnv(map_name="16x16")
+
+def learn(at=None):
+    agent = td.DistributedQLAgent(lake, **run)
+    if at is not None:
+        def remove():
+            while agent.episode < at:
+                time.sleep(0.002)
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+        threading.Thread(target=remove, daemon=True).start()
+    agent.learn_and_evaluate(progress=False)
+    return agent.q_table.tobytes().hex(), agent.total_rewards, agent.steps
+
+whole, lost = learn(), learn(at=10_000)
+workers.stop()
+ray.shutdown()
+cluster.shutdown()
+print(json.dumps({"nodes": len(places), "whole": whole, "lost": lost}))
+"""
+
+
+@pytest.mark.slow
+def test_three_nodes_and_the_loss_of_one_give_the_bits_of_one_node(workers):
+    import json
+
+    expected = learn(workers, learning_episodes=40_000)
+    process = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + CLUSTER],
+        cwd="/", capture_output=True, text=True, timeout=280,
+        env={key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "RAY_ADDRESS")},
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-3000:]
+    found = json.loads(process.stdout.splitlines()[-1])
+    bits = [expected.q_table.tobytes().hex(), expected.total_rewards, expected.steps]
+    assert found["nodes"] == 3
+    assert found["whole"] == bits
+    assert found["lost"] == bits
