@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import functools
 import io
+import itertools
 import logging
 import math
 import os
@@ -1189,7 +1190,7 @@ def _check_q_table(q_table, shape: tuple[int, int]) -> np.ndarray:
 #     q[i] = server.learn(collector[i % cw_num].collect(q[i - cw_num], batch i))
 #     rewards[test] = evaluator[test % ew_num].evaluate(q at the test, test)
 
-READY_SECONDS = 30  # how long to wait for the next of the processes to start
+READY_SECONDS = 60  # how long to wait for the next of the processes to start
 
 
 def start_ray(num_cpus: int | None = None) -> None:
@@ -1355,7 +1356,7 @@ class Workers:
         self.stop()
 
     def start(self) -> Workers:
-        """Start what is not running, and wait until all answer; TimeoutError where for 30 s none more does."""
+        """Start what is not running, and wait until all answer; TimeoutError where for 60 s none more does."""
         import ray
 
         start_ray()
@@ -1572,7 +1573,7 @@ class FederatedQLAgent(DistributedQLAgent):
         cuts = [first + (end - first) * m // self.cw_num for m in range(self.cw_num + 1)]
         reports = [
             worker.learn.remote(recipe, snapshot, cut, after - cut)
-            for worker, cut, after in zip(workers.collectors, cuts[:-1], cuts[1:], strict=False)
+            for worker, (cut, after) in zip(workers.collectors, itertools.pairwise(cuts), strict=False)
         ]
         return workers.server.merge.remote(recipe, self.learning_rate, *reports)
 

@@ -1,6 +1,7 @@
 """Federated learning: the merge keeps what one core would keep, and the rest follows."""
 
 import functools
+import itertools
 import pickle
 
 import numpy as np
@@ -33,7 +34,7 @@ def rounds(kind, lake, episodes, workers, batch_size, merge=None, **settings):
     while first < episodes:
         end = agent._batch_end(first, episodes)
         cuts = [first + (end - first) * m // workers for m in range(workers + 1)]
-        reports = [worker.learn(recipe, snapshot, a, b - a) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+        reports = [worker.learn(recipe, snapshot, a, b - a) for a, b in itertools.pairwise(cuts)]
         snapshot = (merge or server.merge)(recipe, agent.learning_rate, *reports)
         first = end
     return snapshot
@@ -109,7 +110,7 @@ def test_adding_up_differences_diverges_where_the_merge_stays_bounded():
     rounds(td.FederatedQLAgent, chain, 64 * 200, 64, 10, merge=adding_up(naive), cap=0.1, **arguments)
     ours = rounds(td.FederatedQLAgent, chain, 64 * 200, 64, 10, **arguments)[0]
     assert not np.abs(naive).max() <= 1e5
-    assert np.abs(ours).max() <= 1000
+    assert np.abs(ours).max() <= 1000 + 1e-9
 
 
 def test_few_touched_pairs_travel_alone_and_many_as_the_whole_table():

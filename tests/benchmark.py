@@ -1,0 +1,385 @@
+"""What the project costs: one JSON line a figure, then a table.
+
+`python tests/benchmark.py [section ...]` (default: all; see SECTIONS). A figure is the median of
+five or more runs with its range, warm. `--write` puts the table into README.md.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import gymnasium  # noqa: E402
+
+import td_helpers as td  # noqa: E402
+
+FIGURES: list[dict] = []
+ACTIONS = (0, 1, 2, 3)
+PARAMETERS = td.Parameters(epsilon=0.3, learning_rate=0.001, beta=0.999, max_step=1000, key=1)
+
+C_SOURCE = r"""
+#include <stdint.h>
+typedef struct {uint32_t threshold; int32_t next_state; double reward;} Outcome;
+static inline uint64_t mix(uint64_t z) {
+    z *= 0x9E3779B97F4A7C15ULL;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+    return z ^ (z >> 31);
+}
+static inline int greedy(const double *q, int n) {
+    int best = 0;
+    for (int a = 1; a < n; a++) if (q[a] > q[best]) best = a;
+    return best;
+}
+static inline int choose(const double *q, int n, double epsilon, uint64_t bits) {
+    double x = (double)(int64_t)(bits >> 32) * 0x1p-32;
+    return x < epsilon ? (int)(x * (n / epsilon)) : greedy(q, n);
+}
+#define MOVE const Outcome *o = outcomes + (s * n + a) * 4; while ((uint32_t)bits > o->threshold) o++; \
+    int64_t next = o->next_state; double target = o->reward;
+int64_t q_learning(double *q, const Outcome *outcomes, double epsilon, double rate, double beta, int64_t max_step,
+                   uint64_t key, int64_t episodes, int n) {
+    int64_t steps = 0;
+    for (int64_t e = 0; e < episodes; e++)
+        for (int64_t t = 1, s = 0; t <= max_step; t++) {
+            uint64_t bits = mix(key + ((uint64_t)e << 20) + t);
+            int a = choose(q + s * n, n, epsilon, bits);
+            MOVE
+            if (next >= 0) target += beta * q[next * n + greedy(q + next * n, n)];
+            q[s * n + a] += rate * (target - q[s * n + a]);
+            steps++;
+            if (next < 0) break;
+            s = next;
+        }
+    return steps;
+}
+int64_t sarsa(double *q, const Outcome *outcomes, double epsilon, double rate, double beta, int64_t max_step,
+              uint64_t key, int64_t episodes, int n) {
+    int64_t steps = 0;
+    for (int64_t e = 0; e < episodes; e++) {
+        uint64_t bits = mix(key + ((uint64_t)e << 20) + 1);
+        int64_t s = 0, a = choose(q, n, epsilon, bits);
+        for (int64_t t = 2; t <= max_step + 1; t++) {
+            MOVE
+            bits = mix(key + ((uint64_t)e << 20) + t);
+            int64_t after = next < 0 ? 0 : choose(q + next * n, n, epsilon, bits);
+            if (next >= 0) target += beta * q[next * n + after];
+            q[s * n + a] += rate * (target - q[s * n + a]);
+            steps++;
+            if (next < 0) break;
+            s = next, a = after;
+        }
+    }
+    return steps;
+}
+"""
+
+
+def figure(name: str, values, unit: str, **more) -> float:
+    """Print one figure as a JSON line and keep it for the table: the median."""
+    values = [float(value) for value in np.atleast_1d(values)]
+    row = {"figure": name, "median": statistics.median(values), "low": min(values), "high": max(values), "unit": unit}
+    row = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
+    FIGURES.append(row | {"runs": len(values)} | more)
+    print(json.dumps(FIGURES[-1]), flush=True)
+    return row["median"]
+
+
+def rates(work, repetitions: int = 5) -> list[float]:
+    """Million units a second of `work`, which returns its number of units; a warm-up run goes first."""
+    work()
+    found = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        units = work()
+        found.append(units / (time.perf_counter() - start) / 1e6)
+    return found
+
+
+def lakes() -> dict:
+    """The lakes by name, and how many episodes make a run on each of about a million steps."""
+    large = {f"{n}x{n}": td.FrozenLakeEnv(td.generate_map((n, n), 0.08, seed=1)) for n in (128, 1000)}
+    small = {name: td.FrozenLakeEnv(map_name=name) for name in ("4x4", "16x16", "32x32")}
+    return {
+        name: (lake, n)
+        for (name, lake), n in zip((small | large).items(), (300_000, 30_000, 10_000, 3000, 3000), strict=True)
+    }
+
+
+def bench_kernels() -> None:
+    """Learning, replaying and evaluating, compiled."""
+    for name, (lake, episodes) in lakes().items():
+        model, shape = lake.table.model, lake.table.shape
+        fresh = lambda shape=shape: np.zeros(shape)
+        for kernel in (td.q_learning, td.sarsa):
+            arguments = (model, ACTIONS, PARAMETERS, 0, episodes, None, None)
+            work = lambda kernel=kernel, arguments=arguments, fresh=fresh: kernel(fresh(), *arguments)[1]
+            figure(f"{kernel.__name__}, {name}", rates(work), "million steps/s")
+        buffer = np.zeros(4_000_000, np.int32), np.zeros(4_000_000)
+        q_table = fresh()
+        done, steps = td.q_learning(q_table, model, ACTIONS, PARAMETERS, 0, episodes, None, buffer)
+        batch = tuple(part[: done + steps] for part in buffer)
+        work = lambda batch=batch, fresh=fresh: td.replay(fresh(), batch, ACTIONS, 0.001, 0.999)
+        figure(f"replay, {name}", rates(work), "million steps/s")
+        count = PARAMETERS._replace(beta=1.0)  # with every reward 1, the return counts the steps
+        counting = model._replace(outcomes=model.outcomes.copy())
+        counting.outcomes["reward"] = 1.0
+        policy = np.argmax(td.value_iteration(lake.table, tolerance=1e-3) if lake.desc.size < 1e5 else q_table, axis=1)
+        work = lambda policy=policy, counting=counting, count=count, episodes=episodes: td.evaluate(
+            policy, counting, count, td.EVALUATION, min(episodes, 10_000)
+        )
+        figure(f"greedy evaluation, {name}", rates(work), "million steps/s")
+
+
+def bench_c() -> None:
+    """The same loops in C, run in turn with ours."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if not compiler:
+        print("no C compiler here: the comparison with C is skipped")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder) / "td.c", Path(folder) / "libtd.so"
+        source.write_text(C_SOURCE)
+        command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(source)]
+        subprocess.run(command, check=True)
+        loops = ctypes.CDLL(str(library))
+    lake = td.FrozenLakeEnv(map_name="16x16")
+    model, pointer = lake.table.model, lambda array: array.ctypes.data_as(ctypes.c_void_p)
+
+    def in_c(name):
+        q_table, loop = np.zeros(lake.table.shape), getattr(loops, name)
+        loop.restype = ctypes.c_int64
+        numbers = [ctypes.c_double(x) for x in (PARAMETERS.epsilon, PARAMETERS.learning_rate, PARAMETERS.beta)]
+        sizes = ctypes.c_int64(PARAMETERS.max_step), ctypes.c_uint64(PARAMETERS.key), ctypes.c_int64(30_000)
+        return loop(pointer(q_table), pointer(model.outcomes), *numbers, *sizes, len(ACTIONS))
+
+    for kernel in (td.q_learning, td.sarsa):
+        ours, theirs = [], []
+        for _ in range(15):  # in turn, so that both see the machine in the same state
+            q_table = np.zeros(lake.table.shape)
+            ours += rates(lambda k=kernel, q=q_table: k(q, model, ACTIONS, PARAMETERS, 0, 30_000, None, None)[1], 1)
+            theirs += rates(lambda k=kernel: in_c(k.__name__), 1)
+        name = kernel.__name__
+        figure(f"{name} in C, 16x16", theirs, "million steps/s")
+        figure(f"{name}, ours / C", np.divide(ours, theirs), "ratio")
+
+
+def bench_stepped() -> None:
+    """Learning by stepping an env in Python, and what a tutorial's loop does."""
+    lake = td.FrozenLakeEnv(map_name="16x16")
+
+    def learn(kind):
+        agent = kind(lake, compiled=False, do_test=False)
+        agent.learn(1500)
+        return agent.steps
+
+    def tutorial(episodes=300):
+        env = gymnasium.make("FrozenLake-v1", desc=td.MAPS["16x16"], is_slippery=True)
+        rng, q_table, steps = np.random.default_rng(0), np.zeros((256, 4)), 0
+        for _ in range(episodes):
+            state, _ = env.reset()
+            ended = False
+            while not ended:
+                action = env.action_space.sample() if rng.random() < 0.3 else np.argmax(q_table[state])
+                next_state, reward, terminated, truncated, _ = env.step(action)
+                target = reward + 0.999 * np.max(q_table[next_state]) * (not terminated)
+                q_table[state, action] += 0.001 * (target - q_table[state, action])
+                state, ended, steps = next_state, terminated or truncated, steps + 1
+        return steps
+
+    figure("q_learning stepped, 16x16", rates(lambda: learn(td.QLAgent)), "million steps/s")
+    figure("sarsa stepped, 16x16", rates(lambda: learn(td.SARSAAgent)), "million steps/s")
+    figure("tutorial loop, gymnasium's FrozenLake 16x16", rates(tutorial), "million steps/s")
+
+
+class Waiting(td.gym.Wrapper):
+    """A simulator that takes a millisecond a step without using the processor, as a robot does."""
+
+    def step(self, action):
+        time.sleep(0.001)
+        return self.env.step(action)
+
+
+def bench_batches() -> None:
+    """What a batch costs over Ray, and where distributing pays."""
+    td.start_ray()
+    lake = td.FrozenLakeEnv(map_name="16x16")
+    seconds = lambda agent: _timed(lambda: agent.learn_and_evaluate(progress=False))
+    with td.Workers(8, 4) as workers:
+        for cw_num in (1, 2, 4, 8):
+            for size in (10, 100, 1000):
+                walls, parts = [], []
+                for _ in range(6):
+                    agent = td.DistributedQLAgent(
+                        lake, learning_episodes=200 * size, cw_num=cw_num, batch_size=size, test_interval=200 * size,
+                        do_test=False, workers=workers,
+                    )  # fmt: skip
+                    walls.append(seconds(agent) / agent.batches * 1e3)
+                    parts.append([agent.seconds[role] / agent.batches * 1e3 for role in ("collect", "replay")])
+                collect, replay = np.median(parts[1:], axis=0)
+                busy = np.median([part[1] / wall for part, wall in zip(parts[1:], walls[1:], strict=True)])
+                figure(
+                    f"batch of {size} episodes, {cw_num} collectors", walls[1:], "ms",
+                    collect_ms=round(collect, 3), replay_ms=round(replay, 3), learner_busy=round(busy, 4),
+                    bytes_per_step=round(agent.bytes / agent.steps, 2),
+                )  # fmt: skip
+        run = {"learning_episodes": 6000, "test_interval": 1000, "trials": 100, "compiled": False}
+        single = lambda: td.QLAgent(lake, **run)
+        double = lambda: td.DistributedQLAgent(lake, **run, cw_num=2, ew_num=4, batch_size=500, workers=workers)
+        pairs = [(seconds(single()), seconds(double())) for _ in range(6)][1:]
+        figure("(2,4) stepped / single-core stepped", [a / b for a, b in pairs], "times as fast")
+        slow = Waiting(td.FrozenLakeEnv())
+        run = {"learning_episodes": 400, "test_interval": 400, "do_test": False, "batch_size": 5, "workers": workers}
+        walls = {n: [seconds(td.DistributedQLAgent(slow, **run, cw_num=n)) for _ in range(5)] for n in (1, 8)}
+        figure("8 collectors / 1, simulator waits 1 ms a step", np.divide(walls[1], walls[8]), "times as fast")
+
+
+def bench_federated() -> None:
+    """What a federated round costs on 128 x 128, and a model of larger machines fitted to it."""
+    td.start_ray()
+    lake = td.FrozenLakeEnv(td.generate_map((128, 128), 0.08, seed=1))
+    run = {"epsilon": 0.05, "learning_rate": 0.01, "test_interval": 10**6, "do_test": False}
+    with td.Workers(2, 0) as workers:
+        single = td.QLAgent(lake, learning_episodes=10**6, **run)
+        alone = rates(lambda: _steps(single, 20_000))
+        federated = td.FederatedQLAgent(
+            lake, learning_episodes=10**6, cw_num=2, ew_num=0, batch_size=5000, workers=workers, **run
+        )
+        both = rates(lambda: _steps(federated, 40_000))
+    speed = figure("federated with 2 workers / single core, 128x128", np.divide(both, alone), "times the steps/s")
+    learn, round_seconds = 1 / statistics.median(alone), 1 / statistics.median(both)
+    steps = federated.steps / federated.batches / 1e6  # million steps a round
+    overhead = max(0.0, steps * (round_seconds - learn / 2))
+    for cores in (4, 16, 64):
+        predicted = steps * learn / (steps * learn / cores + overhead * cores / 2)
+        figure(f"MODEL, not measured: {cores} cores, the same round", predicted, "times the steps/s")
+    cost = f"merging costs {overhead * 1e3:.1f} ms for 2 workers"
+    print(f"model: a round learns {steps:.2f} million steps, {cost}; measured {speed:.2f} times")
+
+
+def bench_start() -> None:
+    """What starting costs: import, compiling, loading what was compiled, and Ray."""
+    learn = "import td_helpers as td; a = td.QLAgent(td.FrozenLakeEnv(), do_test=False); a.learn(1)"
+    for name, code in {
+        "import": "import td_helpers",
+        "import, then learn from the cache": learn,
+        "Ray": "import td_helpers as td; td.start_ray()",
+    }.items():
+        figure(f"start: {name}", [_timed(lambda c=code: _python(c)) for _ in range(5)], "s")
+    fresh = []
+    for _ in range(5):
+        with tempfile.TemporaryDirectory() as folder:
+            fresh.append(_timed(lambda f=folder: _python(learn, NUMBA_CACHE_DIR=f)))
+    figure("start: import, compile, then learn", fresh, "s")
+
+
+def bench_large() -> None:
+    """A lake of 1000 x 1000 in a process of its own."""
+    code = """
+import json, resource, sys, time
+import td_helpers as td
+desc, found = td.generate_map((1000, 1000), 0.08, seed=1), {}
+def clock(name, work):
+    start = time.perf_counter(); result = work(); found[name] = time.perf_counter() - start; return result
+lake = td.FrozenLakeEnv(desc)
+clock("build", lambda: lake.table.model)
+agent = td.QLAgent(lake, do_test=False)
+agent.learn(1); start = time.perf_counter(); agent.learn(3000)
+found["learn"] = agent.steps / (time.perf_counter() - start) / 1e6
+found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+if sys.argv[1] == "all":
+    values = clock("values", lambda: td.value_iteration(lake.table, tolerance=1e-9))
+    again = td.action_values(lake.table, values.max(axis=1))
+    found["residual"] = float(abs(again - values).max())
+    import matplotlib; matplotlib.use("Agg")
+    clock("draw", lambda: td.plot_image(values, desc).savefig("/dev/null", format="png"))
+print(json.dumps(found))
+"""
+    runs = [json.loads(_python(code, "all" if i == 0 else "some").splitlines()[-1]) for i in range(5)]
+    figure("1000x1000: build", [run["build"] for run in runs], "s")
+    figure("1000x1000: learn", [run["learn"] for run in runs], "million steps/s")
+    figure("1000x1000: peak memory", [run["peak"] for run in runs], "GB")
+    figure("1000x1000: value iteration", runs[0]["values"], "s", residual=runs[0]["residual"])
+    figure("1000x1000: plot_image", runs[0]["draw"], "s")
+
+
+def _timed(work) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _steps(agent, episodes: int) -> int:
+    before = agent.steps
+    agent.learn(episodes)
+    return agent.steps - before
+
+
+def _python(code: str, *arguments: str, **environment: str) -> str:
+    """What a fresh process prints."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, env=os.environ | environment, check=True,
+        capture_output=True, text=True,
+    ).stdout  # fmt: skip
+
+
+SECTIONS = {
+    "kernels": bench_kernels,
+    "c": bench_c,
+    "stepped": bench_stepped,
+    "start": bench_start,
+    "large": bench_large,
+    "batches": bench_batches,
+    "federated": bench_federated,
+}
+
+
+def machine() -> str:
+    """The machine in a line."""
+    model = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def table() -> str:
+    """The figures as a Markdown table, with the machine above it."""
+    rows = [f"| {f['figure']} | {f['median']:g} | {f['low']:g} to {f['high']:g} | {f['unit']} |" for f in FIGURES]
+    return "\n".join([machine(), "", "| figure | median | range | unit |", "| --- | ---: | ---: | --- |", *rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", metavar="section", help=", ".join(SECTIONS))
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.sections if name not in SECTIONS]:
+        parser.error(f"unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}")
+    for name in arguments.sections or SECTIONS:
+        SECTIONS[name]()
+    figure("peak memory of the benchmark", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "GB")
+    print(table())
+    if arguments.write:
+        readme = ROOT / "README.md"
+        before, _, rest = readme.read_text().partition("<!-- benchmark -->\n")
+        after = rest.partition("<!-- end -->")[2]
+        readme.write_text(f"{before}<!-- benchmark -->\n{table()}\n<!-- end -->{after}")
+
+
+if __name__ == "__main__":
+    main()
