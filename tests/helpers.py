@@ -1,5 +1,8 @@
 """What several test files share: small envs, small lakes, and running a kernel as plain Python."""
 
+import functools
+import pickle
+
 import gym
 import numpy as np
 
@@ -25,6 +28,36 @@ def corridor(length: int, **settings) -> td.FrozenLakeEnv:
 def learned(agent) -> tuple:
     """All that an agent has learned, to be compared bit for bit."""
     return agent.q_table.tobytes(), agent.episode, agent.steps, agent.total_rewards
+
+
+def recipe_of(agent) -> bytes:
+    """What makes the worker's agent."""
+    return pickle.dumps(functools.partial(td.QLAgent, agent.simulator, **agent._settings))
+
+
+def dataflow(agent, cw_num: int, batches) -> tuple[np.ndarray, int]:
+    """Batches of (first, episodes) through collectors and a server in this process: (q_table, steps).
+
+    Batch i is collected on the table of `cw_num` batches before, and replayed in order.
+    """
+    recipe, server = recipe_of(agent), td.QLAgentServer()
+    collectors = [td.CollectingWorker() for _ in range(cw_num)]
+    snapshots = [(np.zeros_like(agent.q_table), 0)] * cw_num
+    server.begin(snapshots[0])
+    for i, (first, episodes) in enumerate(batches):
+        experience = collectors[i % cw_num].collect(recipe, snapshots[i], first, episodes)
+        snapshots.append(server.learn(recipe, experience))
+    return snapshots[-1][0], snapshots[-1][1]
+
+
+def batches_of(episodes: int, batch_size: int, test_interval: int) -> list[tuple[int, int]]:
+    """(first, episodes) of batches that end at test points at the latest."""
+    batches, first = [], 0
+    while first < episodes:
+        size = min(batch_size, test_interval - first % test_interval, episodes - first)
+        batches.append((first, size))
+        first += size
+    return batches
 
 
 def interrupt_at_test(monkeypatch, agent, test: int):

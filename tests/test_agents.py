@@ -1,0 +1,506 @@
+"""The single-core agents: counts, cuts, seeds, convergence, foreign envs, interrupts, saving, misbehaving envs."""
+
+import functools
+import os
+import pickle
+import subprocess
+import sys
+
+import gym
+import gymnasium
+import numpy as np
+import pytest
+from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
+from helpers import AGENTS, Ring, corridor, interrupt_at_test, learned
+
+import td_helpers as td
+
+both = pytest.mark.parametrize("agent_class", AGENTS)
+regimes = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
+
+
+def small(agent_class, simulator=None, **settings):
+    """An agent of 57 episodes on the 4 x 4 lake with a test every ten."""
+    defaults = {"learning_episodes": 57, "test_interval": 10, "trials": 4, "max_step": 60, "seed": 3}
+    return agent_class(simulator or td.FrozenLakeEnv(), 0.3, 0.1, **(defaults | settings))
+
+
+def run(agent):
+    agent.learn_and_evaluate(progress=False)
+    return learned(agent)
+
+
+@pytest.fixture
+def no_evaluation(monkeypatch):
+    """Any evaluation fails."""
+
+    def fail(*_):
+        raise AssertionError("an evaluation")
+
+    monkeypatch.setattr(td.TDAgent, "_evaluate", fail)
+
+
+@both
+@regimes
+@pytest.mark.parametrize("episodes, interval, tests", [(57, 10, 5), (60, 10, 6), (9, 10, 0), (7, 1, 7)])
+def test_exactly_the_episodes_asked_for_and_a_result_for_each_finished_interval(
+    agent_class, compiled, episodes, interval, tests
+):
+    agent = small(
+        agent_class, corridor(1), learning_episodes=episodes, test_interval=interval, max_step=1, compiled=compiled
+    )
+    total_rewards, q_table = agent.learn_and_evaluate(progress=False)
+    assert (agent.episode, agent.steps, len(total_rewards)) == (episodes, episodes, tests)  # an episode is one step
+    assert q_table.shape == (3, 4) and q_table.dtype == np.float64 and np.array_equal(q_table, agent.q_table)
+
+
+@both
+def test_stepped_episodes_are_counted_by_the_env_too(agent_class):
+    ring = Ring()
+    agent = small(agent_class, ring)
+    run(agent)
+    assert ring.resets == 57 + 5 * 4 and agent.steps < ring.actions
+
+
+@both
+@regimes
+def test_without_tests_nothing_is_evaluated(no_evaluation, agent_class, compiled):
+    agent = small(agent_class, do_test=False, compiled=compiled)
+    total_rewards, q_table = agent.learn_and_evaluate(progress=False)
+    assert total_rewards == [] and agent.episode == 57 and q_table.any()
+
+
+def test_as_many_trials_as_a_test_interval_has_episodes():
+    ring = Ring()
+    td.QLAgent(ring, 0.3, 0.1, 30, test_interval=15, max_step=20).learn_and_evaluate(progress=False)
+    assert ring.resets == 30 + 2 * 15
+
+
+@both
+@regimes
+@pytest.mark.parametrize("cuts", [[57], [1] * 57, [10, 20, 27], [0, 33, 0, 24], [56, 1]], ids=str)
+def test_learning_in_any_cuts_equals_learning_at_once(agent_class, compiled, cuts):
+    cut, whole = small(agent_class, compiled=compiled), small(agent_class, compiled=compiled)
+    run(whole)
+    for episodes in cuts:
+        cut.learn(episodes)
+    assert learned(cut)[:3] == learned(whole)[:3]
+
+
+@both
+def test_learning_a_part_first_changes_no_result(agent_class):
+    part, whole = small(agent_class), small(agent_class)
+    part.learn(7)
+    assert run(part) == run(whole)
+
+
+def test_learn_takes_a_test_interval_by_default():
+    agent = small(td.QLAgent)
+    agent.learn()
+    assert agent.episode == 10 and agent.total_rewards == []
+
+
+@both
+@regimes
+def test_a_seed_repeats_and_another_differs(agent_class, compiled):
+    first = run(small(agent_class, compiled=compiled))
+    assert run(small(agent_class, compiled=compiled)) == first
+    assert run(small(agent_class, compiled=compiled, seed=4)) != first
+
+
+@both
+def test_a_stepped_env_without_p_repeats(agent_class):
+    assert run(small(agent_class, Ring())) == run(small(agent_class, Ring()))
+
+
+@regimes
+def test_the_same_question_gets_the_same_answer(compiled):
+    agent = small(td.QLAgent, compiled=compiled)
+    agent.learn(10)
+    before = learned(agent)
+    assert agent.evaluate(trials=20) == agent.evaluate(trials=20)
+    assert learned(agent) == before
+
+
+def test_evaluating_a_policy_of_ones_own():
+    agent = small(td.QLAgent, corridor(2, transition_prob=(1.0, 0.0, 0.0, 0.0)), beta=0.9)
+    assert agent.evaluate(lambda state: td.RIGHT, trials=3) == pytest.approx(-1 - 0.9 + 0.81 * 1000)
+    assert agent.evaluate(trials=3, max_steps=4) == pytest.approx(-1 - 0.9 - 0.81 - 0.729)  # into the wall
+
+
+@regimes
+def test_evaluation_heeds_a_time_limit(compiled):
+    agent = small(td.QLAgent, gym.wrappers.TimeLimit(td.FrozenLakeEnv(), 7), beta=1.0, compiled=compiled)
+    agent.q_table[:, td.UP] = 1.0
+    assert agent.evaluate(trials=1, max_steps=20) == -7
+
+
+def test_a_test_measures_the_table_at_its_own_episode():
+    agent, until_20 = small(td.QLAgent), small(td.QLAgent)
+    run(agent)
+    until_20.learn(20)
+    assert agent.total_rewards[1] == until_20.evaluate(trials=4, max_steps=60)
+
+
+def test_policies_read_the_table():
+    agent = small(td.QLAgent)
+    agent.q_table[2] = 1.0, 4.0, 4.0, 3.0
+    assert agent.greedy_policy(2) == 1
+    chosen = [agent.explore_or_exploit_policy(2) for _ in range(4000)]
+    for action, share in enumerate((0.075, 0.775, 0.075, 0.075)):
+        assert abs(chosen.count(action) / 4000 - share) < 5 * np.sqrt(share * (1 - share) / 4000)
+
+
+def test_the_base_class_has_no_rule_to_learn_by():
+    with pytest.raises(NotImplementedError, match="take QLAgent or SARSAAgent"):
+        td.TDAgent(td.FrozenLakeEnv()).learn(1)
+
+
+def test_stepped_and_compiled_learning_reach_the_same_value():
+    values = []
+    for compiled in (True, False):
+        lake = corridor(3)
+        agent = td.QLAgent(lake, 0.2, 0.2, 1500, do_test=False, compiled=compiled)
+        agent.learn_and_evaluate(progress=False)
+        values.append(td.policy_value(lake.table, agent.q_table)[0])
+    assert values == pytest.approx([td.value_iteration(lake.table)[0].max()] * 2, abs=1.0)
+
+
+# What is learned -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("desc", [td.MAPS["4x4"], ["SFFF", "FFHF", "FFFG"]], ids=["4x4", "3x4"])
+@pytest.mark.parametrize("agent_class, epsilon", [(td.QLAgent, 0.1), (td.SARSAAgent, 0.05)])
+def test_learning_comes_close_to_the_optimum(agent_class, epsilon, desc, seed):
+    lake = td.FrozenLakeEnv(desc)
+    learning_rate, episodes = (0.02, 50_000) if len(desc) == 4 else (0.05, 20_000)
+    agent = agent_class(lake, epsilon, learning_rate, episodes, do_test=False, seed=seed)
+    agent.learn_and_evaluate(progress=False)
+    optimum = td.value_iteration(lake.table)[0].max()
+    assert optimum - 10 < td.policy_value(lake.table, agent.q_table)[0] <= optimum + 1e-6
+
+
+@both
+def test_learned_values_come_close_to_those_of_the_policy_followed(agent_class):
+    lake, epsilon = td.FrozenLakeEnv(["SFF", "FHF", "FFG"]), 0.3
+    agent = agent_class(lake, epsilon, 0.005, 200_000, do_test=False)
+    agent.learn_and_evaluate(progress=False)
+    exact = td.value_iteration(lake.table, epsilon=epsilon if agent_class is td.SARSAAgent else 0.0)
+    assert agent.q_table[0].max() == pytest.approx(exact[0].max(), abs=15)
+
+
+CLIFFS = {"gym": CliffWalkingEnv, "gymnasium": lambda: gymnasium.make("CliffWalking-v1")}
+
+
+@pytest.mark.parametrize("cliff", CLIFFS.values(), ids=CLIFFS)
+@pytest.mark.parametrize("seed", range(3))
+def test_on_the_cliff_q_learning_takes_the_edge_and_sarsa_the_safe_way(cliff, seed):
+    table = td.TransitionTable.from_env(cliff().unwrapped)
+    offline, online = {}, {}
+    for agent_class in AGENTS:
+        agent = agent_class(cliff(), 0.1, 0.5, 2000, beta=1.0, do_test=False, seed=seed)
+        agent.learn_and_evaluate(progress=False)
+        offline[agent_class] = agent.evaluate(trials=1)
+        online[agent_class] = td.policy_value(table, agent.q_table, 1.0, 0.1)[36]
+    assert offline[td.QLAgent] == -13 > offline[td.SARSAAgent] >= -19
+    assert online[td.QLAgent] < -40 < -30 < online[td.SARSAAgent]
+
+
+def test_a_ring_without_p_is_learned_by_stepping():
+    agent = td.QLAgent(Ring(), 0.2, 0.3, 300, do_test=False, beta=1.0)
+    agent.learn_and_evaluate(progress=False)
+    assert [agent.greedy_policy(state) for state in range(5)] == [1] * 5
+    assert agent.q_table[0, 1] == pytest.approx(5 * -1.125, abs=0.5)  # five steps of -1 to -1.25
+
+
+# Interrupts ------------------------------------------------------------------------------
+
+
+class CtrlC(td.FrozenLakeEnv):
+    """A lake, stepped for its override; an interrupt falls into step number `at`, once."""
+
+    at = -1
+
+    def step(self, action):
+        self.at -= 1
+        if self.at == 0:
+            raise KeyboardInterrupt
+        return super().step(action)
+
+
+@both
+@pytest.mark.parametrize("at", [1, 2, 60, 61, 500, 1000])
+def test_an_interrupt_in_a_step_loses_no_bit(agent_class, at):
+    simulator = CtrlC()
+    agent = small(agent_class, simulator)
+    simulator.at = at
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn_and_evaluate(progress=False)
+    assert agent.episode < 57
+    assert run(agent) == run(small(agent_class, CtrlC()))
+
+
+@both
+def test_an_interrupted_learn_leaves_the_agent_as_it_was(agent_class):
+    simulator = CtrlC()
+    agent = small(agent_class, simulator)
+    agent.learn(5)
+    before, simulator.at = learned(agent), 30
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(20)
+    assert learned(agent) == before
+
+
+@pytest.mark.parametrize("test", [1, 3, 5])
+def test_an_interrupted_test_is_made_up_for(monkeypatch, test):
+    agent = interrupt_at_test(monkeypatch, small(td.QLAgent), test)
+    assert agent.episode == 10 * test and len(agent.total_rewards) == test - 1
+    assert run(agent) == run(small(td.QLAgent))
+
+
+def test_a_finished_run_is_not_run_again(no_evaluation):
+    agent = small(td.QLAgent, do_test=False)
+    first = run(agent)
+    assert run(agent) == first
+
+
+# Saving ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """The file of an agent that was stopped in its test 3."""
+    agent = interrupt_at_test(monkeypatch, small(td.QLAgent), 3)
+    agent.save(tmp_path / "agent.npz")
+    return tmp_path / "agent.npz"
+
+
+@both
+@regimes
+@pytest.mark.parametrize("test", [1, 3])
+def test_a_saved_run_goes_on_with_the_same_bits(tmp_path, monkeypatch, agent_class, compiled, test):
+    stopped = interrupt_at_test(monkeypatch, small(agent_class, compiled=compiled), test)
+    stopped.save(tmp_path / "agent")
+    resumed = small(agent_class, compiled=compiled).load(tmp_path / "agent")
+    assert learned(resumed) == learned(stopped)
+    assert run(resumed) == run(small(agent_class, compiled=compiled))
+
+
+def test_a_saved_run_goes_on_in_another_process(saved, root):
+    script = f"""
+import td_helpers as td
+agent = td.QLAgent(td.FrozenLakeEnv(), 0.3, 0.1, 57, test_interval=10, trials=4, max_step=60, seed=3)
+rewards, q_table = agent.load({str(saved)!r}).learn_and_evaluate(progress=False)
+print(q_table.tobytes().hex(), agent.episode, agent.steps, rewards, sep="|")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    q_table, episode, steps, rewards = run(small(td.QLAgent))
+    assert done.stdout.strip() == f"{q_table.hex()}|{episode}|{steps}|{rewards}"
+
+
+def test_saving_leaves_one_file_and_no_pickle(saved):
+    assert os.listdir(saved.parent) == ["agent.npz"]
+    with np.load(saved, allow_pickle=False) as file:
+        assert not any(file[name].dtype.hasobject for name in file.files)
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def full(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(td.np, "savez_compressed", full)
+    with pytest.raises(OSError, match="no space left"):
+        small(td.QLAgent).save(saved)
+    assert saved.read_bytes() == before and os.listdir(saved.parent) == ["agent.npz"]
+
+
+def refused(agent, path, match):
+    """The file is refused with such a message, and the agent is as before."""
+    before = learned(agent)
+    with pytest.raises(ValueError, match=match):
+        agent.load(path)
+    assert learned(agent) == before
+
+
+OTHER = {
+    "epsilon": {"epsilon": 0.2}, "learning_rate": {"learning_rate": 0.2}, "beta": {"beta": 0.9},
+    "learning_episodes": {"learning_episodes": 58}, "test_interval": {"test_interval": 11}, "trials": {"trials": 5},
+    "do_test": {"do_test": False}, "max_step": {"max_step": 61}, "seed": {"seed": 4}, "compiled": {"compiled": False},
+    "simulator": {"simulator": td.FrozenLakeEnv(transition_prob=(0.96, 0.02, 0.01, 0.01))},
+    "agent": {"agent_class": td.SARSAAgent},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", OTHER)
+def test_a_save_of_other_settings_is_refused(saved, field):
+    settings = {
+        "simulator": td.FrozenLakeEnv(), "epsilon": 0.3, "learning_rate": 0.1, "learning_episodes": 57,
+        "test_interval": 10, "trials": 4, "max_step": 60, "seed": 3,
+    } | OTHER[field]  # fmt: skip
+    agent = settings.pop("agent_class", td.QLAgent)(**settings)
+    agent.learn(2)
+    refused(agent, saved, f"has {'simulator' if field == 'compiled' else field} ")
+
+
+@pytest.mark.parametrize("other", [td.FrozenLakeEnv(map_name="8x8"), Ring()], ids=["8x8", "Ring"])
+def test_a_save_of_another_simulator_is_refused(saved, other):
+    refused(small(td.QLAgent, other), saved, "has simulator table")
+
+
+FIELDS = ["q_table", "episode", "steps", "tests", "rewards", "settings_seed"]
+
+
+@pytest.mark.parametrize("change", ["missing", "of another shape", "of another kind"])
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_save_with_a_wrong_field_is_refused_by_its_name(saved, field, change):
+    with np.load(saved) as file:
+        arrays = dict(file)
+    wrong = arrays.pop(field)
+    if change == "of another shape":
+        arrays[field] = np.zeros((3, 7, 2), wrong.dtype)
+    elif change == "of another kind":
+        arrays[field] = wrong.astype("S")
+    np.savez(saved, **arrays)
+    refused(small(td.QLAgent), saved, field.removeprefix("settings_"))
+
+
+INSANE = {
+    "episode": np.array(-5), "steps": np.array(-1), "rewards": np.zeros(1), "tests": np.array([1, 1]),
+    "q_table": np.full((17, 4), np.nan),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", INSANE)
+def test_a_save_with_an_impossible_value_is_refused_by_its_name(saved, field):
+    with np.load(saved) as file:
+        arrays = dict(file)
+    np.savez(saved, **(arrays | {field: INSANE[field]}))
+    refused(small(td.QLAgent), saved, field)
+
+
+def test_a_truncated_save_is_refused_wherever_it_ends(saved):
+    whole = saved.read_bytes()
+    for size in range(0, len(whole), 53):
+        saved.write_bytes(whole[:size])
+        refused(small(td.QLAgent), saved, "not a saved agent")
+
+
+def test_a_save_with_a_flipped_byte_is_refused_or_tells_the_same(saved):
+    whole, good = saved.read_bytes(), learned(small(td.QLAgent).load(saved))
+    for at in range(0, len(whole), 11):
+        saved.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        agent = small(td.QLAgent)
+        before = learned(agent)
+        try:
+            assert learned(agent.load(saved)) == good, at
+        except ValueError:
+            assert learned(agent) == before, at
+
+
+def test_foreign_files_are_refused(tmp_path):
+    foreign = {
+        "text": lambda path: path.write_text("not an agent"),
+        "empty": lambda path: path.write_bytes(b""),
+        "npy": lambda path: np.save(path.open("wb"), np.zeros(3)),
+        "npz": lambda path: np.savez(path.open("wb"), weights=np.zeros(3)),
+        "pickle": lambda path: path.write_bytes(pickle.dumps({"q_table": 1})),
+    }
+    for name, write in foreign.items():
+        write(tmp_path / name)
+        refused(small(td.QLAgent), tmp_path / name, "not a saved agent")
+
+
+class Bomb:
+    """An object whose unpickling would be noticed."""
+
+    def __reduce__(self):
+        return os._exit, (7,)
+
+
+def test_no_pickle_in_a_save_is_ever_opened(saved):
+    with np.load(saved) as file:
+        arrays = dict(file)
+    np.savez(saved, **(arrays | {"steps": np.array([Bomb()], dtype=object)}))
+    refused(small(td.QLAgent), saved, "not a saved agent")
+
+
+def test_a_missing_file_is_reported_as_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
+        small(td.QLAgent).load(tmp_path / "none.npz")
+
+
+# Misbehaving envs ------------------------------------------------------------------------
+
+
+def raise_own(env):
+    raise LookupError("the boat has sunk")
+
+
+def returns(state=1, reward=-1.0):
+    """A fault: a step that gives this."""
+    return lambda env: (state, reward, False, False, {})
+
+
+FAULTS = {
+    "raises": (raise_own, LookupError, "the boat has sunk"),
+    "reward nan": (returns(reward=float("nan")), ValueError, "reward must be finite, got nan"),
+    "reward inf": (returns(reward=float("inf")), ValueError, "reward must be finite, got inf"),
+    "reward of a string": (returns(reward="-1"), TypeError, "unsupported operand"),
+    "state beyond the last": (returns(5), ValueError, "state must be one of 0 to 4, got 5"),
+    "state below 0": (returns(-1), ValueError, "state must be one of 0 to 4, got -1"),
+    "state between": (returns(1.5), ValueError, "state must be one of 0 to 4, got 1.5"),
+    "state of many": (returns(np.zeros(2)), TypeError, "unhashable"),
+    "four values": (lambda env: (1, -1.0, False, {}), ValueError, "not enough values to unpack"),
+}
+faults = pytest.mark.parametrize("fault, error, message", FAULTS.values(), ids=FAULTS)
+
+
+@both
+@faults
+def test_a_faulty_step_is_reported_with_its_place_and_costs_nothing(agent_class, fault, error, message):
+    agent = small(agent_class, Ring(at=(3, 7), fault=fault, ends=False))
+    agent.learn(2)
+    before = learned(agent)
+    with pytest.raises(error, match=message) as caught:
+        agent.learn(5)
+    assert [note for note in caught.value.__notes__ if "episode 3, step 7" in note]
+    assert learned(agent) == before
+
+
+@both
+def test_a_faulty_reset_is_reported_with_its_place(agent_class):
+    with pytest.raises(LookupError, match="episode 3, step 0"):
+        small(agent_class, Ring(at=(3, 0), fault=raise_own, ends=False)).learn(5)
+
+
+@both
+def test_a_fault_in_a_test_is_reported_with_its_place(agent_class):
+    with pytest.raises(LookupError, match="trial 2, step 7"):
+        small(agent_class, Ring(at=(10 + 2, 7), fault=raise_own, ends=False)).learn_and_evaluate(progress=False)
+
+
+@both
+def test_a_fault_in_a_compiled_agents_own_policy_is_its_own_error(agent_class):
+    with pytest.raises(LookupError, match="the boat has sunk"):
+        small(agent_class).evaluate(raise_own)
+
+
+@both
+@regimes
+def test_an_episode_that_never_ends_is_cut_and_bootstrapped(agent_class, compiled):
+    """Against the wall for ever: q = -1 / (1 - 0.9) = -10 in the limit, where a cut that terminated would give -1."""
+    walls = td.FrozenLakeEnv(["SHG"], transition_prob=(0, 0, 0, 1.0))  # action LEFT goes up
+    agent = small(agent_class, walls, max_step=50, beta=0.9, compiled=compiled)
+    agent.epsilon = 0.0
+    agent.q_table[:] = -50.0
+    agent.q_table[0, 0] = 0.0
+    agent.learn(20)
+    assert agent.steps == 1000 and agent.q_table[0, 0] == pytest.approx(-10, abs=0.01)
+
+
+def test_agents_of_a_recipe_are_the_same(lake):
+    recipe = pickle.dumps(functools.partial(td.QLAgent, lake, **small(td.QLAgent)._settings))
+    assert run(pickle.loads(recipe)()) == run(small(td.QLAgent))

@@ -1,0 +1,155 @@
+"""Exact answers against closed forms, a plain value iteration, each other, and rollouts."""
+
+import dataclasses
+
+import gymnasium
+import numpy as np
+import pytest
+from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
+from helpers import NO_SLIP, corridor, random_q_table
+
+import td_helpers as td
+
+
+def plain_value_iteration(P, beta, epsilon=0.0, sweeps=3000) -> np.ndarray:
+    """Synchronous sweeps over dicts and lists: Sutton and Barto 4.4, with an epsilon-soft maximum."""
+    values = dict.fromkeys(P, 0.0)
+    for _ in range(sweeps):
+        q = {
+            s: [sum(p * (r + (0.0 if end else beta * values[n])) for p, n, r, end in P[s][a]) for a in P[s]] for s in P
+        }
+        values = {s: (1 - epsilon) * max(q[s]) + epsilon * sum(q[s]) / len(q[s]) for s in P}
+    return np.array([q[s] for s in sorted(P)])
+
+
+@pytest.mark.parametrize("length", [1, 3, 10])
+@pytest.mark.parametrize("beta", [0.9, 1.0])
+def test_the_value_of_a_corridor_has_a_closed_form(length, beta):
+    lake = corridor(length, transition_prob=NO_SLIP)
+    expected = 1000 * beta**length - sum(beta**t for t in range(length))
+    q_table = td.value_iteration(lake.table, beta)
+    assert q_table[0].max() == pytest.approx(expected, abs=1e-8)
+    assert td.policy_value(lake.table, q_table, beta)[0] == pytest.approx(expected, abs=1e-8)
+
+
+def test_the_value_of_a_slippery_step_has_a_closed_form():
+    lake = corridor(1, transition_prob=(0.8, 0.0, 0.0, 0.2))  # to G, or up against the wall
+    expected = (-1 + 0.8 * 0.99 * 1000) / (1 - 0.2 * 0.99)
+    assert td.value_iteration(lake.table, 0.99)[0, td.RIGHT] == pytest.approx(expected, abs=1e-8)
+
+
+def test_the_value_of_walking_into_a_wall_for_ever_has_a_closed_form():
+    lake = corridor(2, transition_prob=NO_SLIP)
+    assert td.policy_value(lake.table, np.zeros((4, 4)), 0.9).tolist() == pytest.approx([-10.0, -10.0, 1000.0, 0.0])
+
+
+def test_the_value_of_exploring_has_a_closed_form():
+    lake = corridor(1, transition_prob=NO_SLIP)
+    q_table = np.zeros((3, 4))
+    q_table[:, td.RIGHT] = 1.0
+    reach = 0.6 + 0.4 / 4
+    expected = (-1 + reach * 0.9 * 1000) / (1 - (1 - reach) * 0.9)
+    assert td.policy_value(lake.table, q_table, 0.9, 0.4)[0] == pytest.approx(expected)
+
+
+SMALL = {
+    "random lake": td.FrozenLakeEnv(td.generate_map((5, 3), 0.3, 4), transition_prob=(0.7, 0.1, 0.0, 0.2)),
+    "4x4": td.FrozenLakeEnv(),
+    "CliffWalking": CliffWalkingEnv(),
+    "FrozenLake": gymnasium.make("FrozenLake-v1").unwrapped,
+}
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+@pytest.mark.parametrize("env", SMALL.values(), ids=SMALL)
+def test_value_iteration_equals_a_plain_one(env, epsilon):
+    found = td.value_iteration(td.TransitionTable.from_env(env), 0.95, epsilon)
+    assert found == pytest.approx(plain_value_iteration(env.P, 0.95, epsilon, 600), abs=1e-7)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.05, 0.3, 1.0])
+@pytest.mark.parametrize("name", ["4x4", "Dangerous Hallway", "16x16"])
+def test_the_best_epsilon_soft_policy_is_worth_what_value_iteration_says(name, epsilon):
+    table = td.FrozenLakeEnv(map_name=name).table
+    q_table = td.value_iteration(table, epsilon=epsilon)
+    soft = (1 - epsilon) * q_table.max(axis=1) + epsilon * q_table.mean(axis=1)
+    assert td.policy_value(table, q_table, epsilon=epsilon) == pytest.approx(soft, abs=1e-6)
+
+
+@pytest.mark.parametrize("name, value", [("Dangerous Hallway", 960.26), ("16x16", 936.33)])
+def test_optimal_values_of_the_assignments_maps(name, value):
+    assert td.value_iteration(td.FrozenLakeEnv(map_name=name).table)[0].max() == pytest.approx(value, abs=0.005)
+
+
+def test_the_best_route_through_the_hallway_is_worth_less_than_the_bypass(hallway):
+    bypass_shut = [row[:5] + "HHH" if 2 <= i <= 5 else row for i, row in enumerate(td.MAPS["Dangerous Hallway"])]
+    through = td.value_iteration(td.FrozenLakeEnv(bypass_shut).table)
+    assert td.policy_value(hallway.table, through)[0] == pytest.approx(807.34, abs=0.005)
+
+
+def test_an_exploring_agent_is_best_off_outside_the_hallway(hallway):
+    assert td.policy_value(hallway.table, td.value_iteration(hallway.table, epsilon=0.3), epsilon=0.3)[0] == (
+        pytest.approx(768, abs=0.5)
+    )
+
+
+def test_no_policy_beats_the_optimum(hallway):
+    optimal = td.value_iteration(hallway.table).max(axis=1)
+    for seed in range(20):
+        assert (td.policy_value(hallway.table, random_q_table(hallway.table.shape, seed)) <= optimal + 1e-7).all()
+
+
+def test_sweeps_beyond_1100_states_equal_the_direct_solution():
+    large = td.FrozenLakeEnv(td.generate_map((34, 33), 0.1, 2))  # 1123 states
+    assert large.table.shape[0] > 1100
+    q_table = td.value_iteration(large.table)
+    swept = td.policy_value(large.table, q_table, epsilon=0.1)
+    share = np.full(q_table.shape, 0.1 / 4)
+    share[np.arange(len(share)), q_table.argmax(axis=1)] += 0.9
+    table, n = large.table, len(share)
+    flow = share[:, :, None] * table.probability
+    moves = np.zeros((n, n))
+    np.add.at(
+        moves, (np.broadcast_to(np.arange(n)[:, None, None], flow.shape), table.next_state), flow * ~table.terminated
+    )
+    direct = np.linalg.solve(np.eye(n) - 0.999 * moves, (flow * table.reward).sum(axis=(1, 2)))
+    assert swept == pytest.approx(direct, abs=1e-6)
+
+
+def test_action_values_look_one_step_ahead():
+    lake = corridor(1, transition_prob=NO_SLIP)
+    ahead = td.action_values(lake.table, np.array([10.0, 20.0, 30.0]), 0.5)
+    assert ahead.tolist() == [[4.0, 4.0, 9.0, 4.0], [1000.0] * 4, [0.0] * 4]
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
+def test_rollouts_agree_with_the_exact_value(lake, compiled):
+    agent = td.QLAgent(lake, compiled=compiled, max_step=1000, beta=0.9)
+    agent.q_table = td.value_iteration(lake.table, 0.9)
+    trials = 20_000 if compiled else 1000
+    returns = [agent._evaluate(agent.q_table, test, 1, 1000) for test in range(300)]
+    error = 5 * np.std(returns) / np.sqrt(trials)
+    assert abs(agent.evaluate(trials=trials) - td.policy_value(lake.table, agent.q_table, 0.9)[0]) < error
+
+
+LOOPING = {
+    "against a wall": (NO_SLIP, td.UP),
+    "round a corner": ((0.1, 0.7, 0.0, 0.2), td.UP),
+    "three ways": ((0.7, 0.2, 0.0, 0.1), td.LEFT),
+}
+
+
+@pytest.mark.parametrize("slips, action", LOOPING.values(), ids=LOOPING)
+def test_without_discount_a_policy_that_never_ends_has_no_value(slips, action):
+    lake = td.FrozenLakeEnv(["SFF", "FFF", "FFG"], transition_prob=slips)
+    q_table = np.zeros((10, 4))
+    q_table[:, action] = 1.0
+    with pytest.raises(RuntimeError, match="never ends"):
+        td.policy_value(lake.table, q_table, beta=1.0)
+
+
+def test_without_discount_an_endless_income_has_no_value():
+    table = corridor(1).table
+    endless = dataclasses.replace(table, terminated=np.zeros_like(table.terminated), reward=np.ones_like(table.reward))
+    with pytest.raises(RuntimeError, match="beta=1 the values still grow"):
+        td.value_iteration(endless, beta=1.0)
