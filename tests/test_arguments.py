@@ -1,0 +1,235 @@
+"""Bad input is refused before any work, in words that name the argument, what is allowed and what was given."""
+
+import gym
+import numpy as np
+import pytest
+from helpers import Ring
+
+import td_helpers as td
+
+NAN = float("nan")
+
+
+class Continuous(Ring):
+    """Observations that cannot be counted."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = gym.spaces.Box(0, 1, (2,))
+
+
+class FromOne(Ring):
+    """Actions that do not start at 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.action_space = gym.spaces.Discrete(2, start=1)
+
+
+def agent(**settings):
+    return lambda env: td.SARSAAgent(**({"simulator": env} | settings))
+
+
+def distributed(**settings):
+    return lambda env: td.DistributedQLAgent(env, **settings)
+
+
+def ready(call):
+    """Call a method of an agent whose env counts its steps."""
+    return lambda env: call(td.QLAgent(env))
+
+
+def lake(*arguments, **settings):
+    return lambda env: td.FrozenLakeEnv(*arguments, **settings)
+
+
+TABLE = td.FrozenLakeEnv().table
+ZEROS = np.zeros((17, 4))
+WHOLE, NUMBER = "whole number", "number from 0 to 1"
+
+# (call, error, the argument, what is allowed, what was given)
+REFUSED = [
+    (agent(epsilon=1.5), ValueError, "epsilon", NUMBER, "1.5"),
+    (agent(epsilon=-0.1), ValueError, "epsilon", NUMBER, "-0.1"),
+    (agent(epsilon=NAN), ValueError, "epsilon", NUMBER, "nan"),
+    (agent(epsilon="0.3"), TypeError, "epsilon", NUMBER, "'0.3'"),
+    (agent(epsilon=None), TypeError, "epsilon", NUMBER, "None"),
+    (agent(epsilon=True), TypeError, "epsilon", NUMBER, "True"),
+    (agent(epsilon=0.3j), TypeError, "epsilon", NUMBER, "0.3j"),
+    (agent(epsilon=np.array([0.3])), TypeError, "epsilon", NUMBER, "array([0.3])"),
+    (agent(learning_rate=2), ValueError, "learning_rate", NUMBER, "2"),
+    (agent(learning_rate=-1e-9), ValueError, "learning_rate", NUMBER, "-1e-09"),
+    (agent(learning_rate=float("inf")), ValueError, "learning_rate", NUMBER, "inf"),
+    (agent(beta=1.0001), ValueError, "beta", NUMBER, "1.0001"),
+    (agent(beta=NAN), ValueError, "beta", NUMBER, "nan"),
+    (agent(beta=[0.9]), TypeError, "beta", NUMBER, "[0.9]"),
+    (agent(learning_episodes=0), ValueError, "learning_episodes", WHOLE, "0"),
+    (agent(learning_episodes=-3), ValueError, "learning_episodes", WHOLE, "-3"),
+    (agent(learning_episodes=10.5), TypeError, "learning_episodes", WHOLE, "10.5"),
+    (agent(learning_episodes=1e4), TypeError, "learning_episodes", WHOLE, "10000.0"),
+    (agent(learning_episodes="100"), TypeError, "learning_episodes", WHOLE, "'100'"),
+    (agent(learning_episodes=2**41), ValueError, "learning_episodes", WHOLE, str(2**41)),
+    (agent(test_interval=0), ValueError, "test_interval", WHOLE, "0"),
+    (agent(test_interval=0.5), TypeError, "test_interval", WHOLE, "0.5"),
+    (agent(learning_episodes=2**30, test_interval=1), ValueError, "test_interval", "fewer than", "1"),
+    (agent(trials=0), ValueError, "trials", WHOLE, "0"),
+    (agent(trials=-1), ValueError, "trials", WHOLE, "-1"),
+    (agent(trials=2.0), TypeError, "trials", WHOLE, "2.0"),
+    (agent(trials=2**21), ValueError, "trials", WHOLE, str(2**21)),
+    (agent(max_step=0), ValueError, "max_step", WHOLE, "0"),
+    (agent(max_step=2**20), ValueError, "max_step", WHOLE, str(2**20)),
+    (agent(max_step=None), TypeError, "max_step", WHOLE, "None"),
+    (agent(seed=-1), ValueError, "seed", WHOLE, "-1"),
+    (agent(seed=2**63), ValueError, "seed", WHOLE, str(2**63)),
+    (agent(seed=None), TypeError, "seed", WHOLE, "None"),
+    (agent(seed=0.0), TypeError, "seed", WHOLE, "0.0"),
+    (agent(do_test=1), TypeError, "do_test", "True or False", "1"),
+    (agent(do_test=None), TypeError, "do_test", "True or False", "None"),
+    (agent(compiled="yes"), TypeError, "compiled", "True or False", "'yes'"),
+    (agent(compiled=True), ValueError, "simulator", "P", "Ring"),
+    (agent(simulator=None), TypeError, "simulator", "env", "None"),
+    (agent(simulator="4x4"), TypeError, "simulator", "env", "'4x4'"),
+    (agent(simulator=TABLE), TypeError, "simulator", "env", "TransitionTable"),
+    (agent(simulator=Continuous()), ValueError, "simulator", "Discrete observation_space", "Box"),
+    (agent(simulator=FromOne()), ValueError, "simulator", "Discrete action_space that starts at 0", "start=1"),
+    (agent(wooden=True), TypeError, "wooden", "unexpected keyword", "wooden"),
+    (distributed(cw_num=0), ValueError, "cw_num", WHOLE, "0"),
+    (distributed(cw_num=-2), ValueError, "cw_num", WHOLE, "-2"),
+    (distributed(cw_num=1.5), TypeError, "cw_num", WHOLE, "1.5"),
+    (distributed(ew_num=0), ValueError, "ew_num", WHOLE, "0"),
+    (distributed(ew_num="4"), TypeError, "ew_num", WHOLE, "'4'"),
+    (distributed(ew_num=-1, do_test=False), ValueError, "ew_num", WHOLE, "-1"),
+    (distributed(batch_size=0), ValueError, "batch_size", WHOLE, "0"),
+    (distributed(batch_size=99.9), TypeError, "batch_size", WHOLE, "99.9"),
+    (distributed(workers=4), TypeError, "workers", "Workers or None", "4"),
+    (distributed(workers=td.Workers(2, 4)), ValueError, "workers", "4 collectors and 4 evaluators", "2 and 4"),
+    (distributed(workers=td.Workers(4, 1)), ValueError, "workers", "4 collectors and 4 evaluators", "4 and 1"),
+    (distributed(epsilon=7), ValueError, "epsilon", NUMBER, "7"),
+    (lambda env: td.Workers(0, 1), ValueError, "cw_num", WHOLE, "0"),
+    (lambda env: td.Workers(1, -1), ValueError, "ew_num", WHOLE, "-1"),
+    (lambda env: td.start_ray(0), ValueError, "num_cpus", WHOLE, "0"),
+    (lambda env: td.start_ray(1.5), TypeError, "num_cpus", WHOLE, "1.5"),
+    (ready(lambda a: a.learn(-1)), ValueError, "episodes", WHOLE, "-1"),
+    (ready(lambda a: a.learn(0.5)), TypeError, "episodes", WHOLE, "0.5"),
+    (ready(lambda a: a.evaluate(trials=0)), ValueError, "trials", WHOLE, "0"),
+    (ready(lambda a: a.evaluate(max_steps=0)), ValueError, "max_steps", WHOLE, "0"),
+    (ready(lambda a: a.evaluate(max_steps="9")), TypeError, "max_steps", WHOLE, "'9'"),
+    (ready(lambda a: a.evaluate(policy=3)), TypeError, "policy", "function of a state", "3"),
+    (ready(lambda a: a.evaluate(policy=[0, 1])), TypeError, "policy", "function of a state", "[0, 1]"),
+    (ready(lambda a: a.learn_and_evaluate(progress="no")), TypeError, "progress", "True or False", "'no'"),
+    (lake(["SF", "G"]), ValueError, "desc", "rows of one length", "[1, 2]"),
+    (lake([]), ValueError, "desc", "rows of one length", "[]"),
+    (lake([""]), ValueError, "desc", "rows of one length", "[0]"),
+    (lake(["SX", "FG"]), ValueError, "desc", "letters S, F, H and G", "'X'"),
+    (lake(["sF", "FG"]), ValueError, "desc", "letters S, F, H and G", "'s'"),
+    (lake(["FF", "FG"]), ValueError, "desc", "at least one S and one G", "without S"),
+    (lake(["SF", "FH"]), ValueError, "desc", "at least one S and one G", "without G"),
+    (lake(["FF"]), ValueError, "desc", "at least one S and one G", "without S and G"),
+    (lake("SFFG"), TypeError, "desc", "list of strings", "'SFFG'"),
+    (lake(5), TypeError, "desc", "list of strings", "5"),
+    (lake([1, 2]), TypeError, "desc", "list of strings", "[1, 2]"),
+    (lake(map_name="5x5"), ValueError, "map_name", "16x16", "'5x5'"),
+    (lake(map_name=["4x4"]), (TypeError, ValueError), "map_name", "16x16", "['4x4']"),
+    (lake(render_mode="rgb_array"), ValueError, "render_mode", "'human' or 'ansi'", "'rgb_array'"),
+    (lake(transition_prob=(0.5, 0.5, 0.5, 0.5)), ValueError, "transition_prob", "sum to 1", "sum 2"),
+    (lake(transition_prob=(0.9, 0.1)), ValueError, "transition_prob", "4 probabilities", "(0.9, 0.1)"),
+    (lake(transition_prob=(1.5, -0.5, 0, 0)), ValueError, "transition_prob", NUMBER, "1.5"),
+    (lake(transition_prob=(NAN, 1, 0, 0)), ValueError, "transition_prob", NUMBER, "nan"),
+    (lake(transition_prob=("1", 0, 0, 0)), TypeError, "transition_prob", NUMBER, "'1'"),
+    (lake(transition_prob=0.97), TypeError, "transition_prob", "4 probabilities", "0.97"),
+    (lake(transition_prob=None), TypeError, "transition_prob", "4 probabilities", "None"),
+    (lambda env: td.FrozenLakeEnv().step(4), ValueError, "action", "0, 1, 2 or 3", "4"),
+    (lambda env: td.FrozenLakeEnv().step(-1), ValueError, "action", "0, 1, 2 or 3", "-1"),
+    (lambda env: td.FrozenLakeEnv().step(0.5), ValueError, "action", "0, 1, 2 or 3", "0.5"),
+    (lambda env: td.FrozenLakeEnv().step("UP"), ValueError, "action", "0, 1, 2 or 3", "'UP'"),
+    (lambda env: td.FrozenLakeEnv().step([1]), ValueError, "action", "0, 1, 2 or 3", "[1]"),
+    (lambda env: td.generate_row(-1), ValueError, "length", WHOLE, "-1"),
+    (lambda env: td.generate_row(2.5), TypeError, "length", WHOLE, "2.5"),
+    (lambda env: td.generate_row(5, 1.1), ValueError, "h_prob", NUMBER, "1.1"),
+    (lambda env: td.generate_row(5, seed=-1), ValueError, "seed", WHOLE, "-1"),
+    (lambda env: td.generate_row(5, seed="x"), TypeError, "seed", WHOLE, "'x'"),
+    (lambda env: td.generate_map(4), TypeError, "shape", "pair (width, height)", "4"),
+    (lambda env: td.generate_map((4, 4, 4)), TypeError, "shape", "pair (width, height)", "(4, 4, 4)"),
+    (lambda env: td.generate_map((0, 4)), ValueError, "shape", WHOLE, "0"),
+    (lambda env: td.generate_map((4.0, 4)), TypeError, "shape", WHOLE, "4.0"),
+    (lambda env: td.generate_map((1, 1)), ValueError, "shape", "two cells at least", "(1, 1)"),
+    (lambda env: td.generate_map((4, 4), NAN), ValueError, "h_prob", NUMBER, "nan"),
+    (lambda env: td.generate_map((4, 4), seed=1.5), TypeError, "seed", WHOLE, "1.5"),
+    (lambda env: td.generate_random_map(1), ValueError, "size", WHOLE, "1"),
+    (lambda env: td.generate_random_map(4.5), TypeError, "size", WHOLE, "4.5"),
+    (lambda env: td.generate_random_map(4, -0.5), ValueError, "p", NUMBER, "-0.5"),
+    (lambda env: td.generate_random_map(6, 0.0), ValueError, "p", "leave a path", "0.0"),
+    (lambda env: td.generate_random_map(4, seed=-1), ValueError, "seed", WHOLE, "-1"),
+    (lambda env: td.value_iteration(td.FrozenLakeEnv()), TypeError, "table", "TransitionTable", "FrozenLakeEnv"),
+    (lambda env: td.value_iteration(TABLE, beta=1.1), ValueError, "beta", NUMBER, "1.1"),
+    (lambda env: td.value_iteration(TABLE, epsilon=-1), ValueError, "epsilon", NUMBER, "-1"),
+    (lambda env: td.value_iteration(TABLE, tolerance=-1), ValueError, "tolerance", "number from 0", "-1"),
+    (lambda env: td.value_iteration(TABLE, tolerance=NAN), ValueError, "tolerance", "number from 0", "nan"),
+    (lambda env: td.policy_value(None, ZEROS), TypeError, "table", "TransitionTable", "NoneType"),
+    (lambda env: td.policy_value(TABLE, ZEROS[:16]), ValueError, "q_table", "(17, 4)", "(16, 4)"),
+    (lambda env: td.policy_value(TABLE, ZEROS * NAN), ValueError, "q_table", "finite", "nan"),
+    (lambda env: td.policy_value(TABLE, ZEROS, beta=-1), ValueError, "beta", NUMBER, "-1"),
+    (lambda env: td.plot_image(ZEROS[:16], td.MAPS["4x4"]), ValueError, "q_table", "(17, 4)", "(16, 4)"),
+    (lambda env: td.plot_image(ZEROS.T, td.MAPS["4x4"]), ValueError, "q_table", "(17, 4)", "(4, 17)"),
+    (lambda env: td.plot_image(ZEROS, ["SF", "G"]), ValueError, "desc", "rows of one length", "[1, 2]"),
+    (lambda env: td.plot_result([1, 2], 0, "a"), ValueError, "test_interval", WHOLE, "0"),
+    (lambda env: td.plot_result([[1], [2]], 5, ["a"]), ValueError, "legend", "each of 2 curves", "['a']"),
+    (lambda env: td.plot_result([[1], [2]], 5, "a"), ValueError, "legend", "each of 2 curves", "['a']"),
+    (lambda env: td.plot_result([1, 2], 5, None), (TypeError, ValueError), "legend", "each of 1 curves", "None"),
+    (lambda env: td.plot_timing({}), ValueError, "run_time", "positive seconds", "{}"),
+    (lambda env: td.plot_timing({"a": 0.0}), ValueError, "run_time", "positive seconds", "0.0"),
+    (lambda env: td.plot_timing({"a": []}), ValueError, "run_time", "positive seconds", "[]"),
+    (lambda env: td.plot_timing({"a": NAN}), ValueError, "run_time", "positive seconds", "nan"),
+    (lambda env: td.plot_timing([1.0]), (TypeError, ValueError), "run_time", "positive seconds", "[1.0]"),
+]
+
+
+def name(case) -> str:
+    return f"{case[2]}={case[4]}"
+
+
+@pytest.mark.parametrize("call, error, argument, allowed, given", REFUSED, ids=map(name, REFUSED))
+def test_bad_input_is_refused_before_any_work(call, error, argument, allowed, given):
+    env = Ring()
+    with pytest.raises(error) as caught:
+        call(env)
+    message = str(caught.value)
+    assert [part for part in (argument, allowed, given) if part not in message] == [], message
+    assert env.resets == env.actions == 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda a: a.learn(-1), lambda a: a.evaluate(trials=0), lambda a: a.learn_and_evaluate(progress=2)],
+    ids=["learn", "evaluate", "learn_and_evaluate"],
+)
+def test_a_refused_call_leaves_the_agent_as_it_was(call):
+    agent = td.QLAgent(Ring(), 0.3, 0.1, 50)
+    agent.learn(5)
+    before = agent.q_table.tobytes(), agent.episode, agent.steps
+    with pytest.raises((ValueError, TypeError)):
+        call(agent)
+    assert (agent.q_table.tobytes(), agent.episode, agent.steps) == before
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"epsilon": 0, "learning_rate": 1, "beta": 0},
+        {"epsilon": np.float32(0.5), "seed": np.int64(3), "learning_episodes": np.int16(20)},
+        {"seed": 2**63 - 1, "max_step": 1, "trials": 1, "test_interval": 1},
+        {"do_test": np.True_, "compiled": np.False_},
+    ],
+    ids=["limits", "numpy numbers", "extremes", "numpy flags"],
+)
+def test_what_is_allowed_is_accepted(settings):
+    agent = td.QLAgent(td.FrozenLakeEnv(), **({"learning_episodes": 20} | settings))
+    agent.learn_and_evaluate(progress=False)
+    assert agent.episode == 20
+
+
+@pytest.mark.parametrize(
+    "desc", [("SF", "FG"), [b"SF", b"FG"], [["S", "F"], ["F", "G"]], np.array([["S", "F"], ["F", "G"]])]
+)
+def test_a_map_may_be_any_sequence_of_rows(desc):
+    assert td.FrozenLakeEnv(desc).desc.tolist() == [[b"S", b"F"], [b"F", b"G"]]
