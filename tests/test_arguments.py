@@ -228,8 +228,9 @@ def test_what_is_allowed_is_accepted(settings):
     assert agent.episode == 20
 
 
-@pytest.mark.parametrize(
-    "desc", [("SF", "FG"), [b"SF", b"FG"], [["S", "F"], ["F", "G"]], np.array([["S", "F"], ["F", "G"]])]
-)
+LETTERS = np.array([["S", "F"], ["F", "G"]])
+
+
+@pytest.mark.parametrize("desc", [("SF", "FG"), LETTERS.tolist(), LETTERS, LETTERS.astype("S1")])
 def test_a_map_may_be_any_sequence_of_rows(desc):
     assert td.FrozenLakeEnv(desc).desc.tolist() == [[b"S", b"F"], [b"F", b"G"]]

@@ -36,7 +36,7 @@ def test_one_curve_stands_over_the_episodes_of_its_tests():
 
 def test_the_optimum_is_a_labelled_dashed_line():
     figure = td.plot_result([1.0, 2.0], 50, "SARSA", optimum=960.263)
-    x, y = lines(figure)["exact optimum 960.3"]
+    _, y = lines(figure)["exact optimum 960.3"]
     assert y == [960.263, 960.263] and legend(figure) == ["SARSA", "exact optimum 960.3"]
     assert figure.axes[0].lines[-1].is_dashed()
 
