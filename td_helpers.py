@@ -1119,8 +1119,7 @@ def value_iteration(table: TransitionTable, beta: float = 0.999, epsilon: float 
     _check_table(table)
     beta, epsilon = _check_number("beta", beta), _check_number("epsilon", epsilon)
     tolerance = _check_number("tolerance", tolerance, 0.0, math.inf)
-    values = np.zeros(table.shape[0])
-    _sweep(values, table, np.empty(0, np.int64), beta, epsilon, tolerance)
+    values = _sweep(table, np.empty(0, np.int64), beta, epsilon, tolerance)
     return action_values(table, values, beta)
 
 
@@ -1136,9 +1135,7 @@ def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.99
     states, actions = table.shape
     greedy = np.argmax(q_table, axis=1)
     if states > 1100:
-        values = np.zeros(states)
-        _sweep(values, table, greedy, beta, epsilon, 1e-10)
-        return values
+        return _sweep(table, greedy, beta, epsilon, 1e-10)
     share = np.full(table.shape, epsilon / actions)
     share[np.arange(states), greedy] += 1.0 - epsilon
     flow = beta * share[:, :, None] * table.probability * ~table.terminated
@@ -1160,12 +1157,19 @@ def action_values(table: TransitionTable, values: np.ndarray, beta: float = 0.99
     return ahead
 
 
-def _sweep(values, table, policy, beta, epsilon, tolerance) -> None:
-    """Sweep until the values stand still."""
+def _sweep(table, policy, beta, epsilon, tolerance) -> np.ndarray:
+    """The values of the states, swept until they stand still.
+
+    They start at what walking about for ever costs: the goal's value then spreads in a few sweeps, where from 0
+    a cell far from it would first have to sink for 1 / (1 - beta) of them.
+    """
+    idle = table.reward.min(where=~table.terminated, initial=0.0) / (1.0 - beta) if beta < 1.0 else 0.0
+    values = np.full(table.shape[0], idle)
     limit = 10_000 if beta == 1.0 else 10_000_000  # below 1 a sweep contracts, so the limit is never met
     arrays = table.probability, table.next_state, table.reward, table.terminated
     if _value_sweeps(values, *arrays, policy, beta, epsilon, tolerance, limit) > tolerance:
         raise RuntimeError(f"with beta={beta:g} the values still grow after {limit} sweeps: some policy never ends")
+    return values
 
 
 def _check_table(table) -> None:
