@@ -70,9 +70,15 @@ def lake_of(map_name: str) -> td.FrozenLakeEnv:
 
 
 def values_at_start(lake, q_table, epsilon: float) -> dict:
-    """The exact value of the start under the greedy and under the exploring policy of a table, and the way it goes."""
+    """The exact value of the start under the greedy and the exploring policy of a table, and the greedy one's way.
+
+    `risks` are the slips on that way that lead into a hole; each has a probability of 1%.
+    """
     greedy, exploring = (td.policy_value(lake.table, q_table, epsilon=e)[0] for e in (0.0, epsilon))
-    return {"value": greedy, "on_policy": exploring, "route": route_of(lake, q_table)}
+    way = np.array([state for state in path_of(lake, q_table) if state != lake.exit_state])
+    slips = lake.table.next_state[way, q_table[way].argmax(axis=1), 1:]
+    risks = int((np.append(lake.desc.ravel(), b"X")[slips] == b"H").sum())
+    return {"value": greedy, "on_policy": exploring, "risks": risks, "route": route_of(lake, q_table)}
 
 
 def path_of(lake, q_table) -> list[int]:
@@ -88,6 +94,8 @@ def path_of(lake, q_table) -> list[int]:
 
 def route_of(lake, q_table) -> str:
     """How the most likely greedy path crosses Dangerous Hallway: hallway (column 1), bypass, or neither."""
+    if lake.nrow != len(td.MAPS[HALLWAY]):
+        return ""
     path = path_of(lake, q_table)
     reached = path[-1] == lake.exit_state and lake.desc.flat[path[-2]] == b"G"
     crossed = {state % lake.ncol for state in path[:-1] if 2 <= state // lake.ncol <= 5}
@@ -106,14 +114,15 @@ def exact(epsilons=(0.0, 0.05, 0.3)):
         for epsilon in epsilons:
             q_table = td.value_iteration(lake.table, epsilon=epsilon)
             found = values_at_start(lake_of(map_name), q_table, epsilon)
-            yield {"map": map_name, "policy": policy, "epsilon": epsilon} | found
+            length = {"steps": len(path_of(lake, q_table)) - 1}
+            yield {"map": map_name, "policy": policy, "epsilon": epsilon} | found | length
 
 
 def curves(seeds=20, tests=100, episodes=EPISODES, rates=RATES, epsilons=EPSILONS):
     """Learning curves of all settings on both maps."""
     yield from over_ray(learning_curve, [
-        {"map_name": m, "algorithm": a, "rate": rate, "epsilon": e, "seed": seed, "episodes": episodes[m], "tests": tests}
-        for m, a, rate, e, seed in itertools.product(episodes, AGENTS, rates, epsilons, range(seeds))
+        {"map_name": m, "algorithm": a, "rate": r, "epsilon": e, "seed": seed, "episodes": episodes[m], "tests": tests}
+        for m, a, r, e, seed in itertools.product(episodes, AGENTS, rates, epsilons, range(seeds))
     ], "curves")  # fmt: skip
 
 
@@ -133,10 +142,10 @@ def hallway(
     seeds=20, rates=RATES, epsilons=EPSILONS, recommended=30_000, from_zeros=3_000_000, from_optimum=300_000,
 ):  # fmt: skip
     """Which way through Dangerous Hallway; for the lowest rate for long, too, and from the optimal table."""
+    slow = {"zeros": from_zeros, "optimum": from_optimum}
     cases = [
         {"algorithm": a, "rate": rate, "epsilon": e, "start": start, "seed": seed, "episodes": episodes}
-        for rate, starts in (
-            (rates[0], {"zeros": from_zeros, "optimum": from_optimum}), *((r, {"zeros": recommended}) for r in rates[1:]))
+        for rate, starts in ((rates[0], slow), *((r, {"zeros": recommended}) for r in rates[1:]))
         for start, episodes in starts.items() for a in AGENTS for e in epsilons for seed in range(seeds)
     ]  # fmt: skip
     yield from over_ray(hallway_run, cases, "hallway")
@@ -171,7 +180,7 @@ def distributed(seeds=20, collectors=(1, 2, 4, 8), episodes=EPISODES, rates=BEST
 
 
 def distributed_run(map_name, rate, epsilon, episodes, seed, collectors, batch_size) -> list[dict]:
-    """The runs of a seed. `difference`: how far values are from the single core's, whose own is that to another seed."""
+    """The runs of a seed. `difference`: how far values are from the single core's; its own is that to another seed."""
     lake = lake_of(map_name)
     learn = functools.partial(learned_table, lake, rate, epsilon, episodes, batch_size=batch_size)
     single, other = learn(SINGLE, seed), learn(SINGLE, seed + 1_000)
@@ -180,8 +189,9 @@ def distributed_run(map_name, rate, epsilon, episodes, seed, collectors, batch_s
         q_table, against = (single, other) if count == SINGLE else (learn(count, seed), single)
         both = q_table.any(axis=1) & against.any(axis=1)
         difference = np.abs(q_table.max(axis=1) - against.max(axis=1))[both].mean()
-        rows.append({"map": map_name, "learning_rate": rate, "epsilon": epsilon, "collectors": count, "seed": seed}
-                    | values_at_start(lake, q_table, epsilon) | {"difference": difference, "table": checksum(q_table)})  # fmt: skip
+        setting = {"map": map_name, "learning_rate": rate, "epsilon": epsilon, "collectors": count, "seed": seed}
+        found = values_at_start(lake, q_table, epsilon)
+        rows.append(setting | found | {"difference": difference, "table": checksum(q_table)})
     return rows
 
 
@@ -282,7 +292,7 @@ TIMED = {  # simulator: what runs of it are like; microseconds are what a step t
 
 
 def timing(repetitions=5, collectors=(0, 1, 2, 4, 8), evaluators=4, epsilon=0.3, rates=BEST_RATE, runs=TIMED):
-    """Wall-clock seconds, one run after the other; a repetition is a seed. Run alone: other work on the machine shows."""
+    """Wall-clock seconds, one run after the other; a repetition is a seed. Other work on the machine would show."""
     cases = [
         (repetition, simulator, run, count, evaluated)
         for repetition in range(repetitions) for simulator, group in runs.items() for run in group
@@ -324,7 +334,7 @@ def timed_run(simulator, run, count, evaluated, seed, workers, evaluators, epsil
             **parts}  # fmt: skip
 
 
-EXPERIMENTS = {f.__name__: f for f in (exact, curves, hallway, distributed, tables)}
+EXPERIMENTS = {f.__name__: f for f in (exact, curves, hallway, distributed, tables, timing)}  # timing last: alone
 
 
 # --------------------------------------------------------------------------------------
@@ -407,6 +417,133 @@ def bootstrap(values, resamples: int = 10_000, seed: int = 0) -> tuple:
 
 
 # --------------------------------------------------------------------------------------
+# What pictures, tables and text have in common
+# --------------------------------------------------------------------------------------
+
+THRESHOLD = {HALLWAY: 800, LAKE: 900}  # of the value: a policy that reaches the goal nearly always
+LATE = 20  # tests
+
+
+def optimum_of(data, map_name, policy="best", epsilon=0.0, name="value") -> float:
+    return where(data["exact"], map=map_name, policy=policy, epsilon=epsilon)[0][name]
+
+
+def curve_of(data, map_name, algorithm, rate, epsilon, name="value") -> np.ndarray:
+    """The values of a setting, shape (seeds, tests)."""
+    rows = where(data["curves"], map=map_name, algorithm=algorithm, learning_rate=rate, epsilon=epsilon)
+    return by_seed(rows, name)
+
+
+def slip_cost(data, map_name) -> float:
+    """What a hole beside the way costs: a slip of 1% that turns the optimum into -1000."""
+    return 0.01 * (optimum_of(data, map_name) + 1_000)
+
+
+def late_value(data, *setting) -> np.ndarray:
+    """Each seed's mean exact value over the last tests."""
+    return curve_of(data, *setting)[:, -LATE:].mean(axis=1)
+
+
+def pace_of(data, map_name, *setting) -> dict:
+    """When the median seed first passes the threshold, how many do, and the share of later tests below it."""
+    above = curve_of(data, map_name, *setting) > THRESHOLD[map_name]
+    arrived = above.any(axis=1)
+    first = np.where(arrived, above.argmax(axis=1), above.shape[1])
+    later = [1 - row[test:].mean() for row, test in zip(above[arrived], first[arrived], strict=True)]
+    interval = EPISODES[map_name] // above.shape[1]
+    return {"first": (np.median(first) + 1) * interval, "arrived": arrived.sum(), "relapse": np.mean(later)}
+
+
+def route_share(data, algorithm, rate, epsilon, start="zeros", episode=30_000) -> dict[str, float]:
+    """The share of seeds on each route."""
+    setting = {"algorithm": algorithm, "learning_rate": rate, "epsilon": epsilon, "start": start, "episode": episode}
+    found = where(data["hallway"], **setting)
+    return {route: len(where(found, route=route)) / len(found) for route in ROUTES}
+
+
+def table_of(data, shown, **fields) -> np.ndarray:
+    """A q_table from its rows."""
+    rows = where(data["tables"], shown=shown, **fields)
+    return np.array([[row[name] for name in ("left", "down", "right", "up")] for row in rows])
+
+
+def cores_of(data) -> int:
+    return data["timing"][0]["cores"]
+
+
+def repetitions_of(data) -> int:
+    return len({row["seed"] for row in data["timing"]})
+
+
+def main_runs(data) -> dict[str, list[dict]]:
+    """The timed runs that were made with evaluation, too, by simulator and map."""
+    groups = {}
+    for simulator, runs in TIMED.items():
+        for run in (run for run in runs if "test_interval" in run):
+            rows = where(data["timing"], simulator=simulator, map=run["map"], episodes=run["episodes"],
+                         microseconds=run.get("microseconds", 0))  # fmt: skip
+            what = {"stepped": "stepped in Python", "waits": f"waits {rows[0]['microseconds']} µs a step"}
+            groups[f"{what.get(simulator, simulator)}\n{run['map']}, {run['episodes']:,} ep."] = rows
+    return groups
+
+
+def batches_of(row) -> int:
+    return row["episodes"] // row["batch_size"]
+
+
+def ray_cost(rows, count) -> float:
+    """Ray's cost of a batch in ms: what a batch takes beyond its share of the time that a single core needs for it."""
+    step, rows = step_seconds(rows, 0, SINGLE), where(rows, evaluated=0, collectors=count)
+    share = count if rows[0]["simulator"] == "waits" else min(count, rows[0]["cores"])
+    return 1e3 * np.median([(row["seconds"] - step * row["steps"] / share) / batches_of(row) for row in rows])
+
+
+def utilisation(rows, count) -> float:
+    """The share of the time in which the learner learns."""
+    rows = where(rows, evaluated=0, collectors=count)
+    return np.median(column(rows, "replay_seconds") / column(rows, "seconds"))
+
+
+def sweep(data, count) -> list[dict]:
+    """Cost of a step and speed-up for each of the simulators that were run at a batch size of 10."""
+    points = []
+    for simulator, runs in TIMED.items():
+        for run in (run for run in runs if run.get("batch_size") == 10):
+            rows = where(data["timing"], simulator=simulator, microseconds=run.get("microseconds", 0), batch_size=10,
+                         evaluated=0)  # fmt: skip
+            single, many = where(rows, collectors=SINGLE), where(rows, collectors=count)
+            pace = [column(part, "steps") / column(part, "seconds") for part in (single, many)]
+            ratio = pace[1] / pace[0]
+            points.append({"simulator": simulator, "cost": np.median(1e6 / pace[0]), "speed_up": np.median(ratio),
+                           "low": ratio.min(), "high": ratio.max()})  # fmt: skip
+    return points
+
+
+def model_of(data, count) -> dict:
+    """A batch takes max(simulation / collectors + Ray's cost, replay); all but the simulation from compiled runs."""
+    rows = where(data["timing"], simulator="compiled", batch_size=10, evaluated=0, collectors=count)
+    ray_us = 1e6 * np.median([row["seconds"] / batches_of(row) for row in rows])
+    replay_us = 1e6 * np.median([row["replay_seconds"] / batches_of(row) for row in rows])
+    waits = where(data["timing"], simulator="waits", batch_size=10, evaluated=0, collectors=count)
+    steps = np.median([row["steps"] / batches_of(row) for row in waits])
+
+    def speed_up(cost):
+        return cost * steps / np.maximum(cost * steps / count + ray_us, replay_us)
+
+    even = ray_us * count / ((count - 1) * steps) if count > 1 else np.inf
+    return {"speed_up": speed_up, "break_even": even, "ray_ms": ray_us / 1e3, "steps": steps}
+
+
+def crossing(data, count) -> float:
+    """Where the measured speed-up passes 1, in µs a step, between the points of waiting simulators; nan if nowhere."""
+    points = sorted((p["cost"], p["speed_up"]) for p in sweep(data, count) if p["simulator"] != "computes")
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if y0 < 1 <= y1:
+            return x0 * (x1 / x0) ** (np.log(1 / y0) / np.log(y1 / y0))
+    return np.nan
+
+
+# --------------------------------------------------------------------------------------
 # Pictures
 # --------------------------------------------------------------------------------------
 
@@ -448,11 +585,518 @@ def draw_curves(data, map_name):
     return figure
 
 
-FIGURES = {f.__name__: f for f in (curves_hallway, curves_16x16)}
+def late_values(data):
+    """Shortfall from the optimum over the last fifth of the tests: a dot a seed, the mean with its interval."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
+    jitter = np.linspace(-0.22, 0.22, len({row["seed"] for row in data["curves"]}))
+    for axes, map_name in zip(panels, EPISODES, strict=True):
+        best = optimum_of(data, map_name)
+        names = []
+        for y, (algorithm, rate, epsilon) in enumerate(itertools.product(AGENTS, RATES, EPSILONS)):
+            shortfall = best - late_value(data, map_name, algorithm, rate, epsilon)
+            mean, low, high = bootstrap(shortfall)
+            color = td.COLORS[algorithm]
+            axes.plot(shortfall, y + jitter, ".", color=color, alpha=0.5, markersize=6)
+            axes.plot([low, high], [y, y], color="black", linewidth=2.2, solid_capstyle="butt")
+            axes.plot(mean, y, "D", color=color, markeredgecolor="black", markersize=7)
+            names.append(f"{algorithm}, rate {rate:g}, epsilon {epsilon:g}")
+        marks = {"one hole beside the way": slip_cost(data, map_name)}
+        if map_name == HALLWAY:
+            marks["best by the hallway"] = best - optimum_of(data, HALLWAY, "best by the hallway")
+        for name, x in marks.items():
+            axes.axvline(x, color="#555555", linestyle=":", linewidth=1.2)
+            axes.text(x, -0.75, f"{name}, {x:.0f}", ha="center", va="bottom", fontsize=9, color="#333333")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(xscale="log", xlim=(0.2, 2_500), ylim=(len(names) - 0.5, -1.35))
+        axes.set_title(f"{map_name}, optimum {best:.1f}", fontsize=11)
+        axes.grid(alpha=0.25)
+    panels[-1].set_xlabel("optimum less exact value of the greedy policy, mean of the last 20 tests (log scale)")
+    return figure
+
+
+ROUTES = {"bypass": "#dddddd", "neither": "#999999", "hallway": "#222222"}
+
+
+def routes(data):
+    """Shares of the routes after the recommended episodes, and the share on the bypass as learning goes on."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", width_ratios=(1, 1.15))
+    settings = list(itertools.product(RATES, EPSILONS, AGENTS))
+    for y, (rate, epsilon, algorithm) in enumerate(settings):
+        share, begin = route_share(data, algorithm, rate, epsilon), 0.0
+        for route, color in ROUTES.items():
+            left.barh(y, share[route], left=begin, color=color, edgecolor="black", linewidth=0.5)
+            if share[route] >= 0.15:
+                left.text(begin + share[route] / 2, y, f"{route} {share[route]:.0%}", ha="center", va="center",
+                          fontsize=9, color="white" if route == "hallway" else "black")  # fmt: skip
+            begin += share[route]
+    left.set_yticks(range(len(settings)), [f"{a}\nrate {r:g}, eps. {e:g}" for r, e, a in settings], fontsize=9)
+    left.set(xlim=(0, 1), ylim=(len(settings) - 0.5, -0.5), xlabel="share of seeds")
+    left.set_title("route after 30,000 episodes", fontsize=11)
+    for algorithm, epsilon, start in itertools.product(AGENTS, EPSILONS, ("zeros", "optimum")):
+        share = {e: route_share(data, algorithm, RATES[0], epsilon, start, e)["bypass"] for e in CHECKPOINTS
+                 if where(data["hallway"], start=start, learning_rate=RATES[0], episode=e)}  # fmt: skip
+        shift = 0.012 * (1 if algorithm == "SARSA" else -1) * (1 if epsilon == EPSILONS[0] else 2)  # else they coincide
+        right.plot(list(share), np.array(list(share.values())) + shift, "o" if epsilon == EPSILONS[0] else "^",
+                   linestyle="-" if start == "zeros" else "--", color=td.COLORS[algorithm], markersize=5,
+                   markerfacecolor=td.COLORS[algorithm] if start == "zeros" else "white",
+                   label=f"{algorithm}, epsilon {epsilon:g}, from {start}")  # fmt: skip
+    right.axvline(30_000, color="#555555", linestyle=":", linewidth=1)
+    right.text(28_000, 0.5, "recommended", rotation=90, ha="right", va="center", fontsize=9, color="#333333")
+    right.set(xscale="log", ylim=(-0.06, 1.06), xlabel="learning episodes (log scale)")
+    right.set_ylabel("share of seeds on the bypass")
+    right.set_title("learning rate 0.001, started from zeros or from the optimum", fontsize=11)
+    right.grid(alpha=0.25)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    return figure
+
+
+def draw_lake(axes, map_name, q_table, title):
+    """A lake's values from 0 to 1000 with the most likely greedy way from the start; arrows on small maps."""
+    lake = lake_of(map_name)
+    values = np.where(lake.desc == b"H", np.nan, q_table.max(axis=1)[:-1].reshape(lake.desc.shape))
+    image = axes.imshow(values, cmap="viridis", vmin=0, vmax=1000)
+    axes.set(facecolor="#222222", xticks=[], yticks=[])
+    if lake.ncol <= 8:
+        row, col = np.nonzero((lake.desc == b"F") | (lake.desc == b"S"))
+        moves = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])[q_table.argmax(axis=1)[row * lake.ncol + col]]
+        axes.quiver(col, row, *moves.T, color="white", alpha=0.8, pivot="mid", angles="xy", scale_units="xy", scale=1.8,
+                    width=0.012)  # fmt: skip
+    way = [divmod(state, lake.ncol) for state in path_of(lake, q_table) if state != lake.exit_state]
+    axes.plot([x for _, x in way], [y for y, _ in way], color="#D55E00", linewidth=2.2)
+    for letter in b"S", b"G":
+        y, x = np.argwhere(lake.desc == letter)[0]
+        axes.text(x, y, letter.decode(), ha="center", va="center", fontsize=8, fontweight="bold",
+                  bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "linewidth": 0.5})  # fmt: skip
+    axes.set_title(title, fontsize=9)
+    return image
+
+
+def values_hallway(data):
+    """Learned values and routes of both algorithms, and the exact optima."""
+    import matplotlib.pyplot as plt
+
+    lake = lake_of(HALLWAY)
+    figure, panels = plt.subplots(2, 3, figsize=(9, 6.6), layout="constrained")
+    for row, epsilon in zip(panels, EPSILONS, strict=True):
+        shown = {a: table_of(data, "algorithms", algorithm=a, epsilon=epsilon) for a in AGENTS}
+        shown["exact optimum"] = td.value_iteration(lake.table, epsilon=epsilon)
+        for axes, (name, q_table) in zip(row, shown.items(), strict=True):
+            found = values_at_start(lake, q_table, epsilon)
+            title = f"{name}, epsilon {epsilon:g}\ngreedy {found['value']:.0f}, exploring {found['on_policy']:.0f}"
+            image = draw_lake(axes, HALLWAY, q_table, title)
+    figure.colorbar(image, ax=panels, label="highest action value of the table", shrink=0.7)
+    return figure
+
+
+def values_distributed(data):
+    """Value functions of the single core and of distributed learning, beside the optimum."""
+    import matplotlib.pyplot as plt
+
+    counts = (SINGLE, 2, 4, 8)
+    figure, panels = plt.subplots(2, 1 + len(counts), figsize=(9.6, 4.6), layout="constrained")
+    for row, map_name in zip(panels, EPISODES, strict=True):
+        lake = lake_of(map_name)
+        shown = {"exact optimum": td.value_iteration(lake.table)}
+        shown |= {config_name(c): table_of(data, "distributed", map=map_name, collectors=c) for c in counts}
+        for axes, (name, q_table) in zip(row, shown.items(), strict=True):
+            value = td.policy_value(lake.table, q_table)[0]
+            image = draw_lake(axes, map_name, q_table, f"{name}\ngreedy {value:.1f}")
+        row[0].set_ylabel(f"{map_name}\nlearning rate {BEST_RATE[map_name]:g}", fontsize=9)
+    figure.colorbar(image, ax=panels, label="highest action value", shrink=0.7)
+    return figure
+
+
+def config_name(collectors: int) -> str:
+    """The assignment's name of a configuration: (collectors, evaluators)."""
+    return "single core" if collectors == SINGLE else f"({collectors}, 4)"
+
+
+def timing_runs(data):
+    """Seconds of every configuration, with evaluation and without, for each simulator."""
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(2, 3, figsize=(9.6, 6.2), layout="constrained")
+    counts = sorted({row["collectors"] for row in data["timing"]})
+    for axes, (title, group) in zip(panels.flat, main_runs(data).items(), strict=False):
+        for evaluated, marker, shift in ((1, "s", 0.12), (0, "o", -0.12)):
+            for x, count in enumerate(counts):
+                seconds = column(where(group, evaluated=evaluated, collectors=count), "seconds")
+                color = td.COLORS["Q-learning" if count == SINGLE else "Distributed"]
+                axes.plot([x + shift] * 2, [seconds.min(), seconds.max()], color=color, linewidth=2)
+                axes.plot(x + shift, np.median(seconds), marker, color=color, markersize=7,
+                          markerfacecolor=color if evaluated else "white")  # fmt: skip
+        axes.set_xticks(range(len(counts)), ["single\ncore", *(f"({c},4)" for c in counts[1:])], fontsize=9)
+        axes.set(yscale="log")
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.25, which="both", axis="y")
+        axes.yaxis.set_major_formatter("{x:g}")
+    note = panels.flat[-1]
+    note.axis("off")
+    for label, color, marker, fill in (
+        ("single core, with evaluation", "Q-learning", "s", True), ("single core, without", "Q-learning", "o", False),
+        ("distributed, with evaluation", "Distributed", "s", True), ("distributed, without", "Distributed", "o", False),
+    ):  # fmt: skip
+        color = td.COLORS[color]
+        note.plot([], [], marker, color=color, markerfacecolor=color if fill else "white", markersize=7, label=label)
+    title = f"{cores_of(data)} cores; median and\nrange of {repetitions_of(data)} repetitions"
+    note.legend(loc="upper center", fontsize=10, title=title)
+    figure.supylabel("seconds (log scale)", fontsize=10)
+    figure.supxlabel("(collectors, evaluators)", fontsize=10)
+    return figure
+
+
+def break_even(data):
+    """Speed-up over a single core against the cost of a simulator's step, with the model drawn through."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 5.6), layout="constrained")
+    cost = np.geomspace(0.02, 400, 400)
+    greens = {1: "#999999", 2: "#66c2a5", 4: "#009E73", 8: "#00543d"}
+    for count, color in greens.items():
+        points = sweep(data, count)
+        model = model_of(data, count)
+        axes.plot(cost, model["speed_up"](cost), color=color, linewidth=1.5)
+        for name, marker in (("compiled", "s"), ("stepped", "D"), ("waits", "o"), ("computes", "x")):
+            chosen = [p for p in points if p["simulator"] == name]
+            middle = column(chosen, "speed_up")
+            axes.errorbar(column(chosen, "cost"), middle, color=color, fmt=marker, markersize=6, linewidth=1.2,
+                          yerr=[middle - column(chosen, "low"), column(chosen, "high") - middle])  # fmt: skip
+        end = model["speed_up"](cost[-1])
+        axes.text(cost[-1] * 1.1, end, f"{count} collector{'s' * (count > 1)}", color=color, va="center", fontsize=10)
+        if count > 1:
+            axes.plot(model["break_even"], 1, "*", color=color, markersize=15, markeredgecolor="black", zorder=5)
+    axes.axhline(1, color="black", linestyle=(0, (6, 3)), linewidth=1)
+    axes.text(0.022, 1.08, "as fast as a single core", fontsize=10)
+    for name, marker in (("compiled", "s"), ("stepped in Python", "D"), ("waits", "o"), ("computes 50 µs", "x")):
+        axes.plot([], [], marker, color="#444444", label=f"measured: {name}")
+    axes.plot([], [], color="#444444", label="model")
+    axes.plot([], [], "*", color="white", markeredgecolor="black", markersize=13, label="break-even by the model")
+    axes.set(xscale="log", yscale="log", xlim=(0.018, 1_500))
+    axes.set_xlabel("cost of a step on a single core, µs (log scale)")
+    axes.set_ylabel("steps per second, as a multiple of a single core's")
+    axes.set_title(f"Dangerous Hallway, batches of 10 episodes, {cores_of(data)} cores, no evaluation", fontsize=11)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", fontsize=9)
+    return figure
+
+
+FIGURES = {f.__name__: f for f in (
+    curves_hallway, curves_16x16, late_values, values_hallway, routes, values_distributed, timing_runs, break_even,
+)}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------
-# Report
+# Tables and numbers of the report
+# --------------------------------------------------------------------------------------
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown; the first column is text, the others stand to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def interval(values, digits: int = 1, sign: str = "") -> str:
+    """A mean with its 95% bootstrap interval."""
+    mean, low, high = (f"{x:{sign}.{digits}f}" for x in bootstrap(values))
+    return f"{mean} [{low}, {high}]"
+
+
+def spread(seconds) -> str:
+    """A median with its range, to three digits."""
+    return f"{np.median(seconds):.3g} ({np.min(seconds):.3g} to {np.max(seconds):.3g})"
+
+
+def table_exact(data):
+    """What the best policies are worth, exactly."""
+    rows = [
+        [row["map"], row["policy"], f"{row['epsilon']:g}", f"{row['value']:.2f}", f"{row['on_policy']:.2f}",
+         f"{row['steps']}", f"{row['risks']}"]
+        for row in data["exact"]
+    ]  # fmt: skip
+    return markdown(
+        ["map", "policy", "epsilon", "value, greedy", "value, exploring", "steps of its way", "holes beside it"], rows
+    )
+
+
+def table_settings(data):
+    """All settings of both maps."""
+    rows = []
+    for map_name, algorithm, rate, epsilon in itertools.product(EPISODES, AGENTS, RATES, EPSILONS):
+        setting = map_name, algorithm, rate, epsilon
+        late, last, pace = late_value(data, *setting), curve_of(data, *setting)[:, -1], pace_of(data, *setting)
+        rows.append([
+            f"{map_name}, {algorithm}", f"{rate:g}", f"{epsilon:g}", interval(late), f"{late.min():.0f}",
+            interval(last), f"{pace['first']:,.0f}", f"{pace['relapse']:.0%}",
+        ])  # fmt: skip
+    head = ["map, algorithm", "rate", "epsilon", "value, last 20 tests", "worst seed", "value, last test"]
+    return markdown([*head, "episodes to threshold", "later tests below it"], rows)
+
+
+def compared(data, algorithm, fixed: str):
+    """Differences between the two learning rates, or the two epsilons, on the same seeds."""
+    rows = []
+    for map_name, kept in itertools.product(EPISODES, EPSILONS if fixed == "epsilon" else RATES):
+        pairs = [(rate, kept) for rate in RATES] if fixed == "epsilon" else [(kept, epsilon) for epsilon in EPSILONS]
+        late = [late_value(data, map_name, algorithm, *pair) for pair in pairs]
+        pace = [pace_of(data, map_name, algorithm, *pair) for pair in pairs]
+        rows.append([
+            map_name, f"{kept:g}", *(interval(values) for values in late), interval(late[1] - late[0], sign="+"),
+            " / ".join(f"{p['first']:,.0f}" for p in pace), " / ".join(f"{p['relapse']:.0%}" for p in pace),
+        ])  # fmt: skip
+    changed = [f"rate {r:g}" for r in RATES] if fixed == "epsilon" else [f"epsilon {e:g}" for e in EPSILONS]
+    return markdown(["map", fixed, *changed, "difference, same seeds", "episodes to threshold", "tests below it"], rows)
+
+
+def table_sarsa_rates(data):
+    return compared(data, "SARSA", "epsilon")
+
+
+def table_q_rates(data):
+    return compared(data, "Q-learning", "epsilon")
+
+
+def table_sarsa_epsilons(data):
+    return compared(data, "SARSA", "learning rate")
+
+
+def table_q_epsilons(data):
+    return compared(data, "Q-learning", "learning rate")
+
+
+def table_routes(data):
+    """Routes, exact values and the table's own values, by setting, start and length."""
+    rows, seen = [], {}
+    for row in data["hallway"]:
+        key = tuple(row[name] for name in ("learning_rate", "epsilon", "algorithm", "start", "episode"))
+        seen.setdefault(key, []).append(row)
+    for (rate, epsilon, algorithm, start, episode), group in sorted(seen.items(), key=lambda item: (
+        item[0][3] != "zeros", item[0][4], item[0][0], -item[0][1], item[0][2])):  # fmt: skip
+        if episode not in (30_000, 300_000 if start == "optimum" else 3_000_000):
+            continue
+        share = [f"{len(where(group, route=route))}" for route in ("hallway", "bypass", "neither")]
+        learned = [f"{column(group, name).mean():.0f}" for name in ("down", "right", "behind")]
+        rows.append([
+            f"{algorithm}, {rate:g}, {epsilon:g}", start, f"{episode:,}", *share, interval(column(group, "value"), 0),
+            interval(column(group, "on_policy"), 0), *learned,
+        ])  # fmt: skip
+    head = ["algorithm, rate, epsilon", "from", "episodes", "hallway", "bypass", "neither", "value, greedy"]
+    return markdown([*head, "value, exploring", "Q fork, down", "Q fork, right", "max Q, bypass"], rows)
+
+
+def table_distributed(data):
+    """Values and tables of distributed learning beside the single core's."""
+    rows = []
+    for map_name, count in itertools.product(EPISODES, (SINGLE, 1, 2, 4, 8)):
+        group = where(data["distributed"], map=map_name, collectors=count)
+        single = where(data["distributed"], map=map_name, collectors=SINGLE)
+        value, base = column(group, "value"), column(single, "value")
+        against = "" if count == SINGLE else interval(value - base, sign="+")
+        rows.append([
+            f"{map_name}, {config_name(count)}", interval(value), f"{value.min():.0f}", against,
+            interval(column(group, "difference")), f"{(column(group, 'risks') == 0).sum()} of {len(group)}",
+        ])  # fmt: skip
+    head = ["map, (collectors, evaluators)", "value, greedy", "worst seed", "less single core, same seeds"]
+    return markdown([*head, "mean difference of values", "seeds whose way has no hole beside it"], rows)
+
+
+def step_seconds(rows, evaluated, count) -> float:
+    """The median time of a learning step: runs of as many episodes differ in their steps."""
+    rows = where(rows, evaluated=evaluated, collectors=count)
+    return np.median(column(rows, "seconds") / column(rows, "steps"))
+
+
+def timing_table(data, evaluated):
+    """Seconds by simulator and configuration, and the best of the distributed ones against the single core, by step."""
+    rows, counts = [], sorted({row["collectors"] for row in data["timing"]})
+    for name, group in main_runs(data).items():
+        seconds = [column(where(group, evaluated=evaluated, collectors=c), "seconds") for c in counts]
+        single, *others = (step_seconds(group, evaluated, c) for c in counts)
+        rows.append([name.replace("\n", ", "), *map(spread, seconds), f"{single / min(others):.3g}"])
+    return markdown(["simulator, map", *map(config_name, counts), "best speed-up, by step"], rows)
+
+
+def table_time_evaluated(data):
+    return timing_table(data, 1)
+
+
+def table_time_unevaluated(data):
+    return timing_table(data, 0)
+
+
+def table_evaluation(data):
+    """What evaluation adds, by configuration: medians with and without, as a difference in seconds and a ratio."""
+    rows, counts = [], sorted({row["collectors"] for row in data["timing"]})
+    for name, group in main_runs(data).items():
+        cells = []
+        for count in counts:
+            with_it, without = (
+                np.median(column(where(group, evaluated=e, collectors=count), "seconds")) for e in (1, 0)
+            )
+            cells.append(f"{with_it - without:+.2g} s (x {with_it / without:.2f})")
+        rows.append([name.replace("\n", ", "), *cells])
+    return markdown(["simulator, map", *map(config_name, counts)], rows)
+
+
+def table_learner(data):
+    """How busy the learner is, and what Ray costs a batch."""
+    rows, counts = [], [c for c in sorted({row["collectors"] for row in data["timing"]}) if c != SINGLE]
+    for name, group in main_runs(data).items():
+        cells = [f"{utilisation(group, c):.1%}, {ray_cost(group, c):.1f} ms" for c in counts]
+        rows.append([name.replace("\n", ", "), f"{group[0]['batch_size']}", *cells])
+    return markdown(["simulator, map", "episodes a batch", *map(config_name, counts)], rows)
+
+
+def table_break_even(data):
+    """Where distributing begins to pay: by the model and by the measured points."""
+    rows = []
+    for count in (2, 4, 8):
+        model, measured = model_of(data, count), crossing(data, count)
+        ahead = max(sweep(data, count), key=lambda p: p["cost"] if p["simulator"] == "waits" else 0)
+        rows.append([
+            f"{count}", f"{model['ray_ms']:.2f}", f"{model['break_even']:.1f}",
+            "" if np.isnan(measured) else f"{measured:.1f}",
+            f"{model['break_even'] * model['steps'] / 1e3:.1f}", f"{ahead['speed_up']:.2f}",
+            f"{model['speed_up'](ahead['cost']):.2f}",
+        ])  # fmt: skip
+    head = [
+        "collectors",
+        "Ray, ms a batch",
+        "break-even, µs a step, model",
+        "measured",
+        "the same as ms of simulation a batch",
+    ]
+    return markdown([*head, "speed-up at 200 µs, measured", "model"], rows)
+
+
+TABLES = {f.__name__: f for f in (
+    table_exact, table_settings, table_sarsa_rates, table_q_rates, table_sarsa_epsilons, table_q_epsilons, table_routes,
+    table_distributed, table_time_evaluated, table_time_unevaluated, table_evaluation, table_learner, table_break_even,
+)}  # fmt: skip
+
+SHORT = {HALLWAY: "hallway", LAKE: "lake", "Q-learning": "q", "SARSA": "sarsa", 0.001: "slow", 0.1: "fast",
+         0.3: "e30", 0.05: "e05"}  # fmt: skip
+
+
+def numbers(data) -> dict:
+    """Every number in the report's prose, by the name that the template gives it."""
+    found = {"seeds": len({row["seed"] for row in data["curves"]}), "cores": cores_of(data),
+             "repetitions": repetitions_of(data), "figures": len(FIGURES)}  # fmt: skip
+    for row in data["exact"]:
+        name = "best" if row["policy"] == "best" else "through"
+        key = f"{SHORT[row['map']]}_{name}_{SHORT.get(row['epsilon'], 'e0')}"
+        found |= {key: row["value"], f"{key}_exploring": row["on_policy"]}
+        found |= {f"{key}_risks": row["risks"], f"{key}_steps": row["steps"]}
+    found["slip_cost"] = slip_cost(data, LAKE)
+    for setting in itertools.product(EPISODES, AGENTS, RATES, EPSILONS):
+        key = "_".join(SHORT[part] for part in setting)
+        found[key], found[f"{key}_low"], found[f"{key}_high"] = bootstrap(late_value(data, *setting))
+        found |= {f"{key}_{name}": value for name, value in pace_of(data, *setting).items()}
+        last = curve_of(data, *setting)[:, -1]
+        found |= {f"{key}_worst": last.min(), f"{key}_near": (last > optimum_of(data, setting[0]) - 5).sum()}
+    sampled = np.concatenate([
+        (curve_of(data, *s, name="sampled") - curve_of(data, *s))[curve_of(data, *s) < -900]
+        for s in itertools.product(EPISODES, AGENTS, RATES, EPSILONS)
+    ])  # fmt: skip
+    found["sampled_too_high"] = sampled.mean()
+    for row in data["hallway"]:
+        key = "_".join([SHORT[row["algorithm"]], SHORT[row["learning_rate"]], SHORT[row["epsilon"]], row["start"],
+                        f"{row['episode']:.0e}".replace("e+0", "e")])  # fmt: skip
+        found[f"{key}_{row['route']}"] = found.get(f"{key}_{row['route']}", 0) + 1
+        for route in ROUTES:
+            found.setdefault(f"{key}_{route}", 0)
+        for name in ("value", "on_policy", "down", "right", "behind"):
+            found.setdefault(f"{key}_{name}", []).append(row[name])
+    found = {key: np.mean(value) if isinstance(value, list) else value for key, value in found.items()}
+    exact_values = td.value_iteration(lake_of(HALLWAY).table)
+    found |= {"fork_down": exact_values[FORK, td.DOWN], "fork_right": exact_values[FORK, td.RIGHT],
+              "behind": exact_values[BEHIND].max()}  # fmt: skip
+    for map_name, count in itertools.product(EPISODES, (SINGLE, 1, 2, 4, 8)):
+        group, single = (where(data["distributed"], map=map_name, collectors=c) for c in (count, SINGLE))
+        key = f"{SHORT[map_name]}_c{count}"
+        found[key], found[f"{key}_low"], found[f"{key}_high"] = bootstrap(column(group, "value"))
+        gain = bootstrap(column(group, "value") - column(single, "value"))
+        found |= dict(zip((f"{key}_gain", f"{key}_gain_low", f"{key}_gain_high"), gain, strict=True))
+        found[f"{key}_difference"] = column(group, "difference").mean()
+        found[f"{key}_free"] = (column(group, "risks") == 0).sum()
+    found |= timing_numbers(data) | {"same_tables": same_tables(data), "timed_tables": len(full_runs(data))}
+    return found | {
+        "settings": len(EPISODES) * len(AGENTS) * len(RATES) * len(EPSILONS),
+        "hallway_gap": found["hallway_best_e0"] - found["hallway_through_e0"],
+        "hallway_q_epsilon_gap": abs(found["hallway_q_slow_e05"] - found["hallway_q_slow_e30"]),
+        "lake_q_epsilon_gap": abs(found["lake_q_slow_e05"] - found["lake_q_slow_e30"]),
+        "compiled_over_stepped": found["stepped_lake_step_us"] / found["compiled_lake_step_us"],
+        "loop_sampled": -sum(0.999**t for t in range(1_000)),
+        "zero_share": 1 - 0.05 ** (1 / found["seeds"]),  # the highest share that shows in no seed once in 20 times
+    }
+
+
+def full_runs(data) -> list[dict]:
+    """The timed runs that have the settings of `distributed`, seed by seed."""
+    return [row for row in data["timing"] if row["simulator"] == "compiled" and row["episodes"] == EPISODES[row["map"]]]
+
+
+def same_tables(data) -> int:
+    """How many of them ended with the table of `distributed`, to the bit."""
+    known = {(row["map"], row["collectors"], row["seed"]): row["table"] for row in data["distributed"]}
+    return sum(row["table"] == known[row["map"], row["collectors"], row["seed"]] for row in full_runs(data))
+
+
+def timing_numbers(data) -> dict:
+    """Times and speed-ups by simulator, map, configuration, with (1) and without (0) evaluation."""
+    found = {}
+    for group in main_runs(data).values():
+        name = f"{group[0]['simulator']}_{SHORT[group[0]['map']]}"
+        counts = sorted({row["collectors"] for row in group})
+        medians = {}
+        for evaluated, count in itertools.product((0, 1), counts):
+            key = f"{name}_c{count}_{'with' if evaluated else 'without'}"
+            ratio = step_seconds(group, evaluated, count) / step_seconds(group, evaluated, SINGLE)
+            seconds = medians[evaluated, count] = np.median(
+                column(where(group, evaluated=evaluated, collectors=count), "seconds")
+            )
+            found |= {key: seconds, f"{key}_speedup": 1 / ratio, f"{key}_slowdown": ratio}
+        for count in counts:
+            found[f"{name}_c{count}_evaluation"] = medians[1, count] / medians[0, count]
+            if count != SINGLE:
+                found[f"{name}_c{count}_busy"] = utilisation(group, count)
+                found[f"{name}_c{count}_ray_ms"] = ray_cost(group, count)
+        found[f"{name}_step_us"] = 1e6 * step_seconds(group, 0, SINGLE)
+        server = [
+            row["replay_seconds"] / row["steps"] for row in group if row["collectors"] == 2 and not row["evaluated"]
+        ]
+        found[f"{name}_replay_us"] = 1e6 * np.median(server)
+        found[f"{name}_ceiling"] = found[f"{name}_step_us"] / found[f"{name}_replay_us"]
+    for count in (2, 4, 8):
+        model, far = model_of(data, count), sweep(data, count)
+        found |= {f"even{count}": model["break_even"], f"even{count}_measured": crossing(data, count),
+                  f"even{count}_batch_ms": model["break_even"] * model["steps"] / 1e3,
+                  f"ray{count}_ms": model["ray_ms"]}  # fmt: skip
+        found[f"computes_c{count}"] = where(far, simulator="computes")[0]["speed_up"]
+        waits = max(where(far, simulator="waits"), key=lambda p: p["cost"])
+        found |= {
+            f"far{count}": waits["speed_up"],
+            "far_us": waits["cost"],
+            "computes_us": where(far, simulator="computes")[0]["cost"],
+        }
+    return found
+
+
+def report(data) -> str:
+    """Report.md: the template with its tables and numbers."""
+    template = (HERE / "report_template.md").read_text()
+    filled = {name: table(data) for name, table in TABLES.items()} | numbers(data)
+    return template.format_map(filled)
+
+
+# --------------------------------------------------------------------------------------
+# Command line
 # --------------------------------------------------------------------------------------
 
 
@@ -460,6 +1104,7 @@ def publish(draft: Path, data: dict) -> None:
     """Make pictures and report of the data in `draft`, then move all that is there to its place."""
     for name, figure in tqdm(FIGURES.items(), desc="pictures"):
         td.save_figure(figure(data), draft / f"{name}.png")
+    (draft / "Report.md").write_text(report(data))
     for path in sorted(draft.iterdir()):
         place = {".csv": HERE / "data", ".png": HERE, ".md": HERE.parent}[path.suffix]
         os.replace(path, place / path.name)
@@ -467,7 +1112,7 @@ def publish(draft: Path, data: dict) -> None:
 
 def main(arguments=None) -> None:
     """Run experiments, draw, write the report."""
-    parser = argparse.ArgumentParser(description="Run the report's experiments, draw its pictures, fill in its numbers.")
+    parser = argparse.ArgumentParser(description="Run the report's experiments, draw its pictures, write the report.")
     parser.add_argument("names", nargs="*", metavar="experiment", help=f"one of {', '.join(EXPERIMENTS)}; none: all")
     parser.add_argument("--draw", action="store_true", help="run no experiment, draw from figures/data")
     chosen = parser.parse_args(arguments)
