@@ -403,8 +403,10 @@ def column(rows, name: str) -> np.ndarray:
 
 def by_seed(rows, name: str) -> np.ndarray:
     """A column as an array with a row a seed."""
-    seeds = sorted({row["seed"] for row in rows})
-    return np.array([column(where(rows, seed=seed), name) for seed in seeds])
+    found = {}
+    for row in rows:
+        found.setdefault(row["seed"], []).append(row[name])
+    return np.array([found[seed] for seed in sorted(found)])
 
 
 def bootstrap(values, resamples: int = 10_000, seed: int = 0) -> tuple:
@@ -429,9 +431,11 @@ def optimum_of(data, map_name, policy="best", epsilon=0.0, name="value") -> floa
 
 
 def curve_of(data, map_name, algorithm, rate, epsilon, name="value") -> np.ndarray:
-    """The values of a setting, shape (seeds, tests)."""
-    rows = where(data["curves"], map=map_name, algorithm=algorithm, learning_rate=rate, epsilon=epsilon)
-    return by_seed(rows, name)
+    """A column of `curves` in a setting, shape (seeds, tests)."""
+    index = data.setdefault("curves by setting", {})  # the rows are many and asked for often
+    for row in data["curves"] if not index else ():
+        index.setdefault((row["map"], row["algorithm"], row["learning_rate"], row["epsilon"]), []).append(row)
+    return by_seed(index[map_name, algorithm, rate, epsilon], name)
 
 
 def slip_cost(data, map_name) -> float:
@@ -565,14 +569,14 @@ def draw_curves(data, map_name):
     through = where(data["exact"], map=map_name, policy="best by the hallway", epsilon=0.0)
     for axes, (epsilon, rate) in zip(panels.flat, itertools.product(EPSILONS, RATES), strict=True):
         for algorithm in AGENTS:
-            rows = where(data["curves"], map=map_name, algorithm=algorithm, learning_rate=rate, epsilon=epsilon)
-            episode = column(where(rows, seed=0), "episode")
-            mean, low, high = bootstrap(by_seed(rows, "value"), 2_000)
+            setting = map_name, algorithm, rate, epsilon
+            episode = curve_of(data, *setting, name="episode")[0]
+            mean, low, high = bootstrap(curve_of(data, *setting), 2_000)
             color = td.COLORS[algorithm]
             axes.fill_between(episode, low, high, color=color, alpha=0.25, linewidth=0)
             axes.plot(episode, mean, color=color, linewidth=1.8, label=f"{algorithm}, exact")
-            axes.plot(episode, by_seed(rows, "sampled").mean(axis=0), ".", color=color, markersize=2.5, alpha=0.7,
-                      label=f"{algorithm}, sampled")  # fmt: skip
+            sampled = curve_of(data, *setting, name="sampled").mean(axis=0)
+            axes.plot(episode, sampled, ".", color=color, markersize=2.5, alpha=0.7, label=f"{algorithm}, sampled")
         axes.axhline(best, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"optimum {best:.1f}")
         for row in through:
             axes.axhline(row["value"], color="#555555", linestyle=":", linewidth=1.2,
@@ -607,7 +611,15 @@ def late_values(data):
             marks["best by the hallway"] = best - optimum_of(data, HALLWAY, "best by the hallway")
         for name, x in marks.items():
             axes.axvline(x, color="#555555", linestyle=":", linewidth=1.2)
-            axes.text(x, -0.75, f"{name}, {x:.0f}", ha="center", va="bottom", fontsize=9, color="#333333")
+            axes.text(
+                x,
+                -0.75,
+                f" {name}, {x:.0f} ",
+                ha="right" if name[0] == "o" else "left",
+                va="bottom",
+                fontsize=9,
+                color="#333333",
+            )
         axes.set_yticks(range(len(names)), names)
         axes.set(xscale="log", xlim=(0.2, 2_500), ylim=(len(names) - 0.5, -1.35))
         axes.set_title(f"{map_name}, optimum {best:.1f}", fontsize=11)
@@ -629,13 +641,14 @@ def routes(data):
         share, begin = route_share(data, algorithm, rate, epsilon), 0.0
         for route, color in ROUTES.items():
             left.barh(y, share[route], left=begin, color=color, edgecolor="black", linewidth=0.5)
-            if share[route] >= 0.15:
-                left.text(begin + share[route] / 2, y, f"{route} {share[route]:.0%}", ha="center", va="center",
+            if share[route] >= 0.05:
+                text = f"{route} {share[route]:.0%}" if share[route] > 0.3 else f"{share[route]:.0%}"
+                left.text(begin + share[route] / 2, y, text, ha="center", va="center",
                           fontsize=9, color="white" if route == "hallway" else "black")  # fmt: skip
             begin += share[route]
     left.set_yticks(range(len(settings)), [f"{a}\nrate {r:g}, eps. {e:g}" for r, e, a in settings], fontsize=9)
     left.set(xlim=(0, 1), ylim=(len(settings) - 0.5, -0.5), xlabel="share of seeds")
-    left.set_title("route after 30,000 episodes", fontsize=11)
+    left.set_title("way after 30,000 episodes (grey: neither)", fontsize=11)
     for algorithm, epsilon, start in itertools.product(AGENTS, EPSILONS, ("zeros", "optimum")):
         share = {e: route_share(data, algorithm, RATES[0], epsilon, start, e)["bypass"] for e in CHECKPOINTS
                  if where(data["hallway"], start=start, learning_rate=RATES[0], episode=e)}  # fmt: skip
@@ -648,7 +661,7 @@ def routes(data):
     right.text(28_000, 0.5, "recommended", rotation=90, ha="right", va="center", fontsize=9, color="#333333")
     right.set(xscale="log", ylim=(-0.06, 1.06), xlabel="learning episodes (log scale)")
     right.set_ylabel("share of seeds on the bypass")
-    right.set_title("learning rate 0.001, started from zeros or from the optimum", fontsize=11)
+    right.set_title("learning rate 0.001, for longer", fontsize=11)
     right.grid(alpha=0.25)
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
     return figure
@@ -680,7 +693,7 @@ def values_hallway(data):
     import matplotlib.pyplot as plt
 
     lake = lake_of(HALLWAY)
-    figure, panels = plt.subplots(2, 3, figsize=(9, 6.6), layout="constrained")
+    figure, panels = plt.subplots(2, 3, figsize=(9, 5.9), layout="constrained")
     for row, epsilon in zip(panels, EPSILONS, strict=True):
         shown = {a: table_of(data, "algorithms", algorithm=a, epsilon=epsilon) for a in AGENTS}
         shown["exact optimum"] = td.value_iteration(lake.table, epsilon=epsilon)
@@ -697,7 +710,7 @@ def values_distributed(data):
     import matplotlib.pyplot as plt
 
     counts = (SINGLE, 2, 4, 8)
-    figure, panels = plt.subplots(2, 1 + len(counts), figsize=(9.6, 4.6), layout="constrained")
+    figure, panels = plt.subplots(2, 1 + len(counts), figsize=(9.6, 4.3), layout="constrained")
     for row, map_name in zip(panels, EPISODES, strict=True):
         lake = lake_of(map_name)
         shown = {"exact optimum": td.value_iteration(lake.table)}
@@ -734,6 +747,8 @@ def timing_runs(data):
         axes.set_title(title, fontsize=10)
         axes.grid(alpha=0.25, which="both", axis="y")
         axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in "25" else "")
+        axes.tick_params(axis="y", which="both", labelsize=9)
     note = panels.flat[-1]
     note.axis("off")
     for label, color, marker, fill in (
@@ -766,7 +781,8 @@ def break_even(data):
             axes.errorbar(column(chosen, "cost"), middle, color=color, fmt=marker, markersize=6, linewidth=1.2,
                           yerr=[middle - column(chosen, "low"), column(chosen, "high") - middle])  # fmt: skip
         end = model["speed_up"](cost[-1])
-        axes.text(cost[-1] * 1.1, end, f"{count} collector{'s' * (count > 1)}", color=color, va="center", fontsize=10)
+        below = "top" if count == 1 else "center"
+        axes.text(cost[-1] * 1.1, end, f"{count} collector{'s' * (count > 1)}", color=color, va=below, fontsize=10)
         if count > 1:
             axes.plot(model["break_even"], 1, "*", color=color, markersize=15, markeredgecolor="black", zorder=5)
     axes.axhline(1, color="black", linestyle=(0, (6, 3)), linewidth=1)
@@ -870,24 +886,43 @@ def table_q_epsilons(data):
     return compared(data, "Q-learning", "learning rate")
 
 
+def hallway_groups(data) -> dict[tuple, list[dict]]:
+    """The rows at the recommended and the last number of episodes, by (start, episode, rate, epsilon, algorithm)."""
+    last = {"zeros": 3_000_000, "optimum": 300_000}
+    cases = itertools.product(last, (30_000, *last.values()), RATES, EPSILONS, AGENTS)
+    found = {}
+    for start, episode, rate, epsilon, algorithm in cases:
+        setting = {"start": start, "learning_rate": rate, "epsilon": epsilon, "algorithm": algorithm}
+        rows = where(data["hallway"], episode=episode, **setting) if episode in (30_000, last[start]) else []
+        if rows:
+            found[start, episode, rate, epsilon, algorithm] = rows
+    return found
+
+
 def table_routes(data):
-    """Routes, exact values and the table's own values, by setting, start and length."""
-    rows, seen = [], {}
-    for row in data["hallway"]:
-        key = tuple(row[name] for name in ("learning_rate", "epsilon", "algorithm", "start", "episode"))
-        seen.setdefault(key, []).append(row)
-    for (rate, epsilon, algorithm, start, episode), group in sorted(seen.items(), key=lambda item: (
-        item[0][3] != "zeros", item[0][4], item[0][0], -item[0][1], item[0][2])):  # fmt: skip
-        if episode not in (30_000, 300_000 if start == "optimum" else 3_000_000):
-            continue
+    """Ways and exact values, by start, length and setting."""
+    rows = []
+    for (start, episode, rate, epsilon, algorithm), group in hallway_groups(data).items():
         share = [f"{len(where(group, route=route))}" for route in ("hallway", "bypass", "neither")]
-        learned = [f"{column(group, name).mean():.0f}" for name in ("down", "right", "behind")]
-        rows.append([
-            f"{algorithm}, {rate:g}, {epsilon:g}", start, f"{episode:,}", *share, interval(column(group, "value"), 0),
-            interval(column(group, "on_policy"), 0), *learned,
-        ])  # fmt: skip
+        values = [interval(column(group, name), 0) for name in ("value", "on_policy")]
+        rows.append([f"{algorithm}, {rate:g}, {epsilon:g}", start, f"{episode:,}", *share, *values])
     head = ["algorithm, rate, epsilon", "from", "episodes", "hallway", "bypass", "neither", "value, greedy"]
-    return markdown([*head, "value, exploring", "Q fork, down", "Q fork, right", "max Q, bypass"], rows)
+    return markdown([*head, "value, exploring"], rows)
+
+
+def table_beliefs(data):
+    """What the tables say at the fork and along the bypass, at the lowest rate."""
+    rows = []
+    for (start, episode, rate, epsilon, algorithm), group in hallway_groups(data).items():
+        if rate == RATES[0] and start == "zeros":
+            learned = [f"{column(group, name).mean():.1f}" for name in ("down", "right", "behind")]
+            rows.append([f"{algorithm}, {epsilon:g}", f"{episode:,}", *learned])
+    table = td.value_iteration(lake_of(HALLWAY).table)
+    rows.append(
+        ["exact optimum", "", *(f"{table[FORK, a]:.1f}" for a in (td.DOWN, td.RIGHT)), f"{table[BEHIND].max():.1f}"]
+    )
+    head = ["algorithm, epsilon", "episodes", "fork: down, into the hallway", "fork: right, to the bypass"]
+    return markdown([*head, "half way along the bypass"], rows)
 
 
 def table_distributed(data):
@@ -976,8 +1011,9 @@ def table_break_even(data):
 
 
 TABLES = {f.__name__: f for f in (
-    table_exact, table_settings, table_sarsa_rates, table_q_rates, table_sarsa_epsilons, table_q_epsilons, table_routes,
-    table_distributed, table_time_evaluated, table_time_unevaluated, table_evaluation, table_learner, table_break_even,
+    table_exact, table_settings, table_sarsa_rates, table_q_rates, table_sarsa_epsilons, table_q_epsilons,
+    table_routes, table_beliefs, table_distributed, table_time_evaluated, table_time_unevaluated, table_evaluation,
+    table_learner, table_break_even,
 )}  # fmt: skip
 
 SHORT = {HALLWAY: "hallway", LAKE: "lake", "Q-learning": "q", "SARSA": "sarsa", 0.001: "slow", 0.1: "fast",
@@ -1025,6 +1061,11 @@ def numbers(data) -> dict:
         found |= dict(zip((f"{key}_gain", f"{key}_gain_low", f"{key}_gain_high"), gain, strict=True))
         found[f"{key}_difference"] = column(group, "difference").mean()
         found[f"{key}_free"] = (column(group, "risks") == 0).sum()
+    for map_name in EPISODES:
+        gains = [found[f"{SHORT[map_name]}_c{count}_gain"] for count in (2, 4, 8)]
+        found |= {f"{SHORT[map_name]}_gain_least": min(gains), f"{SHORT[map_name]}_gain_most": max(gains)}
+    found["one_same"] = (column(where(data["distributed"], collectors=1), "difference") == 0).sum()
+    found["one_runs"] = len(where(data["distributed"], collectors=1))
     found |= timing_numbers(data) | {"same_tables": same_tables(data), "timed_tables": len(full_runs(data))}
     return found | {
         "settings": len(EPISODES) * len(AGENTS) * len(RATES) * len(EPSILONS),
@@ -1082,10 +1123,46 @@ def timing_numbers(data) -> dict:
         waits = max(where(far, simulator="waits"), key=lambda p: p["cost"])
         found |= {
             f"far{count}": waits["speed_up"],
-            "far_us": waits["cost"],
+            f"far{count}_model": model["speed_up"](waits["cost"]),
             "computes_us": where(far, simulator="computes")[0]["cost"],
         }
     return found
+
+
+def claims(data) -> dict[str, bool]:
+    """What the report's words say, and whether the data still do; measured anew, times might not."""
+    n = numbers(data)
+    names = [f"{SHORT[m]}_{SHORT[a]}" for m in EPISODES for a in AGENTS]
+    seeds = n["seeds"]
+    q, sarsa = "q_slow_e30_zeros_3e4", "sarsa_slow_e30_zeros_3e4"
+    return {
+        "all settings reach the goal": all(n[f"{name}_{rate}_{e}_arrived"] == seeds for name in names
+                                           for rate in ("slow", "fast") for e in ("e30", "e05")),
+        "0.1 is at least ten times as soon": all(n[f"{name}_slow_{e}_first"] >= 10 * n[f"{name}_fast_{e}_first"]
+                                                 for name in names for e in ("e30", "e05")),
+        "Q-learning is in the hallway, SARSA on the bypass": n[f"{q}_hallway"] == n[f"{sarsa}_bypass"] == seeds,
+        "with epsilon 0.05 both are in the hallway": n["q_slow_e05_zeros_3e4_hallway"] == seeds
+                                                     == n["sarsa_slow_e05_zeros_3e4_hallway"],
+        "the bypass is optimal": n["hallway_gap"] > 0
+                                 and n["hallway_best_e05_exploring"] > n["hallway_through_e05_exploring"],
+        "lock-in": n["q_slow_e30_zeros_3e6_bypass"] == 0 and n["q_slow_e30_optimum_3e5_bypass"] == seeds,
+        "lock-in of SARSA": n["sarsa_slow_e05_zeros_3e6_bypass"] == 0
+                            and n["sarsa_slow_e05_optimum_3e5_bypass"] == seeds,
+        "best rates": all((n[f"{SHORT[m]}_q_fast_e30"] > n[f"{SHORT[m]}_q_slow_e30"]) == (BEST_RATE[m] == 0.1)
+                          for m in EPISODES),
+        "SARSA relapses more at 0.1, epsilon 0.3": all(
+            n[f"{m}_sarsa_fast_e30_relapse"] > 1.5 * n[f"{m}_q_fast_e30_relapse"] for m in ("hallway", "lake")),
+        "distributed values are not worse": all(n[f"{SHORT[m]}_gain_least"] > 0 for m in EPISODES),
+        "one collector is the single core": n["one_same"] == n["one_runs"],
+        "Ray's tables are those of one process": n["same_tables"] == n["timed_tables"],
+        "compiled, the single core is fastest": all(n[f"compiled_{m}_c{c}_{w}_speedup"] < 1 for m in ("hallway", "lake")
+                                                    for c in (1, 2, 4, 8) for w in ("with", "without")),
+        "stepped, (2,4) is faster": min(n[f"stepped_lake_c2_{w}_speedup"] for w in ("with", "without")) > 1,
+        "waiting, more collectors are faster": all(
+            n[f"waits_hallway_c{more}_{w}_speedup"] > n[f"waits_hallway_c{less}_{w}_speedup"]
+            for less, more in ((SINGLE, 2), (2, 4), (4, 8)) for w in ("with", "without")),
+        "the learner is idle most of the time": n["compiled_lake_c8_busy"] < 0.5 and n["stepped_lake_c2_busy"] < 0.1,
+    }  # fmt: skip
 
 
 def report(data) -> str:
@@ -1105,6 +1182,8 @@ def publish(draft: Path, data: dict) -> None:
     for name, figure in tqdm(FIGURES.items(), desc="pictures"):
         td.save_figure(figure(data), draft / f"{name}.png")
     (draft / "Report.md").write_text(report(data))
+    for claim in (claim for claim, holds in claims(data).items() if not holds):
+        print(f"warning: the report says, the data do not: {claim}", file=sys.stderr)
     for path in sorted(draft.iterdir()):
         place = {".csv": HERE / "data", ".png": HERE, ".md": HERE.parent}[path.suffix]
         os.replace(path, place / path.name)
