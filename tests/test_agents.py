@@ -252,6 +252,22 @@ def test_an_interrupted_learn_leaves_the_agent_as_it_was(agent_class):
     assert learned(agent) == before
 
 
+@both
+def test_an_interrupt_of_compiled_code_leaves_the_agent_as_it_was(agent_class, monkeypatch):
+    agent = small(agent_class)
+    agent.learn(5)
+    before, kernel = learned(agent), agent.kernel
+
+    def interrupted(*arguments):  # Python raises it when the compiled loop has returned
+        kernel(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(agent, "kernel", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(5)
+    assert learned(agent) == before
+
+
 @pytest.mark.parametrize("test", [1, 3, 5])
 def test_an_interrupted_test_is_made_up_for(monkeypatch, test):
     agent = interrupt_at_test(monkeypatch, small(td.QLAgent), test)

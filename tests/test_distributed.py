@@ -307,10 +307,9 @@ def test_a_fault_in_a_collector_is_the_envs_own_with_its_place(workers, by_value
 
 
 def test_a_fault_in_an_evaluator_is_the_envs_own_with_its_place(workers, by_value):
-    agent = distributed(workers, Ring(at=(2, 7), fault=sink, ends=False), cw_num=4, batch_size=2, learning_episodes=20)
-    agent.trials = agent._settings["trials"] = 5
+    one_each = {"cw_num": 4, "batch_size": 1, "learning_episodes": 4, "test_interval": 4}  # collectors see one reset
     with pytest.raises(LookupError, match="trial 2, step 7"):
-        agent.learn_and_evaluate(progress=False)
+        finished(workers, Ring(at=(2, 7), fault=sink, ends=False), **one_each)
 
 
 def test_workers_serve_on_after_a_fault(workers, by_value):

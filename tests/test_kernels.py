@@ -157,6 +157,7 @@ def streams(monkeypatch):
 @pytest.mark.parametrize("agent_class", AGENTS)
 def test_no_draw_is_used_twice_in_learning_and_testing(streams, agent_class):
     agent = agent_class(Ring(), 0.3, 0.1, 40, test_interval=10, trials=3, max_step=30, seed=9)
+    agent.evaluate(trials=3, max_steps=30)  # test 0
     agent.learn_and_evaluate(progress=False)
     assert len(set(streams)) == len(streams) > agent.steps
     assert len({key for key, _ in streams}) == 1
