@@ -135,6 +135,15 @@ def test_evaluation_heeds_a_time_limit(compiled):
     assert agent.evaluate(trials=1, max_steps=20) == -7
 
 
+@regimes
+@pytest.mark.parametrize("inner, outer", [(3, 7), (7, 3)])
+def test_the_shorter_of_two_time_limits_cuts(compiled, inner, outer):
+    simulator = gym.wrappers.TimeLimit(gym.wrappers.TimeLimit(corridor(9), inner), outer)
+    agent = small(td.QLAgent, simulator, compiled=compiled)
+    agent.learn(10)
+    assert agent.steps == 10 * 3
+
+
 def test_a_test_measures_the_table_at_its_own_episode():
     agent, until_20 = small(td.QLAgent), small(td.QLAgent)
     run(agent)
