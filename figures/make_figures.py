@@ -641,7 +641,7 @@ def routes(data):
         share, begin = route_share(data, algorithm, rate, epsilon), 0.0
         for route, color in ROUTES.items():
             left.barh(y, share[route], left=begin, color=color, edgecolor="black", linewidth=0.5)
-            if share[route] >= 0.05:
+            if share[route] >= 0.08:
                 text = f"{route} {share[route]:.0%}" if share[route] > 0.3 else f"{share[route]:.0%}"
                 left.text(begin + share[route] / 2, y, text, ha="center", va="center",
                           fontsize=9, color="white" if route == "hallway" else "black")  # fmt: skip
@@ -710,14 +710,18 @@ def values_distributed(data):
     import matplotlib.pyplot as plt
 
     counts = (SINGLE, 2, 4, 8)
-    figure, panels = plt.subplots(2, 1 + len(counts), figsize=(9.6, 4.3), layout="constrained")
+    figure, panels = plt.subplots(2, 1 + len(counts), figsize=(9.6, 4.7), layout="constrained")
     for row, map_name in zip(panels, EPISODES, strict=True):
         lake = lake_of(map_name)
         shown = {"exact optimum": td.value_iteration(lake.table)}
         shown |= {config_name(c): table_of(data, "distributed", map=map_name, collectors=c) for c in counts}
         for axes, (name, q_table) in zip(row, shown.items(), strict=True):
-            value = td.policy_value(lake.table, q_table)[0]
-            image = draw_lake(axes, map_name, q_table, f"{name}\ngreedy {value:.1f}")
+            title = f"{name}\nvalue {td.policy_value(lake.table, q_table)[0]:.1f}"
+            if axes is not row[0]:
+                count = counts[list(shown).index(name) - 1]
+                values = column(where(data["distributed"], map=map_name, collectors=count), "value")
+                title += f"\n{len(values)} seeds: {values.mean():.1f}"
+            image = draw_lake(axes, map_name, q_table, title)
         row[0].set_ylabel(f"{map_name}\nlearning rate {BEST_RATE[map_name]:g}", fontsize=9)
     figure.colorbar(image, ax=panels, label="highest action value", shrink=0.7)
     return figure
@@ -1035,6 +1039,8 @@ def numbers(data) -> dict:
         found[key], found[f"{key}_low"], found[f"{key}_high"] = bootstrap(late_value(data, *setting))
         found |= {f"{key}_{name}": value for name, value in pace_of(data, *setting).items()}
         last = curve_of(data, *setting)[:, -1]
+        if setting[2] == RATES[0]:
+            found["slow_worst"] = min(late_value(data, *setting).min(), found.get("slow_worst", np.inf))
         found |= {f"{key}_worst": last.min(), f"{key}_near": (last > optimum_of(data, setting[0]) - 5).sum()}
     sampled = np.concatenate([
         (curve_of(data, *s, name="sampled") - curve_of(data, *s))[curve_of(data, *s) < -900]
