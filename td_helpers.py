@@ -71,6 +71,13 @@ def _check_flag(name: str, value) -> bool:
     return bool(value)
 
 
+def _generator(seed) -> np.random.Generator:
+    """The generator of a seed; a generator is taken as it is."""
+    if isinstance(seed, np.random.Generator):
+        return seed
+    return np.random.default_rng(_check_count("seed", seed, 0, 2**63 - 1))
+
+
 # --------------------------------------------------------------------------------------
 # 1. Frozen lake
 # --------------------------------------------------------------------------------------
@@ -166,7 +173,7 @@ def generate_row(length: int, h_prob: float = 0.1, seed=0) -> str:
     """
     _check_count("length", length, 0)
     _check_number("h_prob", h_prob)
-    holes = np.random.default_rng(seed).random(length) < h_prob
+    holes = _generator(seed).random(length) < h_prob
     return "".join(np.where(holes, "H", "F"))
 
 
@@ -181,7 +188,7 @@ def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed=0) -> list[st
     width, height = (_check_count("shape", side, 1, 2**15) for side in shape)
     if width * height < 2:
         raise ValueError(f"shape must have room for S and G, two cells at least, got {shape!r}")
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     grid = np.array([list(generate_row(width, h_prob, rng)) for _ in range(height)])
     grid[:2, :2] = grid[-2:, -2:] = "F"
     grid[0, 0], grid[-1, -1] = "S", "G"
@@ -196,7 +203,7 @@ def generate_random_map(size: int = 8, p: float = 0.8, seed=0) -> list[str]:
     """
     _check_count("size", size, 2, 2**15)
     _check_number("p", p)
-    rng = np.random.default_rng(seed)
+    rng = _generator(seed)
     for _ in range(1000):
         grid = np.where(rng.random((size, size)) < p, "F", "H")
         grid[0, 0], grid[-1, -1] = "S", "G"
@@ -213,7 +220,7 @@ def _has_path(grid: np.ndarray) -> bool:
         if grid[row, col] == "G":
             return True
         for r, c in ((row, col - 1), (row - 1, col), (row, col + 1), (row + 1, col)):
-            if 0 <= r < len(grid) and 0 <= c < len(grid) and open_cells[r, c]:
+            if 0 <= r < grid.shape[0] and 0 <= c < grid.shape[1] and open_cells[r, c]:
                 open_cells[r, c] = False
                 stack.append((r, c))
     return False
@@ -236,7 +243,7 @@ class FrozenLakeEnv(gym.Env):
     reward_range = (-1000, 1000)
 
     def __init__(self, desc=None, map_name="4x4", transition_prob=(0.97, 0.01, 0.01, 0.01), render_mode=None):
-        if desc is None and map_name is not None and map_name not in MAPS:
+        if desc is None and map_name is not None and map_name not in list(MAPS):
             raise ValueError(f"map_name must be one of {sorted(MAPS)}, got {map_name!r}")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None, 'human' or 'ansi', got {render_mode!r}")
@@ -266,14 +273,15 @@ class FrozenLakeEnv(gym.Env):
 
     def step(self, action):
         """Act once: (state, reward, terminated, truncated, info). Raises ValueError for an unknown action."""
+        try:
+            outcomes = self._moves[self.s][action]
+        except (KeyError, TypeError):
+            raise ValueError(f"action must be 0, 1, 2 or 3, got {action!r}") from None
         if not self._draws:
             self._draws = self.np_random.random(64).tolist()
         slip = self._draws.pop()
         k = 0 if slip < self._cumulative[0] else bisect(self._cumulative, slip, 0, 3)
-        try:
-            next_state, reward, terminated, probability = self._moves[self.s][action][k]
-        except (KeyError, TypeError):
-            raise ValueError(f"action must be 0, 1, 2 or 3, got {action!r}") from None
+        next_state, reward, terminated, probability = outcomes[k]
         self.s, self.lastaction = next_state, action
         if self.render_mode == "human":
             self.render()
@@ -366,7 +374,7 @@ class _Moves(dict):
 
 def _parse_map(desc) -> np.ndarray:
     """The map as an array of single bytes, shape (rows, columns)."""
-    if isinstance(desc, str):
+    if isinstance(desc, str) or not np.iterable(desc) or not all(map(np.iterable, desc)):
         raise TypeError(f"desc must be a list of strings, one a row, got {desc!r}")
     rows = [[cell.decode() if isinstance(cell, bytes) else str(cell) for cell in row] for row in desc]
     lengths = {len(row) for row in rows}
@@ -382,6 +390,8 @@ def _parse_map(desc) -> np.ndarray:
 
 def _check_probabilities(name: str, values, count: int) -> tuple[float, ...]:
     """The values as floats; raises unless they are `count` probabilities that sum to 1."""
+    if not np.iterable(values):
+        raise TypeError(f"{name} must be {count} probabilities that sum to 1, got {values!r}")
     values = tuple(_check_number(name, value) for value in values)
     if len(values) != count or not math.isclose(sum(values), 1.0, abs_tol=1e-9):
         raise ValueError(f"{name} must be {count} probabilities that sum to 1, got {values} (sum {sum(values):g})")
@@ -445,6 +455,11 @@ class TransitionTable:
         """The table of P[state][action] = [(probability, next_state, reward, terminated), ...]."""
         width = max(len(outcomes) for actions in P.values() for outcomes in actions.values())
         shape = (len(P), max(map(len, P.values())), width)
+        if set(P) != set(range(shape[0])) or any(set(actions) != set(range(shape[1])) for actions in P.values()):
+            raise ValueError("P must have an entry for every state and action, numbered from 0")
+        if start.shape != shape[:1]:
+            raise ValueError(f"initial_state_distrib must have shape {shape[:1]}, got {start.shape}")
+        _check_probabilities("initial_state_distrib", start.tolist(), shape[0])
         table = cls(np.zeros(shape), np.zeros(shape, np.int32), np.zeros(shape), np.zeros(shape, bool), start)
         for state, actions in P.items():
             for action, outcomes in actions.items():
@@ -452,6 +467,10 @@ class TransitionTable:
                 for k, outcome in enumerate(sorted(outcomes, key=lambda o: -o[0])):
                     at = state, action, k
                     table.probability[at], table.next_state[at], table.reward[at], table.terminated[at] = outcome
+        if not np.isfinite(table.reward).all():
+            raise ValueError("P must have finite rewards")
+        if table.next_state.min() < 0 or table.next_state.max() >= shape[0]:
+            raise ValueError(f"P must lead to states from 0 to {shape[0] - 1}")
         return table
 
     @functools.cached_property
@@ -464,6 +483,8 @@ class TransitionTable:
         for k in range(outcomes.shape[-1]):
             total += self.probability[..., k]
             outcomes["threshold"][..., k] = _threshold(total)
+            if k:  # nothing can follow the last outcome of a probability above 0, whatever rounding leaves
+                outcomes["threshold"][..., k - 1][self.probability[..., k] == 0.0] = 2**32 - 1
         outcomes["threshold"][..., -1] = 2**32 - 1
         starts = np.flatnonzero(self.start)
         return Model(outcomes, starts, _threshold(np.cumsum(self.start[starts])))
@@ -478,7 +499,7 @@ def _unwrap(simulator) -> tuple[object, int | None]:
     """The env inside the wrappers that change nothing but the step limit, and that limit, if any."""
     limit = None
     while type(simulator).__name__ in ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker"):
-        limit = getattr(simulator, "_max_episode_steps", None) or limit
+        limit = min(filter(None, (limit, getattr(simulator, "_max_episode_steps", None))), default=None)
         simulator = simulator.env
     return simulator, limit
 
@@ -493,7 +514,7 @@ def _unwrap(simulator) -> tuple[object, int | None]:
 kernel = numba.njit(cache=True, error_model="numpy")
 
 LEARNING, EVALUATION = 0, 1 << 62  # where the two halves of a seed's stream of draws begin
-MAX_STEP = (1 << 20) - 1  # an episode has 2**20 draws to itself
+MAX_STEP = (1 << 20) - 2  # an episode has 2**20 draws to itself, and SARSA looks one ahead
 MAX_TESTS, MAX_TRIALS, MAX_EPISODES = 1 << 22, 1 << 20, 1 << 40
 
 
@@ -643,7 +664,7 @@ def q_learning(q_table, simulator, actions, parameters, first, episodes, visits,
             recorded = steps + episode - first
             if recorded + max_step >= len(experience[0]):
                 return episode - first, steps
-        stream = LEARNING + (episode << 20)
+        stream, t = LEARNING + (episode << 20), 0
         state = reset(simulator, key, stream)
         for t in range(1, max_step + 1):
             explore, slip = draw(key, stream + t)
@@ -671,13 +692,13 @@ def sarsa(q_table, simulator, actions, parameters, first, episodes, visits, expe
     epsilon, learning_rate, beta, max_step, key = parameters
     steps = 0
     for episode in range(first, first + episodes):
-        stream = LEARNING + (episode << 20)
+        stream, t = LEARNING + (episode << 20), 0
         state = reset(simulator, key, stream)
         explore, slip = draw(key, stream + 1)
         action = explore_or_exploit(q_table[state], actions, epsilon, explore)
-        for t in range(2, max_step + 2):
+        for t in range(1, max_step + 1):
             next_state, reward, terminated, truncated = step(simulator, state, action, slip)
-            explore, slip = draw(key, stream + t)
+            explore, slip = draw(key, stream + t + 1)
             next_action = explore_or_exploit(q_table[next_state], actions, epsilon, explore)
             sarsa_update(q_table, state, action, reward, next_state, next_action, terminated, learning_rate, beta)
             if visits is not None:
@@ -746,7 +767,7 @@ def evaluate(policy, simulator, parameters, first, trials):
     """The sum of the discounted returns of `policy[state]` in `trials` episodes whose draws begin at stream `first`."""
     total = 0.0
     for trial in range(trials):
-        stream = first + (trial << 20)
+        stream, t = first + (trial << 20), 0
         state = reset(simulator, parameters.key, stream)
         discount = 1.0
         for t in range(1, parameters.max_step + 1):
@@ -772,7 +793,7 @@ class _Rows(dict):
         self.table = table
 
     def __missing__(self, state):
-        if not 0 <= state < len(self.table):
+        if not hasattr(state, "__index__") or not 0 <= state < len(self.table):
             raise ValueError(f"the simulator's state must be one of 0 to {len(self.table) - 1}, got {state!r}")
         row = self[state] = self.table[state].tolist()
         return row
@@ -843,8 +864,8 @@ class TDAgent:
             _check_flag("compiled", compiled)
         env, limit = _unwrap(simulator)
         self._model, model_shape = _model_of(env, compiled)
-        if self._model is not None and limit is not None:
-            self.max_step = min(self.max_step, limit)
+        self._limit = MAX_STEP if self._model is None or limit is None else limit  # a stepped TimeLimit cuts itself
+        self.max_step = min(self.max_step, self._limit)
         self._settings = {  # enough to make the same agent in another process
             "epsilon": self.epsilon, "learning_rate": self.learning_rate, "learning_episodes": self.learning_episodes,
             "test_interval": self.test_interval, "trials": self.trials, "beta": self.beta, "do_test": self.do_test,
@@ -937,8 +958,8 @@ class TDAgent:
 
     def _evaluate(self, q_table, test, trials, max_steps, policy=None) -> float:
         """The mean discounted return of the greedy policy of `q_table`, or of `policy`, in the trials of a test."""
-        first = EVALUATION + (test << 40)
-        parameters = self._parameters(max_steps)
+        first = EVALUATION + (test % MAX_TESTS << 40)
+        parameters = self._parameters(min(max_steps, self._limit))
         if self.compiled and policy is None:
             return evaluate(np.argmax(q_table, axis=1), self._model, parameters, first, trials) / trials
         if policy is None:
@@ -970,10 +991,11 @@ class TDAgent:
         Raises ValueError, and changes nothing, where the file is not such an agent's whole
         save; the message names the first field that differs.
         """
+        content = io.BytesIO(Path(path).read_bytes())
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with zipfile.ZipFile(content), np.load(content, allow_pickle=False) as file:
                 saved = {name: file[name] for name in file.files}
-        except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, AttributeError) as error:
+        except Exception as error:  # zipfile and numpy raise ten kinds where a byte is wrong
             raise ValueError(f"{path} is not a saved agent, or is cut short: {error}") from None
         state = self._state()
         if missing := sorted(state.keys() - saved.keys()):
@@ -982,11 +1004,19 @@ class TDAgent:
             if saved[name].shape != () or saved[name] != state[name]:
                 field = name.removeprefix("settings_")
                 raise ValueError(f"{path} has {field} {saved[name]!s}, this agent has {state[name]!s}")
+        lengths = {"rewards": "tests", "untested_q_tables": "untested"}  # as long as the other, which is of any length
         for name, array in state.items():
-            if saved[name].dtype.kind != np.asarray(array).dtype.kind or saved[name].shape[1:] != np.shape(array)[1:]:
+            shape, kind = np.shape(array), np.asarray(array).dtype.kind
+            if name in lengths:
+                shape = (*saved[lengths[name]].shape, *shape[1:])
+            elif name in lengths.values():
+                shape = (saved[name].size,)
+            if saved[name].dtype.kind != kind or saved[name].shape != shape:
                 raise ValueError(f"{path} has a {name} of another kind or shape than this agent's")
-        if saved["q_table"].shape != self.q_table.shape:
-            raise ValueError(f"{path} has a q_table of shape {saved['q_table'].shape}, not {self.q_table.shape}")
+            if (kind == "f" and not np.isfinite(saved[name]).all()) or (kind == "i" and (saved[name] < 0).any()):
+                raise ValueError(f"{path} has a {name} with values that cannot be")
+            if name in lengths.values() and (np.diff(saved[name]) <= 0).any():
+                raise ValueError(f"{path} has {name} that do not rise")
         self._restore(saved)
         return self
 
@@ -1142,10 +1172,12 @@ def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.99
     moves = np.zeros((states, states))
     np.add.at(moves, (np.broadcast_to(np.arange(states)[:, None, None], flow.shape), table.next_state), flow)
     reward = (share[:, :, None] * table.probability * table.reward).sum(axis=(1, 2))
-    try:
-        return np.linalg.solve(np.eye(states) - moves, reward)
-    except np.linalg.LinAlgError:
-        raise RuntimeError("with beta=1 a policy that never ends has no value") from None
+    ends, grown = np.zeros(states, bool), (share[:, :, None] * table.probability * table.terminated).any(axis=(1, 2))
+    while beta == 1.0 and grown.sum() > ends.sum():
+        ends, grown = grown, grown | (moves @ grown > 0.0)
+    if beta == 1.0 and not ends.all():
+        raise RuntimeError("with beta=1 a policy that never ends has no value")
+    return np.linalg.solve(np.eye(states) - moves, reward)
 
 
 def action_values(table: TransitionTable, values: np.ndarray, beta: float = 0.999) -> np.ndarray:
@@ -1182,6 +1214,8 @@ def _check_q_table(q_table, shape: tuple[int, int]) -> np.ndarray:
     q_table = np.asarray(q_table)
     if q_table.shape != shape:
         raise ValueError(f"q_table must have shape {shape} (states, actions), got {q_table.shape}")
+    if not np.isfinite(q_table).all():
+        raise ValueError("q_table must be finite, got nan or inf")
     return q_table
 
 
@@ -1225,7 +1259,8 @@ def start_ray(num_cpus: int | None = None) -> None:
     try:
         ray.init(address="local", num_cpus=num_cpus, object_store_memory=10**9, **quiet)
     except Exception as error:
-        raise ConnectionError(f"Ray did not start ({error}); it needs a writable HOME and temporary folder") from error
+        needs = "it needs a writable HOME and temporary folder, and a machine idle enough to start it in 30 s"
+        raise ConnectionError(f"Ray did not start ({error}); {needs}") from error
     finally:
         os.environ.pop("PYTHONPATH") if path is None else os.environ.update(PYTHONPATH=path)
 
@@ -1449,7 +1484,10 @@ class DistributedQLAgent(QLAgent):
         self._untested = {}  # test: q_table, until its result is in
 
     def learn(self, episodes: int | None = None) -> None:
-        """Learn `episodes` more (None: a test interval) with the workers."""
+        """Learn `episodes` more (None: a test interval) with the workers.
+
+        Where that ends within a batch, the batches are others than those of a run in one go, and so is the result.
+        """
         episodes = self.test_interval if episodes is None else _check_count("episodes", episodes, 0, MAX_EPISODES)
         self._run(self.episode + episodes, False, False)
 
@@ -1457,7 +1495,10 @@ class DistributedQLAgent(QLAgent):
         """Learn up to episode `until`, whatever process dies; what was learned stays when it is interrupted."""
         import ray
 
-        if self.episode >= until and not self._untested:
+        test, rest = divmod(self.episode, self.test_interval)
+        if do_test and test and not rest and test not in self.rewards:
+            self._untested.setdefault(test, self.q_table)
+        if self.episode >= until and not (do_test and self._untested):
             return
         recipe = ray.cloudpickle.dumps(functools.partial(self.single, self.simulator, **self._local_settings()))
         workers = self.workers or Workers(self.cw_num, self.ew_num if do_test else 0)
@@ -1466,7 +1507,7 @@ class DistributedQLAgent(QLAgent):
             recipe = ray.put(recipe) if len(recipe) > 50_000 else recipe
             before = workers.restarts()
             with self._bar(until, progress) as bar:
-                evaluations = _Evaluations(self, workers, recipe)
+                evaluations = _Evaluations(self, workers, recipe, do_test)
                 while self.episode < until:
                     try:
                         for _ in self._batches(workers, recipe, until):
@@ -1596,9 +1637,9 @@ class FederatedSARSAAgent(FederatedQLAgent):
 class _Evaluations:
     """The tests of a run in flight: two an evaluator at most, taken in the order of the tests."""
 
-    def __init__(self, agent: DistributedQLAgent, workers: Workers, recipe):
+    def __init__(self, agent: DistributedQLAgent, workers: Workers, recipe, do_test: bool):
         self.agent, self.workers, self.recipe, self.flight = agent, workers, recipe, deque()
-        for test in sorted(agent._untested):  # of a run that was interrupted
+        for test in sorted(agent._untested) if do_test else ():  # of a run that was interrupted
             self.send(test)
 
     def add(self, test: int) -> None:
@@ -1660,10 +1701,10 @@ def plot_result(total_rewards, test_interval: int, legend, optimum: float | None
     import matplotlib.pyplot as plt
 
     _check_count("test_interval", test_interval)
-    names = [legend] if isinstance(legend, str) else list(legend)
+    names = [legend] if isinstance(legend, str) else list(legend or ())
     curves = [total_rewards] if np.ndim(total_rewards[0] if len(total_rewards) else 0) == 0 else list(total_rewards)
     if len(names) != len(curves):
-        raise ValueError(f"legend must have a name for each of {len(curves)} curves, got {names!r}")
+        raise ValueError(f"legend must have a name for each of {len(curves)} curves, got {names or legend!r}")
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     styles = {}
     for name, curve in zip(names, curves, strict=True):
@@ -1723,6 +1764,8 @@ def plot_timing(run_time: dict, title: str = "Running time"):
     """
     import matplotlib.pyplot as plt
 
+    if not isinstance(run_time, dict):
+        raise TypeError(f"run_time must map names to positive seconds, got {run_time!r}")
     times = {name: np.atleast_1d(np.asarray(seconds, float)) for name, seconds in run_time.items()}
     if not times or any(t.size == 0 or not (t > 0).all() for t in times.values()):
         raise ValueError(f"run_time must map names to positive seconds, got {run_time!r}")
