@@ -1,7 +1,8 @@
 """What the project costs: one JSON line a figure, then a table.
 
 `python tests/benchmark.py [section ...]` (default: all; see SECTIONS). A figure is the median of
-five or more runs with its range, warm. `--write` puts the table into README.md.
+five or more runs with its range, warm. `--write` keeps the figures
+in tests/benchmark.jsonl and puts the table into README.md.
 """
 
 import argparse
@@ -357,10 +358,19 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
-def table() -> str:
-    """The figures as a Markdown table, with the machine above it."""
-    rows = [f"| {f['figure']} | {f['median']:g} | {f['low']:g} to {f['high']:g} | {f['unit']} |" for f in FIGURES]
-    return "\n".join([machine(), "", "| figure | median | range | unit |", "| --- | ---: | ---: | --- |", *rows])
+def table(figures: list[dict]) -> str:
+    """The figures as a Markdown table; the first tells the machine."""
+    head, *figures = figures
+    rows = [f"| {f['figure']} | {f['median']:g} | {f['low']:g} to {f['high']:g} | {f['unit']} |" for f in figures]
+    return "\n".join(
+        [f"{head['machine']}.", "", "| figure | median | range | unit |", "| --- | ---: | ---: | --- |", *rows]
+    )
+
+
+def in_readme(text: str, figures: list[dict]) -> str:
+    """The README's text with the table between its marks."""
+    before, _, rest = text.partition("<!-- benchmark -->\n")
+    return f"{before}<!-- benchmark -->\n{table(figures)}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
 
 
 def main() -> None:
@@ -370,15 +380,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.sections if name not in SECTIONS]:
         parser.error(f"unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}")
+    FIGURES.append({"machine": machine()})
     for name in arguments.sections or SECTIONS:
         SECTIONS[name]()
     figure("peak memory of the benchmark", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "GB")
-    print(table())
+    print(table(FIGURES))
     if arguments.write:
+        (ROOT / "tests" / "benchmark.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FIGURES))
         readme = ROOT / "README.md"
-        before, _, rest = readme.read_text().partition("<!-- benchmark -->\n")
-        after = rest.partition("<!-- end -->")[2]
-        readme.write_text(f"{before}<!-- benchmark -->\n{table()}\n<!-- end -->{after}")
+        readme.write_text(in_readme(readme.read_text(), FIGURES))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,29 @@
+"""The README is true of what is committed."""
+
+import json
+import re
+from pathlib import Path
+
+import benchmark
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_costs_is_the_committed_measurement():
+    figures = [json.loads(line) for line in (ROOT / "tests" / "benchmark.jsonl").read_text().splitlines()]
+    assert benchmark.in_readme(README, figures) == README
+
+
+def test_every_link_leads_somewhere_and_every_target_of_make_is_there():
+    for link in re.findall(r"\]\(([^)]+)\)", README):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make (\w+)`", README)) <= targets
+
+
+def test_the_example_runs(workers):
+    code = README.partition("```python\n")[2].partition("```")[0]
+    exec(
+        compile(code.replace("30_000", "300").replace("cw_num=2, ew_num=4", "cw_num=1, ew_num=1"), "README", "exec"), {}
+    )
