@@ -1256,16 +1256,16 @@ def start_ray(num_cpus: int | None = None) -> None:
         return
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(module.parent), path]))  # for the workers
-    start = functools.partial(ray.init, address="local", num_cpus=num_cpus, object_store_memory=10**9, **quiet)
     try:
-        try:
-            start()
-        except Exception:  # on a busy machine Ray gives up after 30 s; what it loaded till then helps the next try
-            ray.shutdown()
-            start()
-    except Exception as error:
-        needs = "it needs a writable HOME and temporary folder, and a machine idle enough to start it in 30 s"
-        raise ConnectionError(f"Ray did not start ({error}); {needs}") from error
+        for tries_left in (2, 1, 0):
+            try:
+                ray.init(address="local", num_cpus=num_cpus, object_store_memory=10**9, **quiet)
+                break
+            except Exception as error:  # on a busy machine Ray gives up after 30 s; what it loaded helps the next try
+                ray.shutdown()
+                if not tries_left or "timed out" not in str(error):
+                    needs = "it needs a writable HOME and temporary folder, and a machine idle enough to start in 30 s"
+                    raise ConnectionError(f"Ray did not start ({error}); {needs}") from error
     finally:
         os.environ.pop("PYTHONPATH") if path is None else os.environ.update(PYTHONPATH=path)
 

@@ -1163,7 +1163,7 @@ def claims(data) -> dict[str, bool]:
         "Ray's tables are those of one process": n["same_tables"] == n["timed_tables"],
         "compiled, the single core is fastest": all(n[f"compiled_{m}_c{c}_{w}_speedup"] < 1 for m in ("hallway", "lake")
                                                     for c in (1, 2, 4, 8) for w in ("with", "without")),
-        "stepped, (2,4) is faster": min(n[f"stepped_lake_c2_{w}_speedup"] for w in ("with", "without")) > 1,
+        "stepped, (2,4) is faster with evaluation": n["stepped_lake_c2_with_speedup"] > 1,
         "waiting, more collectors are faster": all(
             n[f"waits_hallway_c{more}_{w}_speedup"] > n[f"waits_hallway_c{less}_{w}_speedup"]
             for less, more in ((SINGLE, 2), (2, 4), (4, 8)) for w in ("with", "without")),

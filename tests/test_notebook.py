@@ -98,7 +98,9 @@ def test_shown_source_is_that_of_the_module(code_cells):
         if cell.source.startswith("show_source("):
             markdown = cell.outputs[0].data["text/markdown"].removeprefix("```python").removesuffix("```")
             for piece in markdown.split("\n\n\n"):
-                assert re.sub(r"\s+", " ", piece).strip() in module, f"{cell.source} shows what the module had before"
+                assert re.sub(r"\s+", " ", piece).strip() in module, (
+                    f"{cell.source} shows what the module had before; run make"
+                )
 
 
 def test_cells_were_run_once_from_top_to_bottom(code_cells):
