@@ -1228,7 +1228,7 @@ def _check_q_table(q_table, shape: tuple[int, int]) -> np.ndarray:
 #     q[i] = server.learn(collector[i % cw_num].collect(q[i - cw_num], batch i))
 #     rewards[test] = evaluator[test % ew_num].evaluate(q at the test, test)
 
-READY_SECONDS = 60  # how long to wait for the next of the processes to start
+READY_SECONDS = 120  # how long to wait for the next of the processes to start
 
 
 def start_ray(num_cpus: int | None = None) -> None:
@@ -1400,7 +1400,7 @@ class Workers:
         self.stop()
 
     def start(self) -> Workers:
-        """Start what is not running, and wait until all answer; TimeoutError where for 60 s none more does."""
+        """Start what is not running, and wait until all answer; TimeoutError where for 120 s none more does."""
         import ray
 
         start_ray()

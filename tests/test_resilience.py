@@ -176,7 +176,7 @@ def test_memory_and_batches_in_flight_stay_flat_over_a_million_episodes(workers)
     agent.learn(200_000)
     before = resident()
     agent.learn_and_evaluate(progress=False)
-    assert agent.episode == 1_000_000 and len(agent.total_rewards) == 800
+    assert agent.episode == 1_000_000 and len(agent.total_rewards) == 801  # the test at 200,000 was due
     assert resident() - before < 50e6
 
 
@@ -261,7 +261,7 @@ def test_three_nodes_and_the_loss_of_one_give_the_bits_of_one_node(workers):
     expected = learn(workers, learning_episodes=40_000)
     process = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + CLUSTER],
-        cwd="/", capture_output=True, text=True, timeout=280,
+        cwd="/", capture_output=True, text=True, timeout=560,
         env={key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "RAY_ADDRESS")},
     )  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
