@@ -546,14 +546,14 @@ def draw(key, counter):
 
 def reset(simulator, key, stream):
     """Start the episode whose draws begin at `stream`."""
-    if isinstance(simulator, Model):
+    if type(simulator) is Model:
         return sample_start.py_func(simulator, draw(key, stream)[1])
     return simulator.reset(seed=key ^ stream)[0]
 
 
 def step(simulator, state, action, slip):
     """Act once: (next_state, reward, terminated, truncated)."""
-    if isinstance(simulator, Model):
+    if type(simulator) is Model:
         return sample_step.py_func(simulator, state, action, slip)
     next_state, reward, terminated, truncated, _ = simulator.step(action)
     if not reward - reward == 0:
@@ -576,7 +576,7 @@ def sample_start(model, slip):
     start = 0
     while slip > model.start_thresholds[start]:
         start += 1
-    return model.start_states[start]
+    return np.int64(np.uint32(model.start_states[start]))
 
 
 @kernel
@@ -585,10 +585,9 @@ def sample_step(model, state, action, slip):
     while slip > model.outcomes[state, action, k]["threshold"]:
         k += 1
     outcome = model.outcomes[state, action, k]
-    next_state = np.int64(outcome["next_state"])
-    if next_state < 0:
-        return ~next_state, outcome["reward"], True, False
-    return next_state, outcome["reward"], False, False
+    next_state, terminated = outcome["next_state"], outcome["next_state"] < 0
+    # By way of unsigned, the compiler sees an index that cannot be negative, and drops what would count from the end.
+    return np.int64(np.uint32(~next_state if terminated else next_state)), outcome["reward"], terminated, False
 
 
 # What the four functions above are when compiled.
@@ -728,13 +727,13 @@ def replay(q_table, experience, actions, learning_rate, beta):
 
 @kernel
 def report(table, pairs, values, visits):
-    """Gather the pairs that a federated worker touched from `table`, (states, actions, 2) of values and visits."""
-    touched = 0
+    """Gather the pairs that a federated worker touched from `table`, a row of values and a row of visits beside it."""
+    actions, touched = table.shape[1] // 2, 0
     for state in range(table.shape[0]):
-        for action in range(table.shape[1]):
-            if table[state, action, 1] > 0.0:
-                pairs[touched] = state * table.shape[1] + action
-                values[touched], visits[touched] = table[state, action]
+        for action in range(actions):
+            if table[state, actions + action] > 0.0:
+                pairs[touched] = state * actions + action
+                values[touched], visits[touched] = table[state, action], table[state, actions + action]
                 touched += 1
     return touched
 
@@ -948,7 +947,7 @@ class TDAgent:
         parameters = self._parameters(self.max_step)
         if self.compiled:
             return self.kernel(q_table, self._model, self._actions, parameters, first, episodes, visits, experience)
-        rows = _Rows(q_table)
+        rows = _Rows(q_table[:, : len(self._actions)])
         with _saying_where(self.kernel):
             learned = self.kernel.py_func(
                 rows, self.simulator, self._actions, parameters, first, episodes, visits, experience
@@ -1156,28 +1155,50 @@ def value_iteration(table: TransitionTable, beta: float = 0.999, epsilon: float 
 def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.999, epsilon: float = 0.0) -> np.ndarray:
     """The exact value of every state, shape (states,), under the (epsilon-)greedy policy of `q_table`; no rollouts.
 
-    Solves the Bellman equation (Sutton and Barto 4.1): directly up to 1100 states, else by sweeps to 1e-10.
-    Raises TypeError or ValueError for bad arguments, and RuntimeError where beta=1 and the policy never ends.
+    Solves the Bellman equation (Sutton and Barto 4.1): directly where that takes seconds (a lake of up to 300 x 300),
+    else by sweeps to 1e-10. Raises TypeError or ValueError for bad arguments, and RuntimeError where beta=1 and the
+    policy never ends.
     """
     _check_table(table)
     q_table = _check_q_table(q_table, table.shape)
     beta, epsilon = _check_number("beta", beta), _check_number("epsilon", epsilon)
     states, actions = table.shape
     greedy = np.argmax(q_table, axis=1)
-    if states > 1100:
-        return _sweep(table, greedy, beta, epsilon, 1e-10)
     share = np.full(table.shape, epsilon / actions)
     share[np.arange(states), greedy] += 1.0 - epsilon
-    flow = beta * share[:, :, None] * table.probability * ~table.terminated
-    moves = np.zeros((states, states))
-    np.add.at(moves, (np.broadcast_to(np.arange(states)[:, None, None], flow.shape), table.next_state), flow)
-    reward = (share[:, :, None] * table.probability * table.reward).sum(axis=(1, 2))
-    ends, grown = np.zeros(states, bool), (share[:, :, None] * table.probability * table.terminated).any(axis=(1, 2))
+    chance = share[:, :, None] * table.probability
+    reward, flow = (chance * table.reward).sum(axis=(1, 2)), beta * chance * ~table.terminated
+    ends, grown = np.zeros(states, bool), (chance * table.terminated).any(axis=(1, 2))
     while beta == 1.0 and grown.sum() > ends.sum():
-        ends, grown = grown, grown | (moves @ grown > 0.0)
+        ends, grown = grown, grown | (flow * grown[table.next_state]).any(axis=(1, 2))
     if beta == 1.0 and not ends.all():
         raise RuntimeError("with beta=1 a policy that never ends has no value")
-    return np.linalg.solve(np.eye(states) - moves, reward)
+    reach = np.abs(table.next_state - np.arange(states)[:, None, None]).max(where=flow > 0.0, initial=1)
+    if states * float(reach) ** 2 > 1e10:
+        return _sweep(table, greedy, beta, epsilon, 1e-10)
+    return _solve(table.next_state, flow, reward, int(reach))
+
+
+def _solve(next_state, flow, reward, width: int) -> np.ndarray:
+    """The v of v = reward + flow v, where no flow goes further than `width` states: by elimination, block by block.
+
+    It is diagonally dominant, so it needs no pivots beyond those within a block.
+    """
+    ahead, own = [np.zeros((width, width))], [np.zeros(width)]  # a block is own + ahead @ the next block
+    for first in range(0, len(reward), width):
+        block, window, gain = slice(first, first + width), np.zeros((width, 3, width)), np.zeros(width)
+        column = np.where(flow[block] > 0.0, next_state[block] - first + width, 0)
+        row = np.broadcast_to(np.arange(len(column))[:, None, None], column.shape)
+        np.add.at(window.reshape(width, -1), (row, column), flow[block])
+        gain[: len(column)] = reward[block]
+        behind, here, after = window[:, 0], window[:, 1], window[:, 2]
+        right = np.column_stack([after, gain + behind @ own[-1]])
+        solved = np.linalg.solve(np.eye(width) - here - behind @ ahead[-1], right)
+        ahead.append(solved[:, :-1])
+        own.append(solved[:, -1])
+    for i in reversed(range(1, len(own) - 1)):
+        own[i] += ahead[i] @ own[i + 1]
+    return np.concatenate(own[1:])[: len(reward)]
 
 
 def action_values(table: TransitionTable, values: np.ndarray, beta: float = 0.999) -> np.ndarray:
@@ -1326,14 +1347,14 @@ class CollectingWorker(_Worker):
         Where most were touched, `pairs` is None: all of them, in order.
         """
         start, agent, q_table = time.perf_counter(), self.agent(recipe), snapshot[0]
-        table = np.zeros((*q_table.shape, 2))  # a pair's visits beside its value: one cache line for both
-        table[..., 0] = q_table
-        _, steps = agent._learn(table[..., 0], first, episodes, visits=table[..., 1])
+        actions = q_table.shape[1]
+        table = np.concatenate([q_table, np.zeros_like(q_table)], axis=1)  # values and visits share a cache line
+        _, steps = agent._learn(table, first, episodes, visits=table[:, actions:])
         pairs, values, visits = (np.empty(q_table.size, dtype) for dtype in (np.int32, np.float64, np.int32))
         touched = report(table, pairs, values, visits)
         if touched * 16 < q_table.size * 12:
             return pairs[:touched], values[:touched], visits[:touched], steps, time.perf_counter() - start
-        values, visits = table[..., 0].ravel(), table[..., 1].astype(np.int32).ravel()
+        values, visits = table[:, :actions].ravel(), table[:, actions:].astype(np.int32).ravel()
         return None, values, visits, steps, time.perf_counter() - start
 
 
