@@ -23,6 +23,7 @@ import random
 import socket
 import tempfile
 import time
+import warnings
 import zipfile
 import zlib
 from bisect import bisect
@@ -511,7 +512,16 @@ def _unwrap(simulator) -> tuple[object, int | None]:
 # runs as it stands on a stepped env, with a dict of lists for a q_table. `actions` is the tuple
 # (0, 1, ...): a length known at compile time, which lets the loops over actions be unrolled.
 
-kernel = numba.njit(cache=True, error_model="numpy")
+
+
+def kernel(function):
+    """Compile a function when it is first called, and keep the result for the next process."""
+    try:
+        return numba.njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:  # neither the module's folder nor HOME can be written to: compiled anew in each process
+        return numba.njit(error_model="numpy")(function)
+
+
 
 LEARNING, EVALUATION = 0, 1 << 62  # where the two halves of a seed's stream of draws begin
 MAX_STEP = (1 << 20) - 2  # an episode has 2**20 draws to itself, and SARSA looks one ahead
@@ -1284,9 +1294,10 @@ def start_ray(num_cpus: int | None = None) -> None:
                 break
             except Exception as error:  # on a busy machine Ray gives up after 30 s; what it loaded helps the next try
                 ray.shutdown()
+                needs = "it needs a writable HOME and temporary folder, and a machine idle enough to start in 30 s"
                 if not tries_left or "timed out" not in str(error):
-                    needs = "it needs a writable HOME and temporary folder, and a machine idle enough to start in 30 s"
                     raise ConnectionError(f"Ray did not start ({error}); {needs}") from error
+                warnings.warn(f"Ray did not start in 30 s, trying {tries_left} times more; {needs}", stacklevel=2)
     finally:
         os.environ.pop("PYTHONPATH") if path is None else os.environ.update(PYTHONPATH=path)
 
@@ -1425,14 +1436,14 @@ class Workers:
         import ray
 
         start_ray()
-        tough = {"max_restarts": -1, "max_task_retries": -1}
+        tough, running = {"max_restarts": -1, "max_task_retries": -1}, len(self._all())
         try:
             self.server = self.server or self._spawn(QLAgentServer)
             while len(self.collectors) < self.cw_num:
                 self.collectors.append(self._spawn(CollectingWorker, **tough))
             while len(self.evaluators) < self.ew_num:
                 self.evaluators.append(self._spawn(EvaluationWorker, **tough))
-            waiting = [actor.ready.remote() for actor in self._all()]
+            waiting = [actor.ready.remote() for actor in self._all()] if len(self._all()) > running else []
             while waiting:
                 done, waiting = ray.wait(waiting, timeout=READY_SECONDS)
                 ray.get(done)
