@@ -153,3 +153,20 @@ def test_without_discount_an_endless_income_has_no_value():
     endless = dataclasses.replace(table, terminated=np.zeros_like(table.terminated), reward=np.ones_like(table.reward))
     with pytest.raises(RuntimeError, match="beta=1 the values still grow"):
         td.value_iteration(endless, beta=1.0)
+
+
+@pytest.mark.parametrize("shape", [(3, 17), (17, 3), (9, 9)])
+@pytest.mark.parametrize("epsilon", [0.0, 0.3])
+def test_policy_value_by_blocks_solves_the_bellman_equation_of_the_whole_lake(shape, epsilon):
+    table = td.FrozenLakeEnv(td.generate_map(shape, 0.1, seed=1)).table
+    q_table = random_q_table(table.shape)
+    share = np.full(table.shape, epsilon / 4)
+    share[np.arange(len(share)), q_table.argmax(axis=1)] += 1 - epsilon
+    moves, gain = np.eye(len(share)), np.zeros(len(share))
+    for state, action, k in np.ndindex(table.next_state.shape):
+        weight = share[state, action] * table.probability[state, action, k]
+        gain[state] += weight * table.reward[state, action, k]
+        if not table.terminated[state, action, k]:
+            moves[state, table.next_state[state, action, k]] -= 0.999 * weight
+    expected = np.linalg.solve(moves, gain)
+    assert td.policy_value(table, q_table, epsilon=epsilon) == pytest.approx(expected, abs=1e-7)

@@ -201,6 +201,34 @@ def test_a_missing_ray_is_told_with_what_to_do():
     assert "ImportError: ray is not installed: pip install -r requirements.txt" in ended.stderr
 
 
+def test_a_home_that_cannot_be_written_to_is_told_with_what_to_do():
+    ended = run_python("import td_helpers; td_helpers.start_ray()", HOME="/dev/null/nowhere", RAY_ADDRESS="")
+    assert "ConnectionError: Ray did not start" in ended.stderr
+    assert "it needs a writable HOME" in ended.stderr
+
+
+def test_without_a_folder_to_keep_compiled_code_in_the_module_still_works():
+    code = """
+        from numba.core import caching
+        caching.CacheImpl._locator_classes = []
+        import td_helpers as td
+        agent = td.QLAgent(td.FrozenLakeEnv(), do_test=False)
+        agent.learn(10)
+        print(agent.steps)
+    """
+    assert int(run_python(code).stdout) > 10
+
+
+@pytest.mark.slow
+def test_runs_leave_no_objects_behind(workers):
+    held = ray._private.worker.global_worker.core_worker.get_all_reference_counts
+    learn(workers, learning_episodes=3000)
+    before = len(held())
+    for _ in range(3):
+        learn(workers, learning_episodes=3000)
+    assert len(held()) <= before
+
+
 def test_actors_that_do_not_start_are_given_up(workers, monkeypatch):
     before = alive()
     spawn = td.Workers._spawn
