@@ -513,14 +513,12 @@ def _unwrap(simulator) -> tuple[object, int | None]:
 # (0, 1, ...): a length known at compile time, which lets the loops over actions be unrolled.
 
 
-
 def kernel(function):
     """Compile a function when it is first called, and keep the result for the next process."""
     try:
         return numba.njit(cache=True, error_model="numpy")(function)
     except RuntimeError:  # neither the module's folder nor HOME can be written to: compiled anew in each process
         return numba.njit(error_model="numpy")(function)
-
 
 
 LEARNING, EVALUATION = 0, 1 << 62  # where the two halves of a seed's stream of draws begin
@@ -1174,6 +1172,10 @@ def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.99
     beta, epsilon = _check_number("beta", beta), _check_number("epsilon", epsilon)
     states, actions = table.shape
     greedy = np.argmax(q_table, axis=1)
+    distance = np.abs(table.next_state - np.arange(states, dtype=np.int32)[:, None, None])
+    reach = int(distance.max(where=~table.terminated & (table.probability > 0.0), initial=1))
+    if states * reach**2 > 1e10:
+        return _sweep(table, greedy, beta, epsilon, 1e-10)
     share = np.full(table.shape, epsilon / actions)
     share[np.arange(states), greedy] += 1.0 - epsilon
     chance = share[:, :, None] * table.probability
@@ -1183,10 +1185,7 @@ def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.99
         ends, grown = grown, grown | (flow * grown[table.next_state]).any(axis=(1, 2))
     if beta == 1.0 and not ends.all():
         raise RuntimeError("with beta=1 a policy that never ends has no value")
-    reach = np.abs(table.next_state - np.arange(states)[:, None, None]).max(where=flow > 0.0, initial=1)
-    if states * float(reach) ** 2 > 1e10:
-        return _sweep(table, greedy, beta, epsilon, 1e-10)
-    return _solve(table.next_state, flow, reward, int(reach))
+    return _solve(table.next_state, flow, reward, reach)
 
 
 def _solve(next_state, flow, reward, width: int) -> np.ndarray:
@@ -1266,8 +1265,8 @@ def start_ray(num_cpus: int | None = None) -> None:
     """Join the Ray cluster that RAY_ADDRESS names, else start a private one on this machine, quietly.
 
     Called again, does nothing. `num_cpus` (None: all) is for the private one. Raises ImportError
-    where ray is not installed, and ConnectionError, at once, where nothing answers at RAY_ADDRESS
-    or the private one does not start.
+    where ray is not installed, and ConnectionError where nothing answers at RAY_ADDRESS, at once, or
+    where the private one does not start: on a busy machine after three tries of 30 s, each told by a warning.
     """
     if num_cpus is not None:
         _check_count("num_cpus", num_cpus)
