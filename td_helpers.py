@@ -403,13 +403,14 @@ def _check_probabilities(name: str, values, count: int) -> tuple[float, ...]:
 # 2. Transition table
 # --------------------------------------------------------------------------------------
 
-OUTCOME = np.dtype([("threshold", "u4"), ("next_state", "i4"), ("reward", "f8")], align=True)
-
-
 class Model(NamedTuple):
-    """A transition table packed for sampling: an outcome is 16 bytes, and a move on a lake one cache line."""
+    """A transition table packed for sampling: on a lake a state is 64 bytes, one cache line, and the rest is shared."""
 
-    outcomes: np.ndarray  # OUTCOME, (states, actions, outcomes); ~next_state where it terminates
+    outcomes: np.ndarray  # uint32 or uint64, (states, actions, outcomes): kind << bits | next_state
+    bits: int
+    rewards: np.ndarray  # float64, (kinds,); outcomes of an odd kind terminate
+    thresholds: np.ndarray  # uint32, (states * actions, outcomes), or (1, outcomes) where all pairs share them
+    by_pair: bool | None  # None where they are shared: a type of its own, so the compiler knows
     start_states: np.ndarray  # int64, (starts,)
     start_thresholds: np.ndarray  # uint32, (starts,)
 
@@ -477,18 +478,28 @@ class TransitionTable:
     @functools.cached_property
     def model(self) -> Model:
         """The table packed for the kernels."""
-        outcomes = np.empty(self.next_state.shape, OUTCOME)
-        outcomes["next_state"] = np.where(self.terminated, ~self.next_state, self.next_state)
-        outcomes["reward"] = self.reward
-        total = np.zeros(self.shape)
-        for k in range(outcomes.shape[-1]):
-            total += self.probability[..., k]
-            outcomes["threshold"][..., k] = _threshold(total)
-            if k:  # nothing can follow the last outcome of a probability above 0, whatever rounding leaves
-                outcomes["threshold"][..., k - 1][self.probability[..., k] == 0.0] = 2**32 - 1
-        outcomes["threshold"][..., -1] = 2**32 - 1
+        rewards, kinds = np.unique(_once(self.reward), return_inverse=True)
+        kinds = 2 * kinds.reshape(_once(self.reward).shape) + _once(self.terminated)
+        bits = int(self.shape[0] - 1).bit_length()
+        word = np.uint32 if bits + int(kinds.max()).bit_length() <= 32 else np.uint64
+        outcomes = kinds.astype(word) << word(bits) | self.next_state.astype(word)
+        probability = _once(self.probability)
+        thresholds = _threshold(np.cumsum(probability, axis=-1))
+        # Nothing can follow the last outcome of a probability above 0, whatever rounding leaves.
+        thresholds[..., :-1][probability[..., 1:] == 0.0] = thresholds[..., -1] = 2**32 - 1
+        shared = thresholds.size == thresholds.shape[-1]
+        if not shared:
+            thresholds = np.broadcast_to(thresholds, self.next_state.shape)
         starts = np.flatnonzero(self.start)
-        return Model(outcomes, starts, _threshold(np.cumsum(self.start[starts])))
+        return Model(
+            outcomes, bits, np.repeat(rewards, 2), thresholds.reshape(-1, thresholds.shape[-1]),
+            None if shared else True, starts, _threshold(np.cumsum(self.start[starts])),
+        )  # fmt: skip
+
+
+def _once(array: np.ndarray) -> np.ndarray:
+    """The array, with a single entry along each axis over which it is broadcast."""
+    return array[tuple(slice(None) if stride else slice(1) for stride in array.strides)]
 
 
 def _threshold(cumulative) -> np.ndarray:
@@ -589,13 +600,14 @@ def sample_start(model, slip):
 
 @kernel
 def sample_step(model, state, action, slip):
-    k = 0
-    while slip > model.outcomes[state, action, k]["threshold"]:
+    row, k = 0 if model.by_pair is None else state * model.outcomes.shape[1] + action, 0
+    while slip > model.thresholds[row, k]:
         k += 1
-    outcome = model.outcomes[state, action, k]
-    next_state, terminated = outcome["next_state"], outcome["next_state"] < 0
-    # By way of unsigned, the compiler sees an index that cannot be negative, and drops what would count from the end.
-    return np.int64(np.uint32(~next_state if terminated else next_state)), outcome["reward"], terminated, False
+    outcome = np.int64(model.outcomes[state, action, k])
+    # By way of unsigned, the compiler sees indices that cannot be negative, and drops what would count from the end.
+    next_state = np.int64(np.uint32(outcome & ((1 << model.bits) - 1)))
+    kind = np.int64(np.uint32(outcome >> model.bits))
+    return next_state, model.rewards[kind], kind & 1 == 1, False
 
 
 # What the four functions above are when compiled.
@@ -1047,7 +1059,8 @@ class TDAgent:
     def _fingerprint(self) -> str:
         """What tells one simulator from another: a checksum of its table, or its type and spaces."""
         if self.compiled:
-            return f"table {functools.reduce(lambda crc, array: zlib.crc32(array.tobytes(), crc), self._model, 0):08x}"
+            arrays = (part for part in self._model if isinstance(part, np.ndarray))
+            return f"table {functools.reduce(lambda crc, array: zlib.crc32(array.tobytes(), crc), arrays, 0):08x}"
         env = self.simulator
         return f"{type(env).__name__} {env.observation_space} {env.action_space}"
 

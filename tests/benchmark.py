@@ -34,7 +34,6 @@ PARAMETERS = td.Parameters(epsilon=0.3, learning_rate=0.001, beta=0.999, max_ste
 
 C_SOURCE = r"""
 #include <stdint.h>
-typedef struct {uint32_t threshold; int32_t next_state; double reward;} Outcome;
 static inline uint64_t mix(uint64_t z) {
     z *= 0x9E3779B97F4A7C15ULL;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
@@ -50,9 +49,11 @@ static inline int choose(const double *q, int n, double epsilon, uint64_t bits) 
     double x = (double)(int64_t)(bits >> 32) * 0x1p-32;
     return x < epsilon ? (int)(x * (n / epsilon)) : greedy(q, n);
 }
-#define MOVE const Outcome *o = outcomes + (s * n + a) * 4; while ((uint32_t)bits > o->threshold) o++; \
-    int64_t next = o->next_state; double target = o->reward;
-int64_t q_learning(double *q, const Outcome *outcomes, double epsilon, double rate, double beta, int64_t max_step,
+#define LAKE const uint32_t *outcomes, int64_t width, const double *rewards, const uint32_t *thresholds
+#define MOVE const uint32_t *o = outcomes + (s * n + a) * 4; \
+    for (const uint32_t *threshold = thresholds; (uint32_t)bits > *threshold; threshold++) o++; \
+    int64_t next = *o & ((1u << width) - 1), kind = *o >> width, ended = kind & 1; double target = rewards[kind];
+int64_t q_learning(double *q, LAKE, double epsilon, double rate, double beta, int64_t max_step,
                    uint64_t key, int64_t episodes, int n) {
     int64_t steps = 0;
     for (int64_t e = 0; e < episodes; e++)
@@ -60,15 +61,15 @@ int64_t q_learning(double *q, const Outcome *outcomes, double epsilon, double ra
             uint64_t bits = mix(key + ((uint64_t)e << 20) + t);
             int a = choose(q + s * n, n, epsilon, bits);
             MOVE
-            if (next >= 0) target += beta * q[next * n + greedy(q + next * n, n)];
+            if (!ended) target += beta * q[next * n + greedy(q + next * n, n)];
             q[s * n + a] += rate * (target - q[s * n + a]);
             steps++;
-            if (next < 0) break;
+            if (ended) break;
             s = next;
         }
     return steps;
 }
-int64_t sarsa(double *q, const Outcome *outcomes, double epsilon, double rate, double beta, int64_t max_step,
+int64_t sarsa(double *q, LAKE, double epsilon, double rate, double beta, int64_t max_step,
               uint64_t key, int64_t episodes, int n) {
     int64_t steps = 0;
     for (int64_t e = 0; e < episodes; e++) {
@@ -77,11 +78,11 @@ int64_t sarsa(double *q, const Outcome *outcomes, double epsilon, double rate, d
         for (int64_t t = 2; t <= max_step + 1; t++) {
             MOVE
             bits = mix(key + ((uint64_t)e << 20) + t);
-            int64_t after = next < 0 ? 0 : choose(q + next * n, n, epsilon, bits);
-            if (next >= 0) target += beta * q[next * n + after];
+            int64_t after = choose(q + next * n, n, epsilon, bits);
+            if (!ended) target += beta * q[next * n + after];
             q[s * n + a] += rate * (target - q[s * n + a]);
             steps++;
-            if (next < 0) break;
+            if (ended) break;
             s = next, a = after;
         }
     }
@@ -137,8 +138,7 @@ def bench_kernels() -> None:
         work = lambda batch=batch, fresh=fresh: td.replay(fresh(), batch, ACTIONS, 0.001, 0.999)
         figure(f"replay, {name}", rates(work), "million steps/s")
         count = PARAMETERS._replace(beta=1.0)  # with every reward 1, the return counts the steps
-        counting = model._replace(outcomes=model.outcomes.copy())
-        counting.outcomes["reward"] = 1.0
+        counting = model._replace(rewards=np.ones_like(model.rewards))
         policy = np.argmax(td.value_iteration(lake.table, tolerance=1e-3) if lake.desc.size < 1e5 else q_table, axis=1)
         work = lambda policy=policy, counting=counting, count=count, episodes=episodes: td.evaluate(
             policy, counting, count, td.EVALUATION, min(episodes, 10_000)
@@ -166,7 +166,9 @@ def bench_c() -> None:
         loop.restype = ctypes.c_int64
         numbers = [ctypes.c_double(x) for x in (PARAMETERS.epsilon, PARAMETERS.learning_rate, PARAMETERS.beta)]
         sizes = ctypes.c_int64(PARAMETERS.max_step), ctypes.c_uint64(PARAMETERS.key), ctypes.c_int64(30_000)
-        return loop(pointer(q_table), pointer(model.outcomes), *numbers, *sizes, len(ACTIONS))
+        arrays = (pointer(array) for array in (model.rewards, model.thresholds))
+        table = pointer(model.outcomes), ctypes.c_int64(model.bits), *arrays
+        return loop(pointer(q_table), *table, *numbers, *sizes, len(ACTIONS))
 
     for kernel in (td.q_learning, td.sarsa):
         ours, theirs = [], []
