@@ -746,16 +746,16 @@ def replay(q_table, experience, actions, learning_rate, beta):
 
 
 @kernel
-def report(table, pairs, values, visits):
-    """Gather the pairs that a federated worker touched from `table`, a row of values and a row of visits beside it."""
-    actions, touched = table.shape[1] // 2, 0
+def report(table, table_visits, pairs, values, visits):
+    """Gather the pairs that a federated worker visited: how many there are."""
+    visited = 0
     for state in range(table.shape[0]):
-        for action in range(actions):
-            if table[state, actions + action] > 0.0:
-                pairs[touched] = state * actions + action
-                values[touched], visits[touched] = table[state, action], table[state, actions + action]
-                touched += 1
-    return touched
+        for action in range(table.shape[1]):
+            if table_visits[state, action] > 0:
+                pairs[visited] = state * table.shape[1] + action
+                values[visited], visits[visited] = table[state, action], table_visits[state, action]
+                visited += 1
+    return visited
 
 
 @kernel
@@ -967,7 +967,7 @@ class TDAgent:
         parameters = self._parameters(self.max_step)
         if self.compiled:
             return self.kernel(q_table, self._model, self._actions, parameters, first, episodes, visits, experience)
-        rows = _Rows(q_table[:, : len(self._actions)])
+        rows = _Rows(q_table)
         with _saying_where(self.kernel):
             learned = self.kernel.py_func(
                 rows, self.simulator, self._actions, parameters, first, episodes, visits, experience
@@ -1370,15 +1370,15 @@ class CollectingWorker(_Worker):
         Where most were touched, `pairs` is None: all of them, in order.
         """
         start, agent, q_table = time.perf_counter(), self.agent(recipe), snapshot[0]
-        actions = q_table.shape[1]
-        table = np.concatenate([q_table, np.zeros_like(q_table)], axis=1)  # values and visits share a cache line
-        _, steps = agent._learn(table, first, episodes, visits=table[:, actions:])
+        row = np.dtype([("values", "f8", q_table.shape[1]), ("visits", "i4", q_table.shape[1])])
+        table = np.zeros(len(q_table), row)  # a pair's count lies beside its value, in the same cache line
+        table["values"] = q_table
+        _, steps = agent._learn(table["values"], first, episodes, visits=table["visits"])
         pairs, values, visits = (np.empty(q_table.size, dtype) for dtype in (np.int32, np.float64, np.int32))
-        touched = report(table, pairs, values, visits)
-        if touched * 16 < q_table.size * 12:
-            return pairs[:touched], values[:touched], visits[:touched], steps, time.perf_counter() - start
-        values, visits = table[:, :actions].ravel(), table[:, actions:].astype(np.int32).ravel()
-        return None, values, visits, steps, time.perf_counter() - start
+        visited = report(table["values"], table["visits"], pairs, values, visits)
+        if visited * 16 < q_table.size * 12:
+            return pairs[:visited], values[:visited], visits[:visited], steps, time.perf_counter() - start
+        return None, table["values"].ravel(), table["visits"].ravel(), steps, time.perf_counter() - start
 
 
 class QLAgentServer(_Worker):
