@@ -270,7 +270,9 @@ class FrozenLakeEnv(gym.Env):
         return {key: value for key, value in self.__dict__.items() if key not in caches} | {"_moves": None}
 
     def __setstate__(self, state):
-        self.__dict__.update(state, _moves=_Moves(self))
+        for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
+            setattr(self, name, value)
+        self._moves = _Moves(self)
 
     def step(self, action):
         """Act once: (state, reward, terminated, truncated, info). Raises ValueError for an unknown action."""
@@ -677,11 +679,13 @@ def q_learning(q_table, simulator, actions, parameters, first, episodes, visits,
     stop where the next episode might not fit.
     """
     epsilon, learning_rate, beta, max_step, key = parameters
-    steps = 0
+    steps, width = 0, len(actions)
+    if experience is not None:
+        pairs, rewards = experience
     for episode in range(first, first + episodes):
         if experience is not None:
             recorded = steps + episode - first
-            if recorded + max_step >= len(experience[0]):
+            if recorded + max_step >= len(pairs):
                 return episode - first, steps
         stream, t = LEARNING + (episode << 20), 0
         state = reset(simulator, key, stream)
@@ -693,15 +697,14 @@ def q_learning(q_table, simulator, actions, parameters, first, episodes, visits,
             if visits is not None:
                 visits[state, action] += 1
             if experience is not None:
-                experience[0][recorded] = state * len(actions) + action
-                experience[1][recorded] = reward
+                pairs[recorded], rewards[recorded] = state * width + action, reward
                 recorded += 1
             steps += 1
             if terminated or truncated:
                 break
             state = next_state
         if experience is not None:  # what the last update looked ahead to: nothing, or a state
-            experience[0][recorded] = -1 if terminated else -2 - next_state
+            pairs[recorded] = -1 if terminated else -2 - next_state
     return episodes, steps
 
 
@@ -968,6 +971,7 @@ class TDAgent:
         if self.compiled:
             return self.kernel(q_table, self._model, self._actions, parameters, first, episodes, visits, experience)
         rows = _Rows(q_table)
+        experience = experience and tuple(memoryview(part) for part in experience)  # quicker to write to than arrays
         with _saying_where(self.kernel):
             learned = self.kernel.py_func(
                 rows, self.simulator, self._actions, parameters, first, episodes, visits, experience
