@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 import ray
@@ -51,9 +53,9 @@ def kill(actor) -> bool:
     return True
 
 
-def learn_under_fire(workers, choose, episodes: list[int]):
+def learn_under_fire(workers, choose, episodes: list[int], kind=td.DistributedQLAgent):
     """Learn, killing `choose(workers)` at each of the episodes: (agent, kills)."""
-    agent, kills = td.DistributedQLAgent(LAKE, workers=workers, **RUN), []
+    agent, kills = kind(LAKE, workers=workers, **RUN), []
 
     def shoot():
         for episode in episodes:
@@ -99,6 +101,17 @@ def test_random_kills_at_random_moments_change_no_bit(workers, calm, seed):
     agent, kills = learn_under_fire(workers, anyone, sorted(rng.randrange(1000, 55_000) for _ in range(3)))
     assert kills and agent.restarts >= 1
     assert same(agent, calm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [td.FederatedQLAgent, td.FederatedSARSAAgent])
+@pytest.mark.parametrize("target", ["collector", "server", "collector and server"])
+def test_kills_change_no_bit_of_a_federated_run(workers, kind, target):
+    undisturbed = kind(LAKE, workers=workers, **RUN)
+    undisturbed.learn_and_evaluate(progress=False)
+    agent, kills = learn_under_fire(workers, TARGETS[target], [4000, 30_000], kind)
+    assert kills >= 2 and agent.restarts >= 2
+    assert same(agent, undisturbed)
 
 
 def test_a_calm_run_counts_no_restarts(calm):
@@ -153,6 +166,56 @@ def test_an_interrupt_leaves_no_actor_behind(workers, monkeypatch):
     assert not alive() - before
 
 
+INTERRUPTED = """
+import sys, threading, time
+import td_helpers as td
+kind, arguments, marks = getattr(td, sys.argv[1]), eval(sys.argv[2]), eval(sys.argv[3])
+agent = kind(td.FrozenLakeEnv(map_name="16x16"), **arguments)
+
+def tell():
+    for mark in marks:
+        while agent.episode < mark:
+            time.sleep(0.001)
+        print("now", flush=True)
+
+threading.Thread(target=tell, daemon=True).start()
+stopped = []
+while len(agent.total_rewards) < agent.learning_episodes // agent.test_interval:
+    try:
+        agent.learn_and_evaluate(progress=False)
+    except KeyboardInterrupt:
+        stopped.append(agent.episode)
+print((stopped, agent.q_table.tobytes().hex(), agent.episode, agent.steps, agent.total_rewards))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (td.DistributedQLAgent, RUN),
+        (td.QLAgent, {"learning_episodes": 10_000, "test_interval": 500, "compiled": False}),
+    ],
+)
+def test_the_stop_button_pressed_twice_changes_no_bit(workers, kind, arguments):
+    """Jupyter interrupts all processes of the kernel's group, those of Ray included."""
+    marks = [arguments["learning_episodes"] // 5, arguments["learning_episodes"] // 2]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, kind.__name__, repr(arguments), repr(marks)], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"RAY_ADDRESS": ""}, start_new_session=True,
+    )  # fmt: skip
+    for _ in marks:
+        assert "now\n" in iter(process.stdout.readline, "")  # Ray may have its own to say
+        os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    stopped, *bits = eval(next(line for line in out.splitlines() if line.startswith("([")))
+    undisturbed = kind(LAKE, **arguments, **({"workers": workers} if kind is td.DistributedQLAgent else {}))
+    undisturbed.learn_and_evaluate(progress=False)
+    assert len(stopped) == 2 and stopped[0] >= marks[0] and stopped[1] >= marks[1]
+    assert bits == [undisturbed.q_table.tobytes().hex(), *helpers.learned(undisturbed)[1:]]
+
+
 def test_agents_one_after_another_and_side_by_side_leave_no_actors_and_do_not_interfere(workers):
     before = alive()
     small = {"learning_episodes": 3000, "cw_num": 1, "ew_num": 1, "batch_size": 250}
@@ -180,6 +243,23 @@ def test_memory_and_batches_in_flight_stay_flat_over_a_million_episodes(workers)
     assert resident() - before < 50e6
 
 
+def test_no_more_than_two_batches_a_collector_are_on_their_way(workers, monkeypatch):
+    sent, waiting = [], []
+    send = td.DistributedQLAgent._send
+    monkeypatch.setattr(td.DistributedQLAgent, "_send", lambda agent, *args: sent.append(1) or send(agent, *args))
+    agent = td.DistributedQLAgent(LAKE, workers=workers, **(RUN | {"learning_episodes": 3000}))
+    batches = agent._batches
+
+    def watched(*args):
+        for _ in batches(*args):
+            waiting.append(len(sent) - agent.batches)
+            yield
+
+    monkeypatch.setattr(agent, "_batches", watched)
+    agent.learn_and_evaluate(progress=False)
+    assert len(sent) == 30 and max(waiting) < 2 * RUN["cw_num"]
+
+
 def run_python(code: str, **environment) -> subprocess.CompletedProcess:
     """Run code in a fresh process from another folder, with td_helpers importable by the driver only."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + textwrap.dedent(code)
@@ -205,6 +285,25 @@ def test_a_home_that_cannot_be_written_to_is_told_with_what_to_do():
     ended = run_python("import td_helpers; td_helpers.start_ray()", HOME="/dev/null/nowhere", RAY_ADDRESS="")
     assert "ConnectionError: Ray did not start" in ended.stderr
     assert "it needs a writable HOME" in ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("unshare") or os.geteuid() != 0, reason="needs root to mount a small /dev/shm")
+def test_a_small_shared_memory_is_enough():
+    """In a container /dev/shm is often 64 MB; here 16 are all there is."""
+    code = f"""
+        import sys
+        sys.path.insert(0, {str(ROOT)!r})
+        import td_helpers as td
+        agent = td.DistributedQLAgent(td.FrozenLakeEnv(), learning_episodes=300, cw_num=1, ew_num=1)
+        print(len(agent.learn_and_evaluate(progress=False)[0]))
+    """
+    mount = 'mount -t tmpfs -o size=16m tmpfs /dev/shm && exec "$0" -c "$1"'
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", mount, sys.executable, textwrap.dedent(code)], cwd="/", timeout=200,
+        env=os.environ | {"RAY_ADDRESS": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.stdout == "3\n", ended.stderr
 
 
 def test_without_a_folder_to_keep_compiled_code_in_the_module_still_works():
