@@ -42,26 +42,24 @@ try:
 except ImportError:
     import gymnasium as gym
 
-# --------------------------------------------------------------------------------------
-# Checks of arguments, used by all sections
-# --------------------------------------------------------------------------------------
+# Checks of arguments, used by all sections --------------------------------------------
 
 
 def _check_count(name: str, value, low: int = 1, high: int = 2**40) -> int:
     """The value as an int; TypeError unless it is a whole number, ValueError outside low..high."""
-    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+    whole = hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_))
+    if not whole or not low <= value <= high:
+        error = ValueError if whole else TypeError
+        raise error(f"{name} must be a whole number from {low} to {high}, got {value!r}")
     return int(value)
 
 
 def _check_number(name: str, value, low: float = 0.0, high: float = 1.0) -> float:
     """The value as a float; TypeError unless it is a real number, ValueError outside low..high."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.number)):
-        raise TypeError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
-    if not low <= value <= high:  # false for nan, too
-        raise ValueError(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
+    real = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not real or not low <= value <= high:  # false for nan, too
+        error = ValueError if real else TypeError
+        raise error(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
     return float(value)
 
 
@@ -72,6 +70,16 @@ def _check_flag(name: str, value) -> bool:
     return bool(value)
 
 
+def _check_probabilities(name: str, values, count: int) -> tuple[float, ...]:
+    """The values as floats; raises unless they are `count` probabilities that sum to 1."""
+    if not np.iterable(values):
+        raise TypeError(f"{name} must be {count} probabilities that sum to 1, got {values!r}")
+    values = tuple(_check_number(name, value) for value in values)
+    if len(values) != count or not math.isclose(sum(values), 1.0, abs_tol=1e-9):
+        raise ValueError(f"{name} must be {count} probabilities that sum to 1, got {values} (sum {sum(values):g})")
+    return values
+
+
 def _generator(seed) -> np.random.Generator:
     """The generator of a seed; a generator is taken as it is."""
     if isinstance(seed, np.random.Generator):
@@ -79,92 +87,47 @@ def _generator(seed) -> np.random.Generator:
     return np.random.default_rng(_check_count("seed", seed, 0, 2**63 - 1))
 
 
-# --------------------------------------------------------------------------------------
-# 1. Frozen lake
-# --------------------------------------------------------------------------------------
+# 1. Frozen lake -----------------------------------------------------------------------
 
 LEFT, DOWN, RIGHT, UP = range(4)
 
-MAPS = {
-    "4x4": [
-        "SFFF",
-        "FHFH",
-        "FFFF",
-        "HFFG",
-    ],
-    "8x8": [
-        "SFFFFFFF",
-        "FFFFFFFF",
-        "FFFHFFFF",
-        "FFFFFHFF",
-        "FFFHFFFF",
-        "FHHFFFHF",
-        "FHFFHFHF",
-        "FFFHFFFG",
-    ],
-    "Dangerous Hallway": [
-        "SFFFFFFF",
-        "FFFFFFFF",
-        "HFHHHFFF",
-        "HFHHHFFF",
-        "HFHHHFFF",
-        "HFHHHFFF",
-        "HFFFFFFF",
-        "FGFFFFFF",
-    ],
-    "16x16": [
-        "SFFFFFFFFHFFFFHF",
-        "FFFFFFFFFFFFFHFF",
-        "FFFHFFFFHFFFFFFF",
-        "FFFFFFFFHFFFFFFF",
-        "FFFFFFFFFFFFFFFF",
-        "FFHHFFFFFFFHFFFH",
-        "FFFFFFFFFFFFFFFF",
-        "FFFFFHFFFFFFHFFF",
-        "FFFFFHFFFFFFFFFH",
-        "FFFFFFFHFFFFFFFF",
-        "FFFFFFFFFFFFHFFF",
-        "FFFFFFHFFFFFFFFF",
-        "FFFFFFFFHFFFFFFF",
-        "FFFFFFFFFHFFFFHF",
-        "FFFFFFFFFFHFFFFF",
-        "FFFHFFFFFFFFFFFG",
-    ],
-    "32x32": [
-        "SFFFFFFFFFFFFFFFFFFFFFFFFFHFFFFF",
-        "FFFFFFFFHFFFFFFFFFFFFFFFFFHFFFFF",
-        "FFFHFFFFFFFFHFFHFFFFFFFFFFFFFFFF",
-        "FFFFFFFFFFFFFFHFHHFHFHFFFFFHFFFH",
-        "FFFFHFFFFFFFFFFFFFFFHFHFFFFFFFHF",
-        "FFFFFHFFFFFFFFFFHFFFFFFFFFFHFFFF",
-        "FFHHFFFFHFFFFFFFFFFFFFFFFFFFFFFF",
-        "FFFHFFFFFFFFFFHFFFHFHFFFFFFFFHFF",
-        "FFFFHFFFFFFHFFFFHFHFFFFFFFFFFFFH",
-        "FFFFHHFHFFFFHFFFFFFFFFFFFFFFFFFF",
-        "FHFFFFFFFFFFHFFFFFFFFFFFHHFFFHFH",
-        "FFFHFFFHFFFFFFFFFFFFFFFFFFFFHFFF",
-        "FFFHFHFFFFFFFFHFFFFFFFFFFFFHFFHF",
-        "FFFFFFFFFFFFFFFFHFFFFFFFHFFFFFFF",
-        "FFFFFFHFFFFFFFFHHFFFFFFFHFFFFFFF",
-        "FFHFFFFFFFFFHFFFFFFFFFFHFFFFFFFF",
-        "FFFHFFFFFFFFFHFFFFHFFFFFFHFFFFFF",
-        "FFFFFFFFFFFFFFFFFFFFFFFFFFHFFFFF",
-        "FFFFFFFFHFFFFFFFHFFFFFFFFFFFFFFH",
-        "FFHFFFFFFFFFFFFFFFHFFFFFFFFFFFFF",
-        "FFFFFFFHFFFFFFFFFFFFFFFFFFFFFFFF",
-        "FFFFFFFFFFFFFFFHFFFFHFFFFFFFHFFF",
-        "FFHFFFFHFFFFFFFFFHFFFFFFFFFFFHFH",
-        "FFFFFFFFFFHFFFFHFFFFFFFFFFFFFFFF",
-        "FFFFFFFFFFFFFFFFFHHFFHHHFFFHFFFF",
-        "FFFFFFFFFFFFFFHFFFFHFFFFFFFHFFFF",
-        "FFFFFFFHFFFFFFFFFFFFFFFFFFFFFFFF",
-        "FFFFFHFFFFFFFFFFFFFFFFHFFHFFFFFF",
-        "FFFFFFFHFFFFFFFFFHFFFFFFFFFFFFFF",
-        "FFFFFFFFFFFFFFFFFFFFFFFFHFFFFFFF",
-        "FFFFFFFFFFFFFFFFFFFFFFFFHFFFFFFF",
-        "FFFFFFFFFFFFFFFHFFFFFFFFHFFFFFFG",
-    ],
-}
+_PICTURE = """\
+SFFFFFFFFFFFFFFFFFFFFFFFFFHFFFFF  SFFFFFFFFHFFFFHF  SFFFFFFF  SFFFFFFF  SFFF
+FFFFFFFFHFFFFFFFFFFFFFFFFFHFFFFF  FFFFFFFFFFFFFHFF  FFFFFFFF  FFFFFFFF  FHFH
+FFFHFFFFFFFFHFFHFFFFFFFFFFFFFFFF  FFFHFFFFHFFFFFFF  HFHHHFFF  FFFHFFFF  FFFF
+FFFFFFFFFFFFFFHFHHFHFHFFFFFHFFFH  FFFFFFFFHFFFFFFF  HFHHHFFF  FFFFFHFF  HFFG
+FFFFHFFFFFFFFFFFFFFFHFHFFFFFFFHF  FFFFFFFFFFFFFFFF  HFHHHFFF  FFFHFFFF
+FFFFFHFFFFFFFFFFHFFFFFFFFFFHFFFF  FFHHFFFFFFFHFFFH  HFHHHFFF  FHHFFFHF
+FFHHFFFFHFFFFFFFFFFFFFFFFFFFFFFF  FFFFFFFFFFFFFFFF  HFFFFFFF  FHFFHFHF
+FFFHFFFFFFFFFFHFFFHFHFFFFFFFFHFF  FFFFFHFFFFFFHFFF  FGFFFFFF  FFFHFFFG
+FFFFHFFFFFFHFFFFHFHFFFFFFFFFFFFH  FFFFFHFFFFFFFFFH
+FFFFHHFHFFFFHFFFFFFFFFFFFFFFFFFF  FFFFFFFHFFFFFFFF
+FHFFFFFFFFFFHFFFFFFFFFFFHHFFFHFH  FFFFFFFFFFFFHFFF
+FFFHFFFHFFFFFFFFFFFFFFFFFFFFHFFF  FFFFFFHFFFFFFFFF
+FFFHFHFFFFFFFFHFFFFFFFFFFFFHFFHF  FFFFFFFFHFFFFFFF
+FFFFFFFFFFFFFFFFHFFFFFFFHFFFFFFF  FFFFFFFFFHFFFFHF
+FFFFFFHFFFFFFFFHHFFFFFFFHFFFFFFF  FFFFFFFFFFHFFFFF
+FFHFFFFFFFFFHFFFFFFFFFFHFFFFFFFF  FFFHFFFFFFFFFFFG
+FFFHFFFFFFFFFHFFFFHFFFFFFHFFFFFF
+FFFFFFFFFFFFFFFFFFFFFFFFFFHFFFFF
+FFFFFFFFHFFFFFFFHFFFFFFFFFFFFFFH
+FFHFFFFFFFFFFFFFFFHFFFFFFFFFFFFF
+FFFFFFFHFFFFFFFFFFFFFFFFFFFFFFFF
+FFFFFFFFFFFFFFFHFFFFHFFFFFFFHFFF
+FFHFFFFHFFFFFFFFFHFFFFFFFFFFFHFH
+FFFFFFFFFFHFFFFHFFFFFFFFFFFFFFFF
+FFFFFFFFFFFFFFFFFHHFFHHHFFFHFFFF
+FFFFFFFFFFFFFFHFFFFHFFFFFFFHFFFF
+FFFFFFFHFFFFFFFFFFFFFFFFFFFFFFFF
+FFFFFHFFFFFFFFFFFFFFFFHFFHFFFFFF
+FFFFFFFHFFFFFFFFFHFFFFFFFFFFFFFF
+FFFFFFFFFFFFFFFFFFFFFFFFHFFFFFFF
+FFFFFFFFFFFFFFFFFFFFFFFFHFFFFFFF
+FFFFFFFFFFFFFFFHFFFFFFFFHFFFFFFG
+"""
+_NAMES = "32x32", "16x16", "Dangerous Hallway", "8x8", "4x4"  # of the columns
+_ROWS = [line.split() for line in _PICTURE.splitlines()]
+MAPS = {_NAMES[column]: [row[column] for row in _ROWS if column < len(row)] for column in (4, 3, 2, 1, 0)}
 
 
 def generate_row(length: int, h_prob: float = 0.1, seed=0) -> str:
@@ -174,8 +137,7 @@ def generate_row(length: int, h_prob: float = 0.1, seed=0) -> str:
     """
     _check_count("length", length, 0)
     _check_number("h_prob", h_prob)
-    holes = _generator(seed).random(length) < h_prob
-    return "".join(np.where(holes, "H", "F"))
+    return "".join(np.where(_generator(seed).random(length) < h_prob, "H", "F"))
 
 
 def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed=0) -> list[str]:
@@ -199,8 +161,7 @@ def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed=0) -> list[st
 def generate_random_map(size: int = 8, p: float = 0.8, seed=0) -> list[str]:
     """A `size` x `size` map whose cells are frozen with probability `p`, with a path from S to G.
 
-    Maps without a path are drawn again, 1000 times at most. Raises ValueError where that finds
-    none, and TypeError or ValueError for bad arguments.
+    Raises ValueError where 1000 maps have no path, and TypeError or ValueError for bad arguments.
     """
     _check_count("size", size, 2, 2**15)
     _check_number("p", p)
@@ -244,7 +205,7 @@ class FrozenLakeEnv(gym.Env):
     reward_range = (-1000, 1000)
 
     def __init__(self, desc=None, map_name="4x4", transition_prob=(0.97, 0.01, 0.01, 0.01), render_mode=None):
-        if desc is None and map_name is not None and map_name not in list(MAPS):
+        if desc is None and map_name not in [None, *MAPS]:
             raise ValueError(f"map_name must be one of {sorted(MAPS)}, got {map_name!r}")
         if render_mode not in (None, *self.metadata["render_modes"]):
             raise ValueError(f"render_mode must be None, 'human' or 'ansi', got {render_mode!r}")
@@ -266,8 +227,8 @@ class FrozenLakeEnv(gym.Env):
 
     def __getstate__(self):
         """What was derived from the map is not shipped to other processes; it is made again."""
-        caches = ("table", "P", "initial_state_distrib")
-        return {key: value for key, value in self.__dict__.items() if key not in caches} | {"_moves": None}
+        caches = ("table", "P", "initial_state_distrib", "_moves")
+        return {name: value for name, value in self.__dict__.items() if name not in caches}
 
     def __setstate__(self, state):
         for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
@@ -284,7 +245,7 @@ class FrozenLakeEnv(gym.Env):
             self._draws = self.np_random.random(64).tolist()
         slip = self._draws.pop()
         k = 0 if slip < self._cumulative[0] else bisect(self._cumulative, slip, 0, 3)
-        next_state, reward, terminated, probability = outcomes[k]
+        probability, next_state, reward, terminated = outcomes[k]
         self.s, self.lastaction = next_state, action
         if self.render_mode == "human":
             self.render()
@@ -307,11 +268,11 @@ class FrozenLakeEnv(gym.Env):
         if self.render_mode is None:
             return None
         rows = [[cell.decode() for cell in row] for row in self.desc]
-        if self.s < self.exit_state:
+        exited = "exit\n" if self.s == self.exit_state else ""
+        if not exited:
             row, col = divmod(self.s, self.ncol)
             rows[row][col] = gym.utils.colorize(rows[row][col], "red", highlight=True)
         action = "" if self.lastaction is None else f"  ({('Left', 'Down', 'Right', 'Up')[self.lastaction]})"
-        exited = "exit\n" if self.s == self.exit_state else ""
         text = exited + "\n".join([action, *map("".join, rows)]) + "\n"
         return text if self.render_mode == "ansi" else print(text)
 
@@ -319,37 +280,28 @@ class FrozenLakeEnv(gym.Env):
     def table(self) -> TransitionTable:
         """The lake as arrays of shape (states, 4, 4), exit state included; most are broadcast views."""
         shape = (self.exit_state + 1, 4, 4)
-        cells = np.arange(self.exit_state, dtype=np.int32).reshape(self.nrow, self.ncol)
-        beside = np.stack([  # the cell to the left, below, to the right, above; at a wall the cell itself
-            np.hstack([cells[:, :1], cells[:, :-1]]),
-            np.vstack([cells[1:], cells[-1:]]),
-            np.hstack([cells[:, 1:], cells[:, -1:]]),
-            np.vstack([cells[:1], cells[:-1]]),
-        ], axis=-1).reshape(-1, 4)  # fmt: skip
+        cells = np.arange(self.exit_state, dtype=np.int32).reshape(self.desc.shape)
+        padded = np.pad(cells, 1, mode="edge")  # beyond a wall lies the cell itself
+        beside = np.stack([padded[1:-1, :-2], padded[2:, 1:-1], padded[1:-1, 2:], padded[:-2, 1:-1]], axis=-1)
         next_state = np.full(shape, self.exit_state, np.int32)
-        next_state[:-1] = beside[:, (np.arange(4)[:, None] + self._order) % 4]
+        next_state[:-1] = beside.reshape(-1, 4)[:, (np.arange(4)[:, None] + self._order) % 4]
         letters = np.append(self.desc.ravel(), b"X")  # the exit state, behind the last cell
         terminated = np.isin(letters, [b"H", b"G", b"X"])
         next_state[terminated] = self.exit_state
         reward = np.select([letters == b"H", letters == b"G", letters == b"X"], [-1000.0, 1000.0, 0.0], -1.0)
-        return TransitionTable(
-            np.broadcast_to(np.array(self._sorted_prob), shape),
-            next_state,
-            np.broadcast_to(reward[:, None, None], shape),
-            np.broadcast_to(terminated[:, None, None], shape),
-            self.initial_state_distrib,
+        probability, reward, terminated = (
+            np.broadcast_to(part, shape)
+            for part in (np.array(self._sorted_prob), reward[:, None, None], terminated[:, None, None])
         )
+        return TransitionTable(probability, next_state, reward, terminated, self.initial_state_distrib)
 
     @functools.cached_property
     def P(self) -> dict:
         """P[state][action] is the list of (probability, next_state, reward, terminated); made when first asked for."""
+        rank = np.argsort(self._order)  # from the intended direction on
 
         def outcomes(moves):
-            next_state, reward, terminated, _ = moves[0]
-            if terminated:
-                return [(1.0, next_state, reward, True)]
-            in_order = [moves[self._order.index(k)] for k in range(4)]
-            return [(p, next_state, reward, False) for next_state, reward, _, p in in_order]
+            return [(1.0, *moves[0][1:])] if moves[0][3] else [moves[k] for k in rank]
 
         return {s: {a: outcomes(self._moves[s][a]) for a in range(4)} for s in range(self.exit_state + 1)}
 
@@ -362,16 +314,16 @@ class FrozenLakeEnv(gym.Env):
 
 
 class _Moves(dict):
-    """moves[state][action][k] = (next_state, reward, terminated, probability), made when a state is first left."""
+    """moves[state][action][k] = (probability, next_state, reward, terminated), made when a state is first left."""
 
     def __init__(self, lake: FrozenLakeEnv):
         self.lake = lake
 
     def __missing__(self, state):
         table = self.lake.table
-        arrays = table.next_state, table.reward, table.terminated, table.probability
-        rows = [array[state].tolist() for array in arrays]
-        self[state] = {action: list(zip(*(row[action] for row in rows), strict=True)) for action in range(4)}
+        arrays = table.probability, table.next_state, table.reward, table.terminated
+        pairs = zip(*(array[state].tolist() for array in arrays), strict=True)
+        self[state] = {action: list(zip(*pair, strict=True)) for action, pair in enumerate(pairs)}
         return self[state]
 
 
@@ -380,10 +332,9 @@ def _parse_map(desc) -> np.ndarray:
     if isinstance(desc, str) or not np.iterable(desc) or not all(map(np.iterable, desc)):
         raise TypeError(f"desc must be a list of strings, one a row, got {desc!r}")
     rows = [[cell.decode() if isinstance(cell, bytes) else str(cell) for cell in row] for row in desc]
-    lengths = {len(row) for row in rows}
+    lengths, letters = {len(row) for row in rows}, {cell for row in rows for cell in row}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(f"desc must have rows of one length, 1 or more, got lengths {sorted(lengths)}")
-    letters = {cell for row in rows for cell in row}
     if not letters <= set("SFHG"):
         raise ValueError(f"desc must consist of the letters S, F, H and G, got {sorted(letters - set('SFHG'))}")
     if missing := [letter for letter in "SG" if letter not in letters]:
@@ -391,19 +342,7 @@ def _parse_map(desc) -> np.ndarray:
     return np.array(rows, dtype="S1")
 
 
-def _check_probabilities(name: str, values, count: int) -> tuple[float, ...]:
-    """The values as floats; raises unless they are `count` probabilities that sum to 1."""
-    if not np.iterable(values):
-        raise TypeError(f"{name} must be {count} probabilities that sum to 1, got {values!r}")
-    values = tuple(_check_number(name, value) for value in values)
-    if len(values) != count or not math.isclose(sum(values), 1.0, abs_tol=1e-9):
-        raise ValueError(f"{name} must be {count} probabilities that sum to 1, got {values} (sum {sum(values):g})")
-    return values
-
-
-# --------------------------------------------------------------------------------------
-# 2. Transition table
-# --------------------------------------------------------------------------------------
+# 2. Transition table ------------------------------------------------------------------
 
 class Model(NamedTuple):
     """A transition table packed for sampling: on a lake a state is 64 bytes, one cache line, and the rest is shared."""
@@ -518,9 +457,8 @@ def _unwrap(simulator) -> tuple[object, int | None]:
     return simulator, limit
 
 
-# --------------------------------------------------------------------------------------
-# 3. Kernels
-# --------------------------------------------------------------------------------------
+# 3. Kernels ---------------------------------------------------------------------------
+
 # Plain Python under numba.njit. Compiled, they learn from a Model; their .py_func is the reference, and
 # runs as it stands on a stepped env, with a dict of lists for a q_table. `actions` is the tuple
 # (0, 1, ...): a length known at compile time, which lets the loops over actions be unrolled.
@@ -803,9 +741,7 @@ def evaluate(policy, simulator, parameters, first, trials):
     return total
 
 
-# --------------------------------------------------------------------------------------
-# 4. Agents
-# --------------------------------------------------------------------------------------
+# 4. Agents ----------------------------------------------------------------------------
 
 
 class _Rows(dict):
@@ -1125,9 +1061,7 @@ def _saying_where(loop):
         raise
 
 
-# --------------------------------------------------------------------------------------
-# 5. Exact answers
-# --------------------------------------------------------------------------------------
+# 5. Exact answers ---------------------------------------------------------------------
 
 
 @kernel
@@ -1266,9 +1200,8 @@ def _check_q_table(q_table, shape: tuple[int, int]) -> np.ndarray:
     return q_table
 
 
-# --------------------------------------------------------------------------------------
-# 6. Distributed
-# --------------------------------------------------------------------------------------
+# 6. Distributed -----------------------------------------------------------------------
+
 # The actors are plain classes: what they do can be read, and run, without Ray. Their methods are
 # pure functions of the arguments, but for the server's table, so a call can be sent again at will.
 #
@@ -1731,9 +1664,8 @@ def _system_failures() -> tuple:
     return exceptions.RayActorError, exceptions.ObjectLostError, exceptions.WorkerCrashedError, exceptions.NodeDiedError
 
 
-# --------------------------------------------------------------------------------------
-# 7. Pictures
-# --------------------------------------------------------------------------------------
+# 7. Pictures --------------------------------------------------------------------------
+
 # Plots take data and return the figure. matplotlib is imported where it is used: workers never need it.
 
 COLORS = {"Q-learning": "#0072B2", "SARSA": "#D55E00", "Distributed": "#009E73", "Federated": "#CC79A7"}
