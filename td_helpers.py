@@ -344,6 +344,7 @@ def _parse_map(desc) -> np.ndarray:
 
 # 2. Transition table ------------------------------------------------------------------
 
+
 class Model(NamedTuple):
     """A transition table packed for sampling: on a lake a state is 64 bytes, one cache line, and the rest is shared."""
 
@@ -358,13 +359,9 @@ class Model(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TransitionTable:
-    """An MDP with finite states and actions as arrays; the last axis runs over a pair's outcomes.
+    """An MDP with finite states and actions as arrays; a terminated outcome is worth its reward alone."""
 
-    Outcomes stand in falling order of probability, padded with probability 0. A terminated
-    outcome is worth its reward alone, whatever state it leads to.
-    """
-
-    probability: np.ndarray  # float64, (states, actions, outcomes)
+    probability: np.ndarray  # float64, (states, actions, outcomes); outcomes fall in probability, padded with 0
     next_state: np.ndarray  # int32, likewise
     reward: np.ndarray  # float64, likewise
     terminated: np.ndarray  # bool, likewise
@@ -379,8 +376,7 @@ class TransitionTable:
     def from_env(cls, env) -> TransitionTable:
         """The table of a lake, or of an env with a toy-text `P` and `initial_state_distrib`.
 
-        Raises ValueError where the table would not be all there is to the env: where there is
-        no P, or where the env's own step or reset does not sample from it.
+        Raises ValueError where they are not all there is to the env, as its step or reset does not sample from them.
         """
         if isinstance(env, FrozenLakeEnv):
             if type(env).step is FrozenLakeEnv.step and type(env).reset is FrozenLakeEnv.reset:
@@ -391,7 +387,7 @@ class TransitionTable:
                 raise ValueError(f"simulator must have a {source} and sample from it to be compiled, got {env!r}")
         if getattr(env, "fickle_passenger", False):  # Taxi then moves its goal, which P does not tell
             raise ValueError("simulator must be all in its P to be compiled: a fickle passenger is not")
-        return cls._from_lists(env.P, np.asarray(env.initial_state_distrib, float))
+        return cls._from_lists(env.P, env.initial_state_distrib)
 
     @classmethod
     def _from_lists(cls, P, start) -> TransitionTable:
@@ -400,21 +396,18 @@ class TransitionTable:
         shape = (len(P), max(map(len, P.values())), width)
         if set(P) != set(range(shape[0])) or any(set(actions) != set(range(shape[1])) for actions in P.values()):
             raise ValueError("P must have an entry for every state and action, numbered from 0")
-        if start.shape != shape[:1]:
-            raise ValueError(f"initial_state_distrib must have shape {shape[:1]}, got {start.shape}")
-        _check_probabilities("initial_state_distrib", start.tolist(), shape[0])
-        table = cls(np.zeros(shape), np.zeros(shape, np.int32), np.zeros(shape), np.zeros(shape, bool), start)
+        start = np.array(_check_probabilities("initial_state_distrib", np.ravel(start).tolist(), shape[0]))
+        entries = np.zeros((*shape, 4))
         for state, actions in P.items():
             for action, outcomes in actions.items():
-                _check_probabilities(f"P[{state}][{action}]", (o[0] for o in outcomes), len(outcomes))
-                for k, outcome in enumerate(sorted(outcomes, key=lambda o: -o[0])):
-                    at = state, action, k
-                    table.probability[at], table.next_state[at], table.reward[at], table.terminated[at] = outcome
-        if not np.isfinite(table.reward).all():
+                _check_probabilities(f"P[{state}][{action}]", (outcome[0] for outcome in outcomes), len(outcomes))
+                entries[state, action, : len(outcomes)] = sorted(outcomes, key=lambda outcome: -outcome[0])
+        probability, next_state, reward, terminated = np.moveaxis(entries, -1, 0).copy()
+        if not np.isfinite(reward).all():
             raise ValueError("P must have finite rewards")
-        if table.next_state.min() < 0 or table.next_state.max() >= shape[0]:
+        if not 0 <= next_state.min() <= next_state.max() < shape[0]:
             raise ValueError(f"P must lead to states from 0 to {shape[0] - 1}")
-        return table
+        return cls(probability, next_state.astype(np.int32), reward, terminated.astype(bool), start)
 
     @functools.cached_property
     def model(self) -> Model:
@@ -458,7 +451,6 @@ def _unwrap(simulator) -> tuple[object, int | None]:
 
 
 # 3. Kernels ---------------------------------------------------------------------------
-
 # Plain Python under numba.njit. Compiled, they learn from a Model; their .py_func is the reference, and
 # runs as it stands on a stepped env, with a dict of lists for a q_table. `actions` is the tuple
 # (0, 1, ...): a length known at compile time, which lets the loops over actions be unrolled.
@@ -678,10 +670,8 @@ def replay(q_table, experience, actions, learning_rate, beta):
     for i in range(len(pairs)):
         if pairs[i] >= 0:
             state, action, following = pairs[i] // len(actions), pairs[i] % len(actions), pairs[i + 1]
-            next_state = following // len(actions) if following >= 0 else -2 - following
-            q_learning_update(
-                q_table, state, action, rewards[i], next_state, following == -1, learning_rate, beta, actions
-            )
+            next_state, terminated = following // len(actions) if following >= 0 else -2 - following, following == -1
+            q_learning_update(q_table, state, action, rewards[i], next_state, terminated, learning_rate, beta, actions)
             steps += 1
     return steps
 
@@ -726,16 +716,15 @@ def merge(values, targets, counts, learning_rate):
 def evaluate(policy, simulator, parameters, first, trials):
     """The sum of the discounted returns of `policy[state]` in `trials` episodes whose draws begin at stream `first`."""
     total = 0.0
+    beta, max_step, key = parameters.beta, parameters.max_step, parameters.key
     for trial in range(trials):
         stream, t = first + (trial << 20), 0
-        state = reset(simulator, parameters.key, stream)
+        state = reset(simulator, key, stream)
         discount = 1.0
-        for t in range(1, parameters.max_step + 1):
-            state, reward, terminated, truncated = step(
-                simulator, state, policy[state], draw(parameters.key, stream + t)[1]
-            )
+        for t in range(1, max_step + 1):
+            state, reward, terminated, truncated = step(simulator, state, policy[state], draw(key, stream + t)[1])
             total += discount * reward
-            discount *= parameters.beta
+            discount *= beta
             if terminated or truncated:
                 break
     return total
