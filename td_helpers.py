@@ -21,7 +21,6 @@ import os
 import pickle
 import random
 import socket
-import tempfile
 import time
 import warnings
 import zipfile
@@ -42,7 +41,7 @@ try:
 except ImportError:
     import gymnasium as gym
 
-# Checks of arguments, used by all sections --------------------------------------------
+# Used by all sections: checks of arguments, seeds, files --------------------------------
 
 
 def _check_count(name: str, value, low: int = 1, high: int = 2**40) -> int:
@@ -85,6 +84,20 @@ def _generator(seed) -> np.random.Generator:
     if isinstance(seed, np.random.Generator):
         return seed
     return np.random.default_rng(_check_count("seed", seed, 0, 2**63 - 1))
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """A file to write in, which takes the place of `path` when all is written: whole or not at all."""
+    draft = Path(f"{path}.{os.getpid()}.tmp")
+    try:
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 # 1. Frozen lake -----------------------------------------------------------------------
@@ -770,8 +783,8 @@ class TDAgent:
     `compiled=None` compiles where the simulator has a `TransitionTable` and steps it otherwise,
     False always steps, True insists. Everything random follows from `seed`.
 
-    Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, and
-    `rewards`, a dict of each test's mean discounted return by its number, from 1.
+    Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled`
+    (a bool), and `rewards`, a dict of each test's mean discounted return by its number, from 1.
     Raises TypeError or ValueError for bad arguments before any work.
     """
 
@@ -779,54 +792,35 @@ class TDAgent:
     kernel = None  # the learning loop, of a subclass
 
     def __init__(
-        self,
-        simulator,
-        epsilon=0.3,
-        learning_rate=0.001,
-        learning_episodes=30_000,
-        *,
-        test_interval=100,
-        trials=None,
-        beta=0.999,
-        do_test=True,
-        max_step=1000,
-        seed=0,
-        compiled=None,
-    ):
+        self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *, test_interval=100, trials=None,
+        beta=0.999, do_test=True, max_step=1000, seed=0, compiled=None,
+    ):  # fmt: skip
         shape = _check_simulator(simulator)
         self.simulator = simulator
         self.epsilon = _check_number("epsilon", epsilon)
         self.learning_rate = _check_number("learning_rate", learning_rate)
         self.learning_episodes = _check_count("learning_episodes", learning_episodes, 1, MAX_EPISODES)
         self.test_interval = _check_count("test_interval", test_interval, 1, MAX_EPISODES)
-        default_trials = min(self.test_interval, MAX_TRIALS)
-        self.trials = default_trials if trials is None else _check_count("trials", trials, 1, MAX_TRIALS)
+        trials = min(self.test_interval, MAX_TRIALS) if trials is None else trials
+        self.trials = _check_count("trials", trials, 1, MAX_TRIALS)
         self.beta = _check_number("beta", beta)
         self.do_test = _check_flag("do_test", do_test)
-        self.max_step = _check_count("max_step", max_step, 1, MAX_STEP)
         self.seed = _check_count("seed", seed, 0, 2**63 - 1)
         if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
             raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {test_interval!r}")
-        if compiled is not None:
-            _check_flag("compiled", compiled)
         env, limit = _unwrap(simulator)
-        self._model, model_shape = _model_of(env, compiled)
-        self._limit = MAX_STEP if self._model is None or limit is None else limit  # a stepped TimeLimit cuts itself
-        self.max_step = min(self.max_step, self._limit)
-        self._settings = {  # enough to make the same agent in another process
-            "epsilon": self.epsilon, "learning_rate": self.learning_rate, "learning_episodes": self.learning_episodes,
-            "test_interval": self.test_interval, "trials": self.trials, "beta": self.beta, "do_test": self.do_test,
-            "max_step": self.max_step, "seed": self.seed, "compiled": self._model is not None,
-        }  # fmt: skip
+        self._model = _model_of(env, compiled if compiled is None else _check_flag("compiled", compiled))
+        self.compiled = self._model is not None
+        self._limit = limit if self.compiled and limit else MAX_STEP  # a stepped TimeLimit cuts itself
+        self.max_step = min(_check_count("max_step", max_step, 1, MAX_STEP), self._limit)
+        self._settings = {name: getattr(self, name) for name in (  # enough to make the same agent in another process
+            "epsilon", "learning_rate", "learning_episodes", "test_interval", "trials", "beta", "do_test", "max_step",
+            "seed", "compiled",
+        )}  # fmt: skip
         self._actions = tuple(range(shape[1]))
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
-        self.q_table = np.zeros(model_shape or shape)
+        self.q_table = np.zeros(self._model.outcomes.shape[:2] if self.compiled else shape)
         self.episode, self.steps, self.rewards = 0, 0, {}
-
-    @property
-    def compiled(self) -> bool:
-        """Whether the agent learns from a table, in compiled code, rather than by stepping."""
-        return self._model is not None
 
     @property
     def total_rewards(self) -> list[float]:
@@ -883,55 +877,42 @@ class TDAgent:
 
     def _bar(self, until: int, progress: bool):
         """A progress bar over episodes, which shows up once two seconds have passed."""
-        return tqdm(
-            total=until, initial=min(self.episode, until), desc=self.agent_name, unit="episode", delay=2,
-            disable=not progress,
-        )  # fmt: skip
+        start = min(self.episode, until)
+        return tqdm(desc=self.agent_name, unit="episode", initial=start, total=until, delay=2, disable=not progress)
 
     def _learn(self, q_table, first, episodes, visits=None, experience=None) -> tuple[int, int]:
         """Learn on `q_table` in place: (episodes, steps), as the kernel has it."""
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: take QLAgent or SARSAAgent")
-        parameters = self._parameters(self.max_step)
+        task = self._actions, self._parameters(self.max_step), first, episodes, visits
         if self.compiled:
-            return self.kernel(q_table, self._model, self._actions, parameters, first, episodes, visits, experience)
+            return self.kernel(q_table, self._model, *task, experience)
         rows = _Rows(q_table)
         experience = experience and tuple(memoryview(part) for part in experience)  # quicker to write to than arrays
         with _saying_where(self.kernel):
-            learned = self.kernel.py_func(
-                rows, self.simulator, self._actions, parameters, first, episodes, visits, experience
-            )
+            learned = self.kernel.py_func(rows, self.simulator, *task, experience)
         rows.write_back()
         return learned
 
     def _evaluate(self, q_table, test, trials, max_steps, policy=None) -> float:
         """The mean discounted return of the greedy policy of `q_table`, or of `policy`, in the trials of a test."""
-        first = EVALUATION + (test % MAX_TESTS << 40)
-        parameters = self._parameters(min(max_steps, self._limit))
+        task = self._parameters(min(max_steps, self._limit)), EVALUATION + (test % MAX_TESTS << 40), trials
         if self.compiled and policy is None:
-            return evaluate(np.argmax(q_table, axis=1), self._model, parameters, first, trials) / trials
+            return evaluate(np.argmax(q_table, axis=1), self._model, *task) / trials
         if policy is None:
             rows = _Rows(q_table)
             policy = lambda state: greedy_action(rows[state], self._actions)
         with _saying_where(evaluate):
-            return float(evaluate.py_func(_Policy(policy), self.simulator, parameters, first, trials)) / trials
+            return float(evaluate.py_func(_Policy(policy), self.simulator, *task)) / trials
 
     def _parameters(self, max_step: int) -> Parameters:
         key = int(mix(self.seed)) >> 2  # 62 bits: with an episode's number they still fit 63
         return Parameters(self.epsilon, self.learning_rate, self.beta, max_step, key)
 
     def save(self, path) -> None:
-        """Write all that resuming needs to one .npz file, under a temporary name first: whole or not at all."""
-        path = Path(path)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            try:
-                np.savez_compressed(file, **self._state())
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        """Write all that resuming needs to one .npz file: whole or not at all."""
+        with _replacing(path) as file:
+            np.savez_compressed(file, **self._state())
 
     def load(self, path) -> TDAgent:
         """Take over what an agent of the same settings saved; returns self.
@@ -942,28 +923,25 @@ class TDAgent:
         content = io.BytesIO(Path(path).read_bytes())
         try:
             with zipfile.ZipFile(content), np.load(content, allow_pickle=False) as file:
-                saved = {name: file[name] for name in file.files}
+                saved = dict(file)
         except Exception as error:  # zipfile and numpy raise ten kinds where a byte is wrong
             raise ValueError(f"{path} is not a saved agent, or is cut short: {error}") from None
         state = self._state()
         if missing := sorted(state.keys() - saved.keys()):
             raise ValueError(f"{path} is not a saved agent: it has no {missing[0]}")
-        for name in (name for name in state if name.startswith("settings_")):
-            if saved[name].shape != () or saved[name] != state[name]:
-                field = name.removeprefix("settings_")
-                raise ValueError(f"{path} has {field} {saved[name]!s}, this agent has {state[name]!s}")
-        lengths = {"rewards": "tests", "untested_q_tables": "untested"}  # as long as the other, which is of any length
-        for name, array in state.items():
-            shape, kind = np.shape(array), np.asarray(array).dtype.kind
-            if name in lengths:
-                shape = (*saved[lengths[name]].shape, *shape[1:])
-            elif name in lengths.values():
-                shape = (saved[name].size,)
-            if saved[name].dtype.kind != kind or saved[name].shape != shape:
+        length = {"tests": "tests", "rewards": "tests", "untested": "untested", "untested_q_tables": "untested"}
+        for name, own in state.items():
+            found = saved[name]
+            if name.startswith("settings_"):
+                if found.shape != () or found != own:
+                    raise ValueError(f"{path} has {name.removeprefix('settings_')} {found!s}, this agent has {own!s}")
+                continue
+            shape = (saved[length[name]].size, *own.shape[1:]) if name in length else own.shape
+            if found.dtype.kind != own.dtype.kind or found.shape != shape:
                 raise ValueError(f"{path} has a {name} of another kind or shape than this agent's")
-            if (kind == "f" and not np.isfinite(saved[name]).all()) or (kind == "i" and (saved[name] < 0).any()):
+            if not np.isfinite(found).all() or (own.dtype.kind == "i" and (found < 0).any()):
                 raise ValueError(f"{path} has a {name} with values that cannot be")
-            if name in lengths.values() and (np.diff(saved[name]) <= 0).any():
+            if length.get(name) == name and (np.diff(found) <= 0).any():
                 raise ValueError(f"{path} has {name} that do not rise")
         self._restore(saved)
         return self
@@ -971,13 +949,12 @@ class TDAgent:
     def _state(self) -> dict[str, np.ndarray]:
         """All that resuming needs, as arrays by name."""
         settings = {"agent": type(self).__name__, "simulator": self._fingerprint()} | self._settings
-        tests = sorted(self.rewards)
         return {f"settings_{name}": np.array(value) for name, value in settings.items()} | {
             "q_table": self.q_table,
             "episode": np.array(self.episode),
             "steps": np.array(self.steps),
-            "tests": np.array(tests, dtype=np.int64),
-            "rewards": np.array([self.rewards[test] for test in tests], dtype=np.float64),
+            "tests": np.array(sorted(self.rewards), dtype=np.int64),
+            "rewards": np.array(self.total_rewards, dtype=np.float64),
         }
 
     def _restore(self, state: dict[str, np.ndarray]) -> None:
@@ -987,11 +964,11 @@ class TDAgent:
 
     def _fingerprint(self) -> str:
         """What tells one simulator from another: a checksum of its table, or its type and spaces."""
-        if self.compiled:
-            arrays = (part for part in self._model if isinstance(part, np.ndarray))
-            return f"table {functools.reduce(lambda crc, array: zlib.crc32(array.tobytes(), crc), arrays, 0):08x}"
         env = self.simulator
-        return f"{type(env).__name__} {env.observation_space} {env.action_space}"
+        if not self.compiled:
+            return f"{type(env).__name__} {env.observation_space} {env.action_space}"
+        arrays = (part for part in self._model if isinstance(part, np.ndarray))
+        return f"table {functools.reduce(lambda crc, array: zlib.crc32(array.tobytes(), crc), arrays, 0):08x}"
 
 
 class QLAgent(TDAgent):
@@ -1012,26 +989,21 @@ def _check_simulator(simulator) -> tuple[int, int]:
     """(states, actions) of a simulator; TypeError or ValueError unless it is an env of finite, counted spaces."""
     if not callable(getattr(simulator, "step", None)) or not callable(getattr(simulator, "reset", None)):
         raise TypeError(f"simulator must be an env of gym or gymnasium, got {simulator!r}")
-    sizes = []
     for name in ("observation_space", "action_space"):
         space = getattr(simulator, name, None)
         if type(space).__name__ != "Discrete" or getattr(space, "start", 0) != 0:
             raise ValueError(f"simulator must have a Discrete {name} that starts at 0, got {space!r}")
-        sizes.append(int(space.n))
-    return tuple(sizes)
+    return int(simulator.observation_space.n), int(simulator.action_space.n)
 
 
-def _model_of(env, compiled: bool | None) -> tuple[Model | None, tuple[int, int] | None]:
-    """The env's packed table and its shape, or (None, None) where it is to be stepped."""
-    if compiled is False:
-        return None, None
+def _model_of(env, compiled: bool | None) -> Model | None:
+    """The env's packed table, or None where it is to be stepped."""
     try:
-        table = TransitionTable.from_env(env)
+        return None if compiled is False else TransitionTable.from_env(env).model
     except ValueError:
         if compiled:
             raise
-        return None, None
-    return table.model, table.shape
+        return None
 
 
 @contextlib.contextmanager
@@ -1756,14 +1728,9 @@ def plot_timing(run_time: dict, title: str = "Running time"):
 
 
 def save_figure(figure, path) -> None:
-    """Write a figure as PNG, the same bytes every time; whole or not at all."""
-    path = Path(path)
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        figure.savefig(draft, format="png", dpi=150, metadata={"Software": None})
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    """Write a figure as PNG, the same bytes every time: whole or not at all."""
+    with _replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
 
 
 def show_source(*things):
