@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import itertools
 import logging
 import math
 import os
@@ -23,7 +22,6 @@ import random
 import socket
 import time
 import warnings
-import zipfile
 import zlib
 from bisect import bisect
 from collections import deque
@@ -922,9 +920,9 @@ class TDAgent:
         """
         content = io.BytesIO(Path(path).read_bytes())
         try:
-            with zipfile.ZipFile(content), np.load(content, allow_pickle=False) as file:
+            with np.load(content, allow_pickle=False) as file:
                 saved = dict(file)
-        except Exception as error:  # zipfile and numpy raise ten kinds where a byte is wrong
+        except Exception as error:  # numpy raises ten kinds where a byte is wrong
             raise ValueError(f"{path} is not a saved agent, or is cut short: {error}") from None
         state = self._state()
         if missing := sorted(state.keys() - saved.keys()):
@@ -1059,17 +1057,14 @@ def _value_sweeps(values, probability, next_state, reward, terminated, policy, b
 
 
 def value_iteration(table: TransitionTable, beta: float = 0.999, epsilon: float = 0.0, tolerance: float = 1e-10):
-    """The optimal action values, shape (states, actions): Sutton and Barto 4.4, by Gauss-Seidel sweeps.
+    """The optimal action values, shape (states, actions): Sutton and Barto 4.4, by Gauss-Seidel sweeps to `tolerance`.
 
-    With `epsilon` > 0, those of the best policy that explores with that probability for ever.
-    Sweeps end when none of the values changes by more than `tolerance`. Raises TypeError or
+    With `epsilon` > 0, those of the best policy that explores with that probability for ever. Raises TypeError or
     ValueError for bad arguments, and RuntimeError where beta=1 and the values grow without end.
     """
-    _check_table(table)
-    beta, epsilon = _check_number("beta", beta), _check_number("epsilon", epsilon)
+    beta, epsilon = _check_exact(table, beta, epsilon)
     tolerance = _check_number("tolerance", tolerance, 0.0, math.inf)
-    values = _sweep(table, np.empty(0, np.int64), beta, epsilon, tolerance)
-    return action_values(table, values, beta)
+    return action_values(table, _sweep(table, np.empty(0, np.int64), beta, epsilon, tolerance), beta)
 
 
 def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.999, epsilon: float = 0.0) -> np.ndarray:
@@ -1079,9 +1074,8 @@ def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.99
     else by sweeps to 1e-10. Raises TypeError or ValueError for bad arguments, and RuntimeError where beta=1 and the
     policy never ends.
     """
-    _check_table(table)
+    beta, epsilon = _check_exact(table, beta, epsilon)
     q_table = _check_q_table(q_table, table.shape)
-    beta, epsilon = _check_number("beta", beta), _check_number("epsilon", epsilon)
     states, actions = table.shape
     greedy = np.argmax(q_table, axis=1)
     distance = np.abs(table.next_state - np.arange(states, dtype=np.int32)[:, None, None])
@@ -1132,11 +1126,9 @@ def action_values(table: TransitionTable, values: np.ndarray, beta: float = 0.99
 
 
 def _sweep(table, policy, beta, epsilon, tolerance) -> np.ndarray:
-    """The values of the states, swept until they stand still.
-
-    They start at what walking about for ever costs: the goal's value then spreads in a few sweeps, where from 0
-    a cell far from it would first have to sink for 1 / (1 - beta) of them.
-    """
+    """The values of the states, swept until they stand still."""
+    # They start at what walking about for ever costs: the goal's value then spreads in a few sweeps, where from 0
+    # a cell far from it would first have to sink for 1 / (1 - beta) of them.
     idle = table.reward.min(where=~table.terminated, initial=0.0) / (1.0 - beta) if beta < 1.0 else 0.0
     values = np.full(table.shape[0], idle)
     limit = 10_000 if beta == 1.0 else 10_000_000  # below 1 a sweep contracts, so the limit is never met
@@ -1146,9 +1138,11 @@ def _sweep(table, policy, beta, epsilon, tolerance) -> np.ndarray:
     return values
 
 
-def _check_table(table) -> None:
+def _check_exact(table, beta, epsilon) -> tuple[float, float]:
+    """(beta, epsilon), checked, as is the table."""
     if not isinstance(table, TransitionTable):
         raise TypeError(f"table must be a TransitionTable (lake.table), got {type(table).__name__}")
+    return _check_number("beta", beta), _check_number("epsilon", epsilon)
 
 
 def _check_q_table(q_table, shape: tuple[int, int]) -> np.ndarray:
@@ -1173,11 +1167,10 @@ READY_SECONDS = 120  # how long to wait for the next of the processes to start
 
 
 def start_ray(num_cpus: int | None = None) -> None:
-    """Join the Ray cluster that RAY_ADDRESS names, else start a private one on this machine, quietly.
+    """Join the Ray cluster that RAY_ADDRESS names, else start a private one, quietly; called again, do nothing.
 
-    Called again, does nothing. `num_cpus` (None: all) is for the private one. Raises ImportError
-    where ray is not installed, and ConnectionError where nothing answers at RAY_ADDRESS, at once, or
-    where the private one does not start: on a busy machine after three tries of 30 s, each told by a warning.
+    `num_cpus` (None: all) is for the private one. Raises ImportError where ray is not installed, and ConnectionError
+    where nothing answers at RAY_ADDRESS, or the private one has not started in three tries, each told by a warning.
     """
     if num_cpus is not None:
         _check_count("num_cpus", num_cpus)
@@ -1188,13 +1181,12 @@ def start_ray(num_cpus: int | None = None) -> None:
     if ray.is_initialized():
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
-    module = Path(__file__).resolve()
+    quiet, module = {"log_to_driver": False, "logging_level": logging.ERROR}, Path(__file__).resolve()
     if address != "local":
         _check_address(address)
-        del quiet["include_dashboard"]
         ray.init(address=address, runtime_env={"py_modules": [str(module)]}, **quiet)
         return
+    quiet["include_dashboard"] = False
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(module.parent), path]))  # for the workers
     try:
@@ -1227,8 +1219,7 @@ def _check_address(address: str) -> None:
 class _Worker:
     """A process of a run; knows the agent that it works for from the call itself."""
 
-    def __init__(self):
-        self._recipe, self._agent = None, None
+    _recipe = _agent = None
 
     def ready(self) -> int:
         """The process id, which tells that the process is up."""
@@ -1335,12 +1326,6 @@ class Workers:
         self.cw_num, self.ew_num = _check_count("cw_num", cw_num), _check_count("ew_num", ew_num, 0)
         self.server, self.collectors, self.evaluators = None, [], []
 
-    def __enter__(self) -> Workers:
-        return self.start()
-
-    def __exit__(self, *_) -> None:
-        self.stop()
-
     def start(self) -> Workers:
         """Start what is not running, and wait until all answer; TimeoutError where for 120 s none more does."""
         import ray
@@ -1364,13 +1349,15 @@ class Workers:
             raise
         return self
 
-    def stop(self) -> None:
+    def stop(self, *_) -> None:
         """End the processes."""
         import ray
 
         for actor in self._all() if ray.is_initialized() else ():
             ray.kill(actor)
         self.server, self.collectors, self.evaluators = None, [], []
+
+    __enter__, __exit__ = start, stop
 
     def replace_server(self) -> None:
         """A new server for one that died."""
@@ -1400,13 +1387,12 @@ class Workers:
 class DistributedQLAgent(QLAgent):
     """Q-learning with `cw_num` collectors, `ew_num` evaluators and one server, over Ray.
 
-    Batches of `batch_size` episodes (cut at test points) are collected on the q_table of `cw_num`
-    batches before and replayed in order. So the result is a function of (seed, cw_num,
-    batch_size, test_interval) alone, whatever process is killed; with one collector it is
-    `QLAgent`'s, bit for bit. The other arguments, and what is raised, are those of `QLAgent`.
+    Batches of `batch_size` episodes (cut at test points) are collected on the q_table of `cw_num` batches before and
+    replayed in order. So the result is a function of (seed, cw_num, batch_size, test_interval) alone, whatever process
+    is killed; with one collector it is `QLAgent`'s, bit for bit. All else is as in `QLAgent`.
 
-    `workers` lends processes; without, each call starts its own and ends them. `restarts` counts
-    the processes replaced, `seconds` sums what the batches took: collect, replay, evaluate; `bytes` shipped.
+    `workers` lends processes; without, each call starts its own and ends them. `restarts` counts the processes
+    replaced, `seconds` sums what the batches took: collect, replay, evaluate; `bytes` what was shipped.
     """
 
     agent_name = "Distributed Q-learning"
@@ -1419,14 +1405,13 @@ class DistributedQLAgent(QLAgent):
         super().__init__(simulator, epsilon, learning_rate, learning_episodes, **settings)
         self.cw_num, self.ew_num = _check_count("cw_num", cw_num), _check_count("ew_num", ew_num, int(self.do_test))
         self.batch_size = _check_count("batch_size", batch_size)
-        if workers is not None and not isinstance(workers, Workers):
+        if not isinstance(workers, Workers | None):
             raise TypeError(f"workers must be Workers or None, got {workers!r}")
         if workers and (workers.cw_num < self.cw_num or workers.ew_num < self.ew_num * self.do_test):
             got = f"{workers.cw_num} and {workers.ew_num}"
             raise ValueError(f"workers must be {cw_num} collectors and {ew_num} evaluators at least, got {got}")
-        self.workers = workers
-        self.restarts, self.batches = 0, 0
-        self.seconds, self.bytes = {"collect": 0.0, "replay": 0.0, "evaluate": 0.0}, 0
+        self.workers, self.restarts, self.batches, self.bytes = workers, 0, 0, 0
+        self.seconds = {"collect": 0.0, "replay": 0.0, "evaluate": 0.0}
         self._recent = (self.q_table,) * self._lag()  # the tables that the next batches are collected on
         self._untested = {}  # test: q_table, until its result is in
 
@@ -1464,7 +1449,8 @@ class DistributedQLAgent(QLAgent):
                     except _system_failures():
                         workers.replace_server()
                         self.restarts += 1
-                evaluations.finish()
+                while evaluations.flight:
+                    evaluations.take()
             self.restarts += workers.restarts() - before
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None  # the simulator's own error, from a worker
@@ -1476,8 +1462,7 @@ class DistributedQLAgent(QLAgent):
     def _batches(self, workers: Workers, recipe, until: int):
         """The dataflow; yields whenever a batch has been learned.
 
-        Two batches a collector are in flight, one at work and one waiting: a snapshot goes from
-        the server to its collector without a stop here.
+        Two batches a collector are in flight: a snapshot goes from the server to its collector without a stop here.
         """
         import ray
 
@@ -1519,13 +1504,14 @@ class DistributedQLAgent(QLAgent):
         return min(first + size, first - first % self.test_interval + self.test_interval, until)
 
     def _state(self):
-        settings = {"settings_cw_num": self.cw_num, "settings_batch_size": self.batch_size}
-        shape = (0, *self.q_table.shape)
-        return super()._state() | {name: np.array(value) for name, value in settings.items()} | {
+        tests = sorted(self._untested)
+        return super()._state() | {
+            "settings_cw_num": np.array(self.cw_num),
+            "settings_batch_size": np.array(self.batch_size),
             "recent": np.array(self._recent),
-            "untested": np.array(sorted(self._untested), dtype=np.int64),
-            "untested_q_tables": np.array([self._untested[t] for t in sorted(self._untested)]).reshape(-1, *shape[1:]),
-        }  # fmt: skip
+            "untested": np.array(tests, dtype=np.int64),
+            "untested_q_tables": np.array([self._untested[test] for test in tests]).reshape(-1, *self.q_table.shape),
+        }
 
     def _restore(self, state):
         super()._restore(state)
@@ -1563,10 +1549,8 @@ class FederatedQLAgent(DistributedQLAgent):
     def _send(self, workers, recipe, number, snapshot, first, end):
         """Each worker learns an even share of the episodes; the server merges them in the workers' order."""
         cuts = [first + (end - first) * m // self.cw_num for m in range(self.cw_num + 1)]
-        reports = [
-            worker.learn.remote(recipe, snapshot, cut, after - cut)
-            for worker, (cut, after) in zip(workers.collectors, itertools.pairwise(cuts), strict=False)
-        ]
+        shares = zip(workers.collectors, cuts, cuts[1:], strict=False)
+        reports = [worker.learn.remote(recipe, snapshot, cut, after - cut) for worker, cut, after in shares]
         return workers.server.merge.remote(recipe, self.learning_rate, *reports)
 
     def _state(self):
@@ -1612,10 +1596,6 @@ class _Evaluations:
         self.agent.rewards[test] = mean
         self.agent.seconds["evaluate"] += seconds
         self.agent._untested.pop(test)
-
-    def finish(self) -> None:
-        while self.flight:
-            self.take()
 
 
 def _system_failures() -> tuple:
