@@ -1,10 +1,8 @@
 """Q-learning and SARSA on frozen lakes: on one core, and distributed over Ray.
 
-The sections follow the data: a lake (1) becomes a transition table (2), kernels (3) learn from
-the table or from the stepped environment, agents (4) hold what was learned, exact answers (5)
-judge it, Ray (6) spreads the work, and pictures (7) show it.
-
-Every number is a function of the arguments: all that is random takes a seed, and the draws of
+The sections follow the data: a lake (1) becomes a transition table (2), kernels (3) learn from the table or from the
+stepped environment, agents (4) hold what was learned, exact answers (5) judge it, Ray (6) spreads the work, and
+pictures (7) show it. Every number is a function of the arguments: all that is random takes a seed, and the draws of
 an episode depend on the seed and the episode's number alone, never on how a run is cut.
 """
 
@@ -152,10 +150,9 @@ def generate_row(length: int, h_prob: float = 0.1, seed=0) -> str:
 
 
 def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed=0) -> list[str]:
-    """A map of `shape` (width, height) with S and G in opposite corners, 2 x 2 safe cells at each.
+    """A map of `shape` (width, height): S and G in opposite corners amid 2 x 2 safe cells, else holes at `h_prob`.
 
-    The other cells are holes with probability `h_prob`; a path to G is likely, not certain.
-    Raises TypeError or ValueError for bad arguments or a shape of fewer than two cells.
+    A path to G is likely, not certain. Raises TypeError or ValueError for bad arguments.
     """
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise TypeError(f"shape must be a pair (width, height), got {shape!r}")
@@ -202,14 +199,12 @@ def _has_path(grid: np.ndarray) -> bool:
 class FrozenLakeEnv(gym.Env):
     """A lake to cross on foot from S to G over ice (F), past holes (H), slipping at times.
 
-    `desc` is a list of equally long strings of the letters S, F, H, G, or None for `map_name`
-    (a key of `MAPS`; both None: a random 8 x 8 map). Action a (LEFT, DOWN, RIGHT, UP) moves in
-    direction (a + k) % 4 with probability `transition_prob[k]`; a wall keeps the agent in place.
-    A step from S or F costs -1. Standing on H or G, any action pays -1000 or +1000 and leads to
-    the exit state, number nrow * ncol, which ends the episode. States are numbered row by row.
-
-    Raises TypeError or ValueError for ragged or empty maps, unknown letters, a map without S
-    or G, an unknown map name, and probabilities that are not four numbers that sum to 1.
+    `desc` is a list of equally long strings of the letters S, F, H, G, or None for `map_name` (a key of `MAPS`; both
+    None: a random 8 x 8 map). Action a (LEFT, DOWN, RIGHT, UP) moves in direction (a + k) % 4 with probability
+    `transition_prob[k]`; a wall keeps the agent in place. A step from S or F costs -1. Standing on H or G, any action
+    pays -1000 or +1000 and leads to the exit state, number nrow * ncol, which ends the episode. States are numbered
+    row by row. Raises TypeError or ValueError for maps that are ragged, empty, of unknown letters, or without S or G,
+    for an unknown map name, and for probabilities that are not four numbers that sum to 1.
     """
 
     metadata = {"render_modes": ["human", "ansi"], "render_fps": 4}
@@ -452,15 +447,6 @@ def _threshold(cumulative) -> np.ndarray:
     return np.clip(np.rint(cumulative * 2.0**32) - 1, 0, 2**32 - 1).astype(np.uint32)
 
 
-def _unwrap(simulator) -> tuple[object, int | None]:
-    """The env inside the wrappers that change nothing but the step limit, and that limit, if any."""
-    limit = None
-    while type(simulator).__name__ in ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker"):
-        limit = min(filter(None, (limit, getattr(simulator, "_max_episode_steps", None))), default=None)
-        simulator = simulator.env
-    return simulator, limit
-
-
 # 3. Kernels ---------------------------------------------------------------------------
 # Plain Python under numba.njit. Compiled, they learn from a Model; their .py_func is the reference, and
 # runs as it stands on a stepped env, with a dict of lists for a q_table. `actions` is the tuple
@@ -616,8 +602,7 @@ def sarsa_update(q_table, state, action, reward, next_state, next_action, termin
 def q_learning(q_table, simulator, actions, parameters, first, episodes, visits, experience):
     """Learn `episodes` episodes from number `first`: (episodes learned, steps).
 
-    With `visits`, count them there. With `experience` = (pairs, rewards), record there what `replay` needs;
-    stop where the next episode might not fit.
+    Counts `visits`, and records in `experience` = (pairs, rewards) what `replay` needs, up to what surely fits.
     """
     epsilon, learning_rate, beta, max_step, key = parameters
     steps, width = 0, len(actions)
@@ -774,16 +759,15 @@ class _Policy(NamedTuple):
 class TDAgent:
     """What Q-learning and SARSA share: a table of action values, exploring, and learning in test intervals.
 
-    `simulator` is an env of gym or gymnasium with Discrete observations and actions that start at
-    0. An agent explores with probability `epsilon`, discounts by `beta`, cuts an episode after
-    `max_step` steps, and after every `test_interval` of its `learning_episodes` evaluates the
-    greedy policy in `trials` episodes (None: `test_interval`) unless `do_test` is False.
-    `compiled=None` compiles where the simulator has a `TransitionTable` and steps it otherwise,
-    False always steps, True insists. Everything random follows from `seed`.
+    `simulator` is an env of gym or gymnasium with Discrete observations and actions that start at 0. An agent explores
+    with probability `epsilon`, discounts by `beta`, cuts an episode after `max_step` steps, and after every
+    `test_interval` of its `learning_episodes` evaluates the greedy policy in `trials` episodes (None: `test_interval`)
+    unless `do_test` is False. `compiled=None` compiles where the simulator has a `TransitionTable` and steps it
+    otherwise, False always steps, True insists. Everything random follows from `seed`.
 
-    Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled`
-    (a bool), and `rewards`, a dict of each test's mean discounted return by its number, from 1.
-    Raises TypeError or ValueError for bad arguments before any work.
+    Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled` (a bool), and
+    `rewards`, a dict of each test's mean discounted return by its number, from 1. Raises TypeError or ValueError for
+    bad arguments before any work.
     """
 
     agent_name = "TD agent"
@@ -793,7 +777,6 @@ class TDAgent:
         self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *, test_interval=100, trials=None,
         beta=0.999, do_test=True, max_step=1000, seed=0, compiled=None,
     ):  # fmt: skip
-        shape = _check_simulator(simulator)
         self.simulator = simulator
         self.epsilon = _check_number("epsilon", epsilon)
         self.learning_rate = _check_number("learning_rate", learning_rate)
@@ -806,11 +789,12 @@ class TDAgent:
         self.seed = _check_count("seed", seed, 0, 2**63 - 1)
         if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
             raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {test_interval!r}")
-        env, limit = _unwrap(simulator)
-        self._model = _model_of(env, compiled if compiled is None else _check_flag("compiled", compiled))
+        self.max_step = _check_count("max_step", max_step, 1, MAX_STEP)
+        compiled = compiled if compiled is None else _check_flag("compiled", compiled)
+        shape, limit, self._model = _look_into(simulator, compiled)
         self.compiled = self._model is not None
-        self._limit = limit if self.compiled and limit else MAX_STEP  # a stepped TimeLimit cuts itself
-        self.max_step = min(_check_count("max_step", max_step, 1, MAX_STEP), self._limit)
+        self._limit = limit if self.compiled else MAX_STEP  # a stepped TimeLimit cuts itself
+        self.max_step = min(self.max_step, self._limit)
         self._settings = {name: getattr(self, name) for name in (  # enough to make the same agent in another process
             "epsilon", "learning_rate", "learning_episodes", "test_interval", "trials", "beta", "do_test", "max_step",
             "seed", "compiled",
@@ -853,10 +837,9 @@ class TDAgent:
         return self._evaluate(self.q_table, self.episode // self.test_interval, trials, max_steps, policy)
 
     def learn_and_evaluate(self, progress: bool = True) -> tuple[list[float], np.ndarray]:
-        """Learn up to `learning_episodes`, testing after every interval: (total_rewards, q_table).
+        """Learn up to `learning_episodes`: (one mean discounted greedy return a finished test interval, q_table).
 
-        `total_rewards` has one mean discounted greedy return a finished test interval; it is
-        empty with `do_test=False`. Interrupted and called again, it goes on where it stopped.
+        Interrupted and called again, it goes on where it stopped. With `do_test=False` there are no returns.
         """
         self._run(self.learning_episodes, self.do_test, _check_flag("progress", progress))
         return self.total_rewards, self.q_table.copy()
@@ -915,8 +898,7 @@ class TDAgent:
     def load(self, path) -> TDAgent:
         """Take over what an agent of the same settings saved; returns self.
 
-        Raises ValueError, and changes nothing, where the file is not such an agent's whole
-        save; the message names the first field that differs.
+        Raises ValueError, naming the first field that differs, and changes nothing where the file is not such a save.
         """
         content = io.BytesIO(Path(path).read_bytes())
         try:
@@ -983,25 +965,24 @@ class SARSAAgent(TDAgent):
     kernel = staticmethod(sarsa)
 
 
-def _check_simulator(simulator) -> tuple[int, int]:
-    """(states, actions) of a simulator; TypeError or ValueError unless it is an env of finite, counted spaces."""
+def _look_into(simulator, compiled: bool | None) -> tuple[tuple[int, int], int, Model | None]:
+    """Its (states, actions), its step limit, and its packed table, or None where it is to be stepped."""
     if not callable(getattr(simulator, "step", None)) or not callable(getattr(simulator, "reset", None)):
         raise TypeError(f"simulator must be an env of gym or gymnasium, got {simulator!r}")
     for name in ("observation_space", "action_space"):
         space = getattr(simulator, name, None)
         if type(space).__name__ != "Discrete" or getattr(space, "start", 0) != 0:
             raise ValueError(f"simulator must have a Discrete {name} that starts at 0, got {space!r}")
-    return int(simulator.observation_space.n), int(simulator.action_space.n)
-
-
-def _model_of(env, compiled: bool | None) -> Model | None:
-    """The env's packed table, or None where it is to be stepped."""
+    shape = int(simulator.observation_space.n), int(simulator.action_space.n)
+    env, limit, model = simulator, MAX_STEP, None
+    while type(env).__name__ in ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker"):  # these change but the limit
+        env, limit = env.env, min(limit, getattr(env, "_max_episode_steps", None) or MAX_STEP)
     try:
-        return None if compiled is False else TransitionTable.from_env(env).model
+        model = TransitionTable.from_env(env).model if compiled is not False else None
     except ValueError:
         if compiled:
             raise
-        return None
+    return shape, limit, model
 
 
 @contextlib.contextmanager
@@ -1070,9 +1051,8 @@ def value_iteration(table: TransitionTable, beta: float = 0.999, epsilon: float 
 def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.999, epsilon: float = 0.0) -> np.ndarray:
     """The exact value of every state, shape (states,), under the (epsilon-)greedy policy of `q_table`; no rollouts.
 
-    Solves the Bellman equation (Sutton and Barto 4.1): directly where that takes seconds (a lake of up to 300 x 300),
-    else by sweeps to 1e-10. Raises TypeError or ValueError for bad arguments, and RuntimeError where beta=1 and the
-    policy never ends.
+    Solves the Bellman equation (Sutton and Barto 4.1), on lakes beyond some 300 x 300 by sweeps to 1e-10. Raises
+    TypeError or ValueError for bad arguments, and RuntimeError where beta=1 and the policy never ends.
     """
     beta, epsilon = _check_exact(table, beta, epsilon)
     q_table = _check_q_table(q_table, table.shape)
@@ -1095,10 +1075,8 @@ def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.99
 
 
 def _solve(next_state, flow, reward, width: int) -> np.ndarray:
-    """The v of v = reward + flow v, where no flow goes further than `width` states: by elimination, block by block.
-
-    It is diagonally dominant, so it needs no pivots beyond those within a block.
-    """
+    """The v of v = reward + flow v, where no flow goes further than `width` states: by elimination, block by block."""
+    # The matrix is diagonally dominant, so it needs no pivots beyond those within a block.
     ahead, own = [np.zeros((width, width))], [np.zeros(width)]  # a block is own + ahead @ the next block
     for first in range(0, len(reward), width):
         block, window, gain = slice(first, first + width), np.zeros((width, 3, width)), np.zeros(width)
@@ -1317,9 +1295,8 @@ class EvaluationWorker(_Worker):
 class Workers:
     """The processes of distributed runs: a server, `cw_num` collectors and `ew_num` evaluators.
 
-    Starting a process takes a second or two, so a series of runs shares one set:
-    `with Workers(8, 4) as workers: DistributedQLAgent(..., workers=workers).learn_and_evaluate()`.
-    Collectors and evaluators restart by themselves; a server that dies is replaced by its run.
+    Starting them takes seconds, so a series of runs shares one set: `with Workers(8, 4) as workers:` and
+    `workers=workers`. Collectors and evaluators restart by themselves; a server that dies is replaced by its run.
     """
 
     def __init__(self, cw_num: int = 4, ew_num: int = 4):
@@ -1522,10 +1499,9 @@ class DistributedQLAgent(QLAgent):
 class FederatedQLAgent(DistributedQLAgent):
     """Q-learning on `cw_num` workers that learn for themselves, and a server that merges what they learned.
 
-    A round is `batch_size` episodes a worker, all from the same table, with a local learning
-    rate of max(learning_rate, min(cap, 1 - (1 - learning_rate)**cw_num)); `merge` has the rule.
-    With one worker the result is the single-core agent's, to rounding. The rest is as in
-    `DistributedQLAgent`: a function of the same arguments, whatever process is killed.
+    A round is `batch_size` episodes a worker, all from the same table, with a local learning rate of
+    max(learning_rate, min(cap, 1 - (1 - learning_rate)**cw_num)); `merge` has the rule. With one worker the result is
+    the single-core agent's. The rest is as in `DistributedQLAgent`, also if processes are killed.
     """
 
     agent_name = "Federated Q-learning"
@@ -1621,8 +1597,8 @@ def color_of(label: str) -> str | None:
 def plot_result(total_rewards, test_interval: int, legend, optimum: float | None = None, title: str = "Learning curve"):
     """Learning curves over episodes: the figure.
 
-    `total_rewards` is one curve (a number a test) with its name in `legend`, or a list of curves
-    with a list of names. A dashed line marks the `optimum`. Raises ValueError where names are missing.
+    `total_rewards` is one curve (a number a test) with its name in `legend`, or a list of curves with a list of names.
+    A dashed line marks the `optimum`. Raises ValueError where names are missing.
     """
     import matplotlib.pyplot as plt
 
