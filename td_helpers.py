@@ -380,10 +380,7 @@ class TransitionTable:
 
     @classmethod
     def from_env(cls, env) -> TransitionTable:
-        """The table of a lake, or of an env with a toy-text `P` and `initial_state_distrib`.
-
-        Raises ValueError where they are not all there is to the env, as its step or reset does not sample from them.
-        """
+        """The table of an env whose step and reset sample from its `P` and `initial_state_distrib`; else ValueError."""
         if isinstance(env, FrozenLakeEnv):
             if type(env).step is FrozenLakeEnv.step and type(env).reset is FrozenLakeEnv.reset:
                 return env.table
@@ -789,12 +786,12 @@ class TDAgent:
         self.seed = _check_count("seed", seed, 0, 2**63 - 1)
         if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
             raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {test_interval!r}")
-        self.max_step = _check_count("max_step", max_step, 1, MAX_STEP)
+        max_step = _check_count("max_step", max_step, 1, MAX_STEP)
         compiled = compiled if compiled is None else _check_flag("compiled", compiled)
         shape, limit, self._model = _look_into(simulator, compiled)
         self.compiled = self._model is not None
         self._limit = limit if self.compiled else MAX_STEP  # a stepped TimeLimit cuts itself
-        self.max_step = min(self.max_step, self._limit)
+        self.max_step = min(max_step, self._limit)
         self._settings = {name: getattr(self, name) for name in (  # enough to make the same agent in another process
             "epsilon", "learning_rate", "learning_episodes", "test_interval", "trials", "beta", "do_test", "max_step",
             "seed", "compiled",
@@ -1006,10 +1003,7 @@ def _saying_where(loop):
 
 @kernel
 def _value_sweeps(values, probability, next_state, reward, terminated, policy, beta, epsilon, tolerance, sweeps):
-    """Gauss-Seidel backups of `values` in place, to and fro, until a sweep changes none by more than `tolerance`.
-
-    With an empty `policy` the greedy action is taken in every backup, else `policy[state]`.
-    """
+    """Gauss-Seidel backups in place, to and fro, until none changes by over `tolerance`; an empty policy is greedy."""
     states, actions, outcomes = next_state.shape
     change = np.inf
     for sweep in range(sweeps):
@@ -1134,7 +1128,6 @@ def _check_q_table(q_table, shape: tuple[int, int]) -> np.ndarray:
 
 
 # 6. Distributed -----------------------------------------------------------------------
-
 # The actors are plain classes: what they do can be read, and run, without Ray. Their methods are
 # pure functions of the arguments, but for the server's table, so a call can be sent again at will.
 #
@@ -1232,10 +1225,7 @@ class CollectingWorker(_Worker):
         return pairs, short if np.array_equal(short, rewards) else rewards, time.perf_counter() - start
 
     def learn(self, recipe: bytes, snapshot, first: int, episodes: int):
-        """What it learned itself, for federated agents: (pairs, values, visits, steps, seconds) of the pairs touched.
-
-        Where most were touched, `pairs` is None: all of them, in order.
-        """
+        """What it learned itself, if federated: (pairs touched, None for all; values; visits; steps; seconds)."""
         start, agent, q_table = time.perf_counter(), self.agent(recipe), snapshot[0]
         row = np.dtype([("values", "f8", q_table.shape[1]), ("visits", "i4", q_table.shape[1])])
         table = np.zeros(len(q_table), row)  # a pair's count lies beside its value, in the same cache line
@@ -1336,14 +1326,6 @@ class Workers:
 
     __enter__, __exit__ = start, stop
 
-    def replace_server(self) -> None:
-        """A new server for one that died."""
-        import ray
-
-        ray.kill(self.server)
-        self.server = None
-        self.start()
-
     def restarts(self) -> int:
         """How many times Ray has restarted one of the collectors and evaluators."""
         from ray._private.state import actors  # the public API needs the dashboard
@@ -1423,8 +1405,10 @@ class DistributedQLAgent(QLAgent):
                             if do_test and self.episode % self.test_interval == 0:
                                 evaluations.add(self.episode // self.test_interval)
                             bar.update(self.episode - bar.n)
-                    except _system_failures():
-                        workers.replace_server()
+                    except _system_failures():  # a lost collector tries again, so this was the server
+                        ray.kill(workers.server)
+                        workers.server = None
+                        workers.start()
                         self.restarts += 1
                 while evaluations.flight:
                     evaluations.take()
@@ -1437,10 +1421,7 @@ class DistributedQLAgent(QLAgent):
                 workers.stop()
 
     def _batches(self, workers: Workers, recipe, until: int):
-        """The dataflow; yields whenever a batch has been learned.
-
-        Two batches a collector are in flight: a snapshot goes from the server to its collector without a stop here.
-        """
+        """The dataflow, two batches a collector in flight, so that no snapshot waits here; yields after each batch."""
         import ray
 
         snapshots = deque((table, self.steps) for table in (*self._recent[:-1], self.q_table))
@@ -1582,7 +1563,6 @@ def _system_failures() -> tuple:
 
 
 # 7. Pictures --------------------------------------------------------------------------
-
 # Plots take data and return the figure. matplotlib is imported where it is used: workers never need it.
 
 COLORS = {"Q-learning": "#0072B2", "SARSA": "#D55E00", "Distributed": "#009E73", "Federated": "#CC79A7"}
