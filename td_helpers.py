@@ -304,7 +304,7 @@ class FrozenLakeEnv(gym.Env):
     @functools.cached_property
     def P(self) -> dict:
         """P[state][action] is the list of (probability, next_state, reward, terminated); made when first asked for."""
-        rank = np.argsort(self._order)  # from the intended direction on
+        rank = np.argsort(self._order).tolist()  # from the intended direction on
 
         def outcomes(moves):
             return [(1.0, *moves[0][1:])] if moves[0][3] else [moves[k] for k in rank]
