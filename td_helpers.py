@@ -150,9 +150,9 @@ def generate_row(length: int, h_prob: float = 0.1, seed=0) -> str:
 
 
 def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed=0) -> list[str]:
-    """A map of `shape` (width, height): S and G in opposite corners amid 2 x 2 safe cells, else holes at `h_prob`.
+    """A map of `shape` (width, height): S and G in opposite corners, 2 x 2 safe cells at each, else holes at `h_prob`.
 
-    A path to G is likely, not certain. Raises TypeError or ValueError for bad arguments.
+    A path to G is likely, not certain. Raises TypeError or ValueError for bad arguments or fewer than two cells.
     """
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise TypeError(f"shape must be a pair (width, height), got {shape!r}")
@@ -798,7 +798,7 @@ class TDAgent:
         )}  # fmt: skip
         self._actions = tuple(range(shape[1]))
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
-        self.q_table = np.zeros(self._model.outcomes.shape[:2] if self.compiled else shape)
+        self.q_table = np.zeros(shape)
         self.episode, self.steps, self.rewards = 0, 0, {}
 
     @property
@@ -834,9 +834,10 @@ class TDAgent:
         return self._evaluate(self.q_table, self.episode // self.test_interval, trials, max_steps, policy)
 
     def learn_and_evaluate(self, progress: bool = True) -> tuple[list[float], np.ndarray]:
-        """Learn up to `learning_episodes`: (one mean discounted greedy return a finished test interval, q_table).
+        """Learn up to `learning_episodes`, testing after every interval: (total_rewards, q_table).
 
-        Interrupted and called again, it goes on where it stopped. With `do_test=False` there are no returns.
+        `total_rewards` has one mean discounted greedy return a finished test interval, none with `do_test=False`.
+        Interrupted and called again, it goes on where it stopped.
         """
         self._run(self.learning_episodes, self.do_test, _check_flag("progress", progress))
         return self.total_rewards, self.q_table.copy()
@@ -972,10 +973,14 @@ def _look_into(simulator, compiled: bool | None) -> tuple[tuple[int, int], int, 
             raise ValueError(f"simulator must have a Discrete {name} that starts at 0, got {space!r}")
     shape = int(simulator.observation_space.n), int(simulator.action_space.n)
     env, limit, model = simulator, MAX_STEP, None
-    while type(env).__name__ in ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker"):  # these change but the limit
+    while type(env).__name__ in ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker"):  # which change the limit alone
         env, limit = env.env, min(limit, getattr(env, "_max_episode_steps", None) or MAX_STEP)
     try:
-        model = TransitionTable.from_env(env).model if compiled is not False else None
+        if compiled is not False:
+            table = TransitionTable.from_env(env)
+            if table.shape != shape:  # compiled code would write beyond the table
+                raise ValueError(f"simulator must have a P of shape {shape} to be compiled, got {table.shape}")
+            model = table.model
     except ValueError:
         if compiled:
             raise
