@@ -599,7 +599,7 @@ def sarsa_update(q_table, state, action, reward, next_state, next_action, termin
 def q_learning(q_table, simulator, actions, parameters, first, episodes, visits, experience):
     """Learn `episodes` episodes from number `first`: (episodes learned, steps).
 
-    Counts `visits`, and records in `experience` = (pairs, rewards) what `replay` needs, up to what surely fits.
+    Counts `visits`; records in `experience` = (pairs, rewards) what `replay` needs, and stops before it might overflow.
     """
     epsilon, learning_rate, beta, max_step, key = parameters
     steps, width = 0, len(actions)
@@ -792,10 +792,8 @@ class TDAgent:
         self.compiled = self._model is not None
         self._limit = limit if self.compiled else MAX_STEP  # a stepped TimeLimit cuts itself
         self.max_step = min(max_step, self._limit)
-        self._settings = {name: getattr(self, name) for name in (  # enough to make the same agent in another process
-            "epsilon", "learning_rate", "learning_episodes", "test_interval", "trials", "beta", "do_test", "max_step",
-            "seed", "compiled",
-        )}  # fmt: skip
+        names = "epsilon learning_rate learning_episodes test_interval trials beta do_test max_step seed compiled"
+        self._settings = {name: getattr(self, name) for name in names.split()}  # to make the same agent elsewhere
         self._actions = tuple(range(shape[1]))
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
         self.q_table = np.zeros(shape)
@@ -1214,8 +1212,8 @@ class CollectingWorker(_Worker):
     def collect(self, recipe: bytes, snapshot, first: int, episodes: int):
         """The experience of `episodes` episodes from number `first`: (pairs, rewards, seconds).
 
-        `pairs` is int32, a state * actions + action a step, and after an episode's last step -1 where it
-        terminated or -2 - state where it was cut; `rewards` runs beside it, float32 where that is exact.
+        `pairs` is int32, a state * actions + action a step, and after an episode's last step -1 where it terminated
+        or -2 - state where it was cut; `rewards` runs beside it, float32 where that is exact.
         """
         start = time.perf_counter()
         agent, q_table, done, chunks = self.agent(recipe), np.array(snapshot[0]), 0, []
@@ -1376,14 +1374,11 @@ class DistributedQLAgent(QLAgent):
             raise ValueError(f"workers must be {cw_num} collectors and {ew_num} evaluators at least, got {got}")
         self.workers, self.restarts, self.batches, self.bytes = workers, 0, 0, 0
         self.seconds = {"collect": 0.0, "replay": 0.0, "evaluate": 0.0}
-        self._recent = (self.q_table,) * self._lag()  # the tables that the next batches are collected on
+        self._recent = (self.q_table,) * self.cw_num  # the tables that the next batches are collected on
         self._untested = {}  # test: q_table, until its result is in
 
     def learn(self, episodes: int | None = None) -> None:
-        """Learn `episodes` more (None: a test interval) with the workers.
-
-        Where that ends within a batch, the batches are others than those of a run in one go, and so is the result.
-        """
+        """Learn `episodes` more (None: a test interval). Cut within a batch, it gives another result than in one go."""
         episodes = self.test_interval if episodes is None else _check_count("episodes", episodes, 0, MAX_EPISODES)
         self._run(self.episode + episodes, False, False)
 
@@ -1433,7 +1428,7 @@ class DistributedQLAgent(QLAgent):
         flight, sent, number = deque(), self.episode, 0
         workers.server.begin.remote(snapshots[-1])
         while self.episode < until:
-            while len(flight) < 2 * self._lag() and sent < until:
+            while len(flight) < 2 * len(self._recent) and sent < until:
                 end = self._batch_end(sent, until)
                 snapshots.append(self._send(workers, recipe, number, snapshots.popleft(), sent, end))
                 flight.append((end, snapshots[-1]))
@@ -1448,10 +1443,6 @@ class DistributedQLAgent(QLAgent):
             self.q_table, self.episode, self.steps, self._recent = q_table, end, steps, (*self._recent[1:], q_table)
             yield
 
-    def _lag(self) -> int:
-        """How many batches lie between the table that a batch is collected on and its own."""
-        return self.cw_num
-
     def _local_settings(self) -> dict:
         """The settings of the workers' agents."""
         return self._settings
@@ -1463,7 +1454,7 @@ class DistributedQLAgent(QLAgent):
 
     def _batch_end(self, first: int, until: int) -> int:
         """Where the batch that begins at episode `first` ends: at a test point at the latest."""
-        size = self.batch_size * self.cw_num // self._lag()
+        size = self.batch_size * self.cw_num // len(self._recent)  # federated workers share one
         return min(first + size, first - first % self.test_interval + self.test_interval, until)
 
     def _state(self):
@@ -1495,15 +1486,13 @@ class FederatedQLAgent(DistributedQLAgent):
     def __init__(self, *arguments, cap: float = 0.2, **settings):
         self.cap = _check_number("cap", cap)
         super().__init__(*arguments, **settings)
+        self._recent = (self.q_table,)  # all workers start from the latest
 
     @property
     def local_rate(self) -> float:
         """The workers' learning rate."""
         together = -math.expm1(self.cw_num * math.log1p(-self.learning_rate)) if self.learning_rate < 1 else 1.0
         return max(self.learning_rate, min(self.cap, together)) if self.cw_num > 1 else self.learning_rate
-
-    def _lag(self) -> int:
-        return 1
 
     def _local_settings(self) -> dict:
         return self._settings | {"learning_rate": self.local_rate}
