@@ -943,8 +943,8 @@ class TDAgent:
         env = self.simulator
         if not self.compiled:
             return f"{type(env).__name__} {env.observation_space} {env.action_space}"
-        arrays = (part for part in self._model if isinstance(part, np.ndarray))
-        return f"table {functools.reduce(lambda crc, array: zlib.crc32(array.tobytes(), crc), arrays, 0):08x}"
+        arrays = [part.tobytes() for part in self._model if isinstance(part, np.ndarray)]
+        return f"table {zlib.crc32(b''.join(arrays)):08x}"
 
 
 class QLAgent(TDAgent):
