@@ -1342,8 +1342,9 @@ class Workers:
     def _spawn(role, **options):
         import ray
 
-        # No CPU of its own: an actor that asks for one waits silently where there is none left.
-        return ray.remote(role).options(num_cpus=0, scheduling_strategy="SPREAD", **options).remote()
+        # No CPU of its own: an actor that asks for one waits silently where there is none left. A byte of memory,
+        # since Ray would place one that asks for nothing at random, and not spread them.
+        return ray.remote(role).options(num_cpus=0, memory=1, scheduling_strategy="SPREAD", **options).remote()
 
 
 class DistributedQLAgent(QLAgent):
