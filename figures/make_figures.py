@@ -26,6 +26,7 @@ import time
 import zlib
 from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -39,6 +40,7 @@ EPISODES = {HALLWAY: 30_000, LAKE: 100_000}  # the assignment's
 RATES, EPSILONS = (0.001, 0.1), (0.3, 0.05)
 BEST_RATE = {HALLWAY: 0.1, LAKE: 0.001}  # of Q-learning with epsilon 0.3, as `curves` has it
 AGENTS = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent}
+FEDERATED = {"Q-learning": td.FederatedQLAgent, "SARSA": td.FederatedSARSAAgent}
 SINGLE = 0  # the number of collectors of a single-core run
 
 # --------------------------------------------------------------------------------------
@@ -196,23 +198,38 @@ def distributed_run(map_name, rate, epsilon, episodes, seed, collectors, batch_s
 
 
 def learned_table(lake, rate, epsilon, episodes, collectors, seed, batch_size=100) -> np.ndarray:
-    """The table of a single core, or of so many collectors: what the actors do, called in turn in this process.
-
-    `timing` has the same runs over Ray; their tables are compared by checksum.
-    """
-    make = functools.partial(
-        td.QLAgent, lake, epsilon, rate, episodes, do_test=False, test_interval=episodes, seed=seed
-    )
-    agent = make()
+    """The table of a single core, or of so many collectors called in turn. `timing` has the same runs over Ray."""
+    settings = {"do_test": False, "test_interval": episodes, "seed": seed}
     if collectors == SINGLE:
+        agent = td.QLAgent(lake, epsilon, rate, episodes, **settings)
         agent.learn()
         return agent.q_table
-    recipe, collector, server = pickle.dumps(make), td.CollectingWorker(), td.QLAgentServer()
-    snapshots = deque([(agent.q_table, 0)] * collectors)
-    server.begin(snapshots[0])
-    for first in range(0, episodes, batch_size):
-        experience = collector.collect(recipe, snapshots.popleft(), first, min(batch_size, episodes - first))
-        snapshots.append(server.learn(recipe, experience))
+    return in_turn(td.DistributedQLAgent(
+        lake, epsilon, rate, episodes, cw_num=collectors, ew_num=0, batch_size=batch_size, **settings
+    ))  # fmt: skip
+
+
+class InTurn:
+    """An actor in this process: what is sent to it is done at once."""
+
+    def __init__(self, role):
+        self.role = role
+
+    def __getattr__(self, method):
+        return SimpleNamespace(remote=getattr(self.role, method))
+
+
+def in_turn(agent, server=td.QLAgentServer) -> np.ndarray:
+    """The table that an agent's run over Ray would end with: what the actors do, called in turn in this process."""
+    collector = InTurn(td.CollectingWorker())
+    workers = SimpleNamespace(server=InTurn(server()), collectors=[collector] * agent.cw_num)
+    recipe = pickle.dumps(functools.partial(agent.single, agent.simulator, **agent._local_settings()))
+    snapshots, first, number = deque([(agent.q_table, 0)] * len(agent._recent)), 0, 0
+    workers.server.begin.remote(snapshots[0])
+    while first < agent.learning_episodes:
+        end = agent._batch_end(first, agent.learning_episodes)
+        snapshots.append(agent._send(workers, recipe, number, snapshots.popleft(), first, end))
+        first, number = end, number + 1
     return snapshots[-1][0]
 
 
@@ -277,8 +294,8 @@ TIMED = {  # simulator: what runs of it are like; microseconds are what a step t
         {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100},
     ],
     "stepped": [
-        {"map": HALLWAY, "episodes": 10_000, "test_interval": 300},
-        {"map": LAKE, "episodes": 10_000, "test_interval": 1_000},
+        {"map": HALLWAY, "episodes": 10_000, "test_interval": 500, "batch_size": 500},
+        {"map": LAKE, "episodes": 10_000, "test_interval": 1_000, "batch_size": 500},
         {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100},
     ],
     "waits": [
@@ -334,7 +351,115 @@ def timed_run(simulator, run, count, evaluated, seed, workers, evaluators, epsil
             **parts}  # fmt: skip
 
 
-EXPERIMENTS = {f.__name__: f for f in (exact, curves, hallway, distributed, tables, timing)}  # timing last: alone
+SIDES = {16: 300, 32: 1_000, 64: 6_000, 128: 40_000}  # side of a lake: episodes of a round, and between evaluations
+
+
+def federated(seeds=10, counts=(0, 2, 4), sides=SIDES, rate=0.01, epsilon=0.05, holes=0.08, map_seed=1, rounds=36):
+    """Wall-clock and exact values on lakes of growing size: a single core, and workers that learn for themselves."""
+    cases = list(itertools.product(sides, range(seeds), counts))
+    with td.Workers(max(counts), 0) as workers:
+        for side, count in itertools.product(sides, counts):  # once each to warm up
+            timed_rounds(side, 0, count, sides[side], 2, rate, epsilon, holes, map_seed, workers)
+        for side, seed, count in tqdm(cases, desc="federated", unit="run"):
+            lake, record = timed_rounds(side, seed, count, sides[side], rounds, rate, epsilon, holes, map_seed, workers)
+            values = exact_values(lake, [q_table for _, _, q_table in record])
+            for i, (seconds, steps, _) in enumerate(record):
+                yield {"side": side, "workers": count, "seed": seed, "episode": (i + 1) * sides[side], "steps": steps,
+                       "seconds": seconds, "value": values[i]}  # fmt: skip
+
+
+def timed_rounds(side, seed, count, episodes, rounds, rate, epsilon, holes, map_seed, workers):
+    """The lake, and (seconds, steps, q_table) after every round of so many episodes."""
+    lake = td.FrozenLakeEnv(td.generate_map((side, side), holes, seed=map_seed))
+    settings = {"test_interval": rounds * episodes, "do_test": False, "seed": seed}
+    if count == SINGLE:
+        agent, record = td.QLAgent(lake, epsilon, rate, rounds * episodes, **settings), []
+        start = time.perf_counter()
+        for _ in range(rounds):
+            agent.learn(episodes)
+            record.append((time.perf_counter() - start, agent.steps, agent.q_table))
+        return lake, record
+    agent = Recorded(
+        lake, epsilon, rate, rounds * episodes, cw_num=count, ew_num=0, batch_size=episodes // count, workers=workers,
+        **settings,
+    )  # fmt: skip
+    start = time.perf_counter()
+    agent.learn_and_evaluate(progress=False)
+    return lake, [(moment - start, steps, q_table) for moment, steps, q_table in agent.record]
+
+
+class Recorded(td.FederatedQLAgent):
+    """Keeps the moment, the steps and the table of every round."""
+
+    def _batches(self, *arguments):
+        self.record = []
+        for _ in super()._batches(*arguments):
+            self.record.append((time.perf_counter(), self.steps, self.q_table))
+            yield
+
+
+def exact_values(lake, q_tables) -> list[float]:
+    """The exact value of the start under the greedy policy of each table; in two Ray tasks, as it takes a while."""
+    import ray
+
+    task = ray.remote(num_cpus=1)(lambda lake, *tables: [float(td.policy_value(lake.table, t)[0]) for t in tables])
+    halves = q_tables[::2], q_tables[1::2]
+    found = ray.get([task.remote(lake, *map(np.array, half)) for half in halves])
+    return [found[i % 2][i // 2] for i in range(len(q_tables))]
+
+
+RULES = ("retention-matched", "plain averaging", "adding up")
+DIVERGED = 2_000  # an entry of a table beyond twice the highest reward
+
+
+def merging(seeds=20, counts=(1, 4, 16), rules=RULES, rates=RATES, epsilon=0.3, episodes=30_000, batch_size=10):
+    """What workers that learn for themselves come to on Dangerous Hallway, by the rule that merges their tables."""
+    yield from over_ray(merging_run, [
+        {"algorithm": a, "rule": rule, "workers": count, "rate": rate, "epsilon": epsilon, "seed": seed,
+         "episodes": episodes, "batch_size": batch_size}
+        for a, rate, rule, count, seed in itertools.product(FEDERATED, rates, rules, counts, range(seeds))
+        if count > 1 or rule == rules[0]
+    ], "merging")  # fmt: skip
+
+
+def merging_run(algorithm, rule, workers, rate, epsilon, seed, episodes, batch_size) -> list[dict]:
+    """The exact values at the end, or none where the table is not finite any more; `largest` is its largest entry."""
+    lake, setting = lake_of(HALLWAY), {"cw_num": workers, "ew_num": 0, "batch_size": batch_size, "seed": seed}
+    cap = 0.2 if rule == RULES[0] else 0.0  # 0: workers learn at the learning rate itself
+    agent = FEDERATED[algorithm](lake, epsilon, rate, episodes, cap=cap, do_test=False, **setting)
+    with np.errstate(all="ignore"):
+        q_table = in_turn(agent, {RULES[0]: td.QLAgentServer, RULES[1]: Averaging, RULES[2]: AddingUp}[rule])
+    bounded = bool(np.isfinite(q_table).all())
+    values = [td.policy_value(lake.table, q_table, epsilon=e)[0] if bounded else np.nan for e in (0.0, epsilon)]
+    return [{"algorithm": algorithm, "rule": rule, "workers": workers, "learning_rate": rate, "epsilon": epsilon,
+             "seed": seed, "value": values[0], "on_policy": values[1],
+             "largest": float(np.abs(q_table).max()) if bounded else np.inf}]  # fmt: skip
+
+
+class AddingUp(td.QLAgentServer):
+    """Adds the workers' differences to the table."""
+
+    def merge(self, recipe, learning_rate, *reports):
+        values, old = self.q_table.reshape(-1), self.q_table.flatten()
+        for pairs, learned, *_ in reports:
+            pairs = slice(None) if pairs is None else pairs
+            values[pairs] += self.share(reports) * (learned - old[pairs])
+        return self.q_table.copy(), 0
+
+    def share(self, reports) -> float:
+        return 1.0
+
+
+class Averaging(AddingUp):
+    """Takes the mean of the workers' tables."""
+
+    def share(self, reports) -> float:
+        return 1.0 / len(reports)
+
+
+EXPERIMENTS = {f.__name__: f for f in (  # those with a clock last: alone
+    exact, curves, hallway, distributed, tables, merging, timing, federated,
+)}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------
@@ -538,13 +663,51 @@ def model_of(data, count) -> dict:
     return {"speed_up": speed_up, "break_even": even, "ray_ms": ray_us / 1e3, "steps": steps}
 
 
-def crossing(data, count) -> float:
-    """Where the measured speed-up passes 1, in µs a step, between the points of waiting simulators; nan if nowhere."""
-    points = sorted((p["cost"], p["speed_up"]) for p in sweep(data, count) if p["simulator"] != "computes")
-    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+def crossing(points) -> float:
+    """Where the speed-up of points (x, speed-up) passes 1, between two of them on log scales; nan if nowhere."""
+    for (x0, y0), (x1, y1) in itertools.pairwise(sorted(points)):
         if y0 < 1 <= y1:
             return x0 * (x1 / x0) ** (np.log(1 / y0) / np.log(y1 / y0))
     return np.nan
+
+
+def measured_break_even(data, count) -> float:
+    """The cost of a step in µs from which on so many collectors are faster than a single core."""
+    return crossing((p["cost"], p["speed_up"]) for p in sweep(data, count) if p["simulator"] != "computes")
+
+
+SHORTFALL, STRICT, WINDOW = 200, 50, 5  # targets of federated runs: optimum less this, by the mean of so many values
+
+
+def optimum_of_side(data, side) -> float:
+    """The exact optimum of a lake of the experiment `federated`."""
+    settings = settings_of(federated)
+    desc = td.generate_map((side, side), settings["holes"], seed=settings["map_seed"])
+    cache = data.setdefault("optima by side", {})
+    if side not in cache:
+        cache[side] = td.value_iteration(td.FrozenLakeEnv(desc).table)[0].max()
+    return cache[side]
+
+
+def climb_of(data, side, count, shortfall=SHORTFALL) -> dict[int, tuple[float, float] | None]:
+    """By seed, (seconds, steps) in the middle of the first five evaluations whose mean reaches the target, or None."""
+    target, found = optimum_of_side(data, side) - shortfall, {}
+    rows = where(data["federated"], side=side, workers=count)
+    for seed in sorted({row["seed"] for row in rows}):
+        run = where(rows, seed=seed)
+        means = np.convolve(column(run, "value"), np.full(WINDOW, 1 / WINDOW), "valid")
+        middle = run[int(np.argmax(means >= target)) + WINDOW // 2]
+        found[seed] = (middle["seconds"], middle["steps"]) if (means >= target).any() else None
+    return found
+
+
+def split_of(data, side, count, shortfall=SHORTFALL) -> dict[str, tuple]:
+    """Geometric means over the seeds that arrive on both sides: speed_up = workers * hardware * statistics."""
+    single, many = (climb_of(data, side, c, shortfall) for c in (SINGLE, count))
+    pairs = np.array([(*single[s], *many[s]) for s in single if single[s] and many[s]])
+    seconds, steps = pairs[:, 0] / pairs[:, 2], pairs[:, 1] / pairs[:, 3]
+    parts = {"speed_up": seconds, "hardware": seconds / steps / count, "statistics": steps}
+    return {name: tuple(np.exp(bootstrap(np.log(ratio)))) for name, ratio in parts.items()}
 
 
 # --------------------------------------------------------------------------------------
@@ -806,8 +969,52 @@ def break_even(data):
     return figure
 
 
+def federated_speed(data):
+    """Exact value over seconds on the largest lake, and the speed-up over a single core by the lake's size."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", width_ratios=(1.25, 1))
+    side, counts = max(SIDES), [c for c in sorted({row["workers"] for row in data["federated"]}) if c != SINGLE]
+    styles = {SINGLE: ("single core", td.COLORS["Q-learning"], "-")} | {
+        count: (f"{count} workers", (td.COLORS["Federated"], "#7a3b5e")[i], ("-", ":")[i])
+        for i, count in enumerate(counts)
+    }
+    for count, (name, color, line) in styles.items():
+        rows = where(data["federated"], side=side, workers=count)
+        for i, seed in enumerate(sorted({row["seed"] for row in rows})):
+            run = where(rows, seed=seed)
+            left.plot(column(run, "seconds"), column(run, "value"), line, color=color, linewidth=1, alpha=0.7,
+                      label=name if i == 0 else None)  # fmt: skip
+    best = optimum_of_side(data, side)
+    left.axhline(best, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"optimum {best:.1f}")
+    target = best - SHORTFALL
+    left.axhline(target, color="#555555", linestyle=":", linewidth=1.2, label=f"target {target:.1f}")
+    left.set(xlabel="wall-clock seconds", ylabel="exact value of the greedy policy")
+    left.set_title(f"{side} x {side}, one line a seed", fontsize=11)
+    left.legend(loc="center left", fontsize=9)
+    for count in counts:
+        name, color, line = styles[count]
+        mean, low, high = np.array([split_of(data, side, count)["speed_up"] for side in SIDES]).T
+        right.errorbar(list(SIDES), mean, yerr=[mean - low, high - mean], color=color, fmt="o", linestyle=line,
+                       markersize=6, capsize=3, label=name)  # fmt: skip
+        beside = mean[-1] * (1.05 if count == counts[0] else 0.75)
+        right.text(side * 1.15, beside, f"{name}:\n{mean[-1]:.2f} times", color=color, fontsize=9, va="center")
+    right.axhline(1, color="black", linestyle=(0, (6, 3)), linewidth=1)
+    right.text(16, 1.08, "as fast as a single core", fontsize=9)
+    right.set(xscale="log", yscale="log", xlim=(14, 330), ylim=(0.014, 2.6), xlabel="side of the lake (log scale)")
+    right.set_ylabel("speed-up to the target (log scale)")
+    right.set_xticks(list(SIDES), [f"{side}" for side in SIDES])
+    right.minorticks_off()
+    right.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5, 1, 2], ["0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"])
+    right.set_title(f"{cores_of(data)} cores", fontsize=11)
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    return figure
+
+
 FIGURES = {f.__name__: f for f in (
     curves_hallway, curves_16x16, late_values, values_hallway, routes, values_distributed, timing_runs, break_even,
+    federated_speed,
 )}  # fmt: skip
 
 
@@ -996,7 +1203,7 @@ def table_break_even(data):
     """Where distributing begins to pay: by the model and by the measured points."""
     rows = []
     for count in (2, 4, 8):
-        model, measured = model_of(data, count), crossing(data, count)
+        model, measured = model_of(data, count), measured_break_even(data, count)
         ahead = max(sweep(data, count), key=lambda p: p["cost"] if p["simulator"] == "waits" else 0)
         rows.append([
             f"{count}", f"{model['ray_ms']:.2f}", f"{model['break_even']:.1f}",
@@ -1014,10 +1221,43 @@ def table_break_even(data):
     return markdown([*head, "speed-up at 200 µs, measured", "model"], rows)
 
 
+def table_federated(data):
+    """Seconds and steps to the target by size and workers, and the speed-up with its three factors."""
+    rows = []
+    for side, count in itertools.product(SIDES, sorted({row["workers"] for row in data["federated"]})):
+        climbs = climb_of(data, side, count)
+        arrived = np.array([climb for climb in climbs.values() if climb])
+        name, factors = ("single core", [""] * 3) if count == SINGLE else (f"{count} workers", [
+            f"{mean:.3g} [{low:.3g}, {high:.3g}]" for mean, low, high in split_of(data, side, count).values()
+        ])  # fmt: skip
+        steps = f"{np.median(arrived[:, 1]) / 1e6:.3g}"
+        arrivals = f"{len(arrived)} of {len(climbs)}"
+        rows.append([f"{side} x {side}, {name}", spread(arrived[:, 0]), steps, arrivals, *factors])
+    head = ["lake", "seconds to the target", "million steps", "seeds that arrive", "speed-up"]
+    return markdown([*head, "hardware efficiency", "statistical efficiency"], rows)
+
+
+def table_merging(data):
+    """What merging comes to by rule: exact values at equal episodes, and how large the tables grow."""
+    rows = []
+    settings = settings_of(merging)
+    for rate, rule, count in itertools.product(settings["rates"], settings["rules"], settings["counts"]):
+        cells = []
+        for algorithm, name in (("Q-learning", "value"), ("SARSA", "value"), ("SARSA", "on_policy")):
+            group = where(data["merging"], algorithm=algorithm, learning_rate=rate, rule=rule, workers=count)
+            lost = sum(not row["largest"] < DIVERGED for row in group)
+            value = interval(column(group, name), 0) if group and not lost else ""
+            cells.append(f"diverges ({lost} of {len(group)})" if lost else value)
+        if any(cells):
+            rows.append([f"{rate:g}, {rule}", f"{count}", *cells])
+    head = ["learning rate, rule", "workers", "Q-learning, value", "SARSA, value", "SARSA, value while exploring"]
+    return markdown(head, rows)
+
+
 TABLES = {f.__name__: f for f in (
     table_exact, table_settings, table_sarsa_rates, table_q_rates, table_sarsa_epsilons, table_q_epsilons,
     table_routes, table_beliefs, table_distributed, table_time_evaluated, table_time_unevaluated, table_evaluation,
-    table_learner, table_break_even,
+    table_learner, table_break_even, table_federated, table_merging,
 )}  # fmt: skip
 
 SHORT = {HALLWAY: "hallway", LAKE: "lake", "Q-learning": "q", "SARSA": "sarsa", 0.001: "slow", 0.1: "fast",
@@ -1073,6 +1313,7 @@ def numbers(data) -> dict:
     found["one_same"] = (column(where(data["distributed"], collectors=1), "difference") == 0).sum()
     found["one_runs"] = len(where(data["distributed"], collectors=1))
     found |= timing_numbers(data) | {"same_tables": same_tables(data), "timed_tables": len(full_runs(data))}
+    found |= federated_numbers(data)
     return found | {
         "settings": len(EPISODES) * len(AGENTS) * len(RATES) * len(EPSILONS),
         "hallway_gap": found["hallway_best_e0"] - found["hallway_through_e0"],
@@ -1122,7 +1363,7 @@ def timing_numbers(data) -> dict:
         found[f"{name}_ceiling"] = found[f"{name}_step_us"] / found[f"{name}_replay_us"]
     for count in (2, 4, 8):
         model, far = model_of(data, count), sweep(data, count)
-        found |= {f"even{count}": model["break_even"], f"even{count}_measured": crossing(data, count),
+        found |= {f"even{count}": model["break_even"], f"even{count}_measured": measured_break_even(data, count),
                   f"even{count}_batch_ms": model["break_even"] * model["steps"] / 1e3,
                   f"ray{count}_ms": model["ray_ms"]}  # fmt: skip
         found[f"computes_c{count}"] = where(far, simulator="computes")[0]["speed_up"]
@@ -1133,6 +1374,34 @@ def timing_numbers(data) -> dict:
             "computes_us": where(far, simulator="computes")[0]["cost"],
         }
     return found
+
+
+def federated_numbers(data) -> dict:
+    """Climbs and speed-ups by side and workers; values at equal episodes by rule."""
+    found = {"target_shortfall": SHORTFALL, "federated_seeds": len({row["seed"] for row in data["federated"]})}
+    for side, count in itertools.product(SIDES, (SINGLE, 2, 4)):
+        key = f"fed{side}_w{count}"
+        climbs = climb_of(data, side, count)
+        arrived = np.array([climb for climb in climbs.values() if climb])
+        found |= {f"{key}_seconds": np.median(arrived[:, 0]), f"{key}_msteps": np.median(arrived[:, 1]) / 1e6,
+                  f"{key}_arrived": len(arrived)}  # fmt: skip
+        if count != SINGLE:
+            for name, interval_ in split_of(data, side, count).items():
+                found |= {f"{key}_{name}{end}": x for end, x in zip(("", "_low", "_high"), interval_, strict=True)}
+    strict = split_of(data, max(SIDES), 2, STRICT)["speed_up"]
+    found |= dict(zip(("strict_speed_up", "strict_low", "strict_high"), strict, strict=True))
+    for count in (SINGLE, 2, 4):
+        found[f"strict_w{count}_arrived"] = sum(map(bool, climb_of(data, max(SIDES), count, STRICT).values()))
+    found |= {"fed_optimum": optimum_of_side(data, max(SIDES)), "strict_shortfall": STRICT}
+    found |= {"fed_even": crossing((side, found[f"fed{side}_w2_speed_up"]) for side in SIDES)}
+    for row in data["merging"]:
+        key = f"merge_{SHORT[row['algorithm']]}_{SHORT[row['learning_rate']]}_{row['rule'].split('-')[0].split()[0]}"
+        for name in ("value", "on_policy", "largest"):
+            found.setdefault(f"{key}_w{row['workers']}_{name}", []).append(row[name])
+    return {
+        key: (max(value) if key.endswith("largest") else np.mean(value)) if isinstance(value, list) else value
+        for key, value in found.items()
+    }
 
 
 def claims(data) -> dict[str, bool]:
@@ -1168,6 +1437,13 @@ def claims(data) -> dict[str, bool]:
             n[f"waits_hallway_c{more}_{w}_speedup"] > n[f"waits_hallway_c{less}_{w}_speedup"]
             for less, more in ((SINGLE, 2), (2, 4), (4, 8)) for w in ("with", "without")),
         "the learner is idle most of the time": n["compiled_lake_c8_busy"] < 0.5 and n["stepped_lake_c2_busy"] < 0.1,
+        "two federated workers beat one core on the largest lake": n["fed128_w2_speed_up_low"] > 1,
+        "and need no more than 5% more steps": n["fed128_w2_statistics"] > 1 / 1.05,
+        "small lakes do not pay": n["fed16_w2_speed_up_high"] < 1 and n["fed32_w2_speed_up_high"] < 1,
+        "all federated runs arrive": all(n[f"fed{s}_w{w}_arrived"] == n["federated_seeds"]
+                                         for s in SIDES for w in (SINGLE, 2, 4)),
+        "plain averaging is behind": n["merge_q_slow_plain_w16_value"] < n["merge_q_slow_retention_w16_value"] - 500,
+        "adding up diverges": not n["merge_q_fast_adding_w4_largest"] < DIVERGED,
     }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """What the project costs: one JSON line a figure, then a table.
 
 `python tests/benchmark.py [section ...]` (default: all; see SECTIONS). A figure is the median of
-five or more runs with its range, warm. `--write` keeps the figures
-in tests/benchmark.jsonl and puts the table into README.md.
+five or more runs with its range, warm. `--write` keeps the figures of these sections in
+tests/benchmark.jsonl and puts the tables of all that is there into README.md.
 """
 
 import argparse
@@ -30,6 +30,7 @@ import td_helpers as td  # noqa: E402
 
 FIGURES: list[dict] = []
 ACTIONS = (0, 1, 2, 3)
+LABELS = {td.q_learning: "Q-learning", td.sarsa: "SARSA"}
 PARAMETERS = td.Parameters(epsilon=0.3, learning_rate=0.001, beta=0.999, max_step=1000, key=1)
 
 C_SOURCE = r"""
@@ -92,12 +93,13 @@ int64_t sarsa(double *q, LAKE, double epsilon, double rate, double beta, int64_t
 
 
 def figure(name: str, values, unit: str, **more) -> float:
-    """Print one figure as a JSON line and keep it for the table: the median."""
+    """Print one figure as a JSON line and keep it for the tables: the median."""
     values = [float(value) for value in np.atleast_1d(values)]
     row = {"figure": name, "median": statistics.median(values), "low": min(values), "high": max(values), "unit": unit}
+    row |= {"runs": len(values)} | more
     row = {key: float(f"{value:.4g}") if isinstance(value, float) else value for key, value in row.items()}
-    FIGURES.append(row | {"runs": len(values)} | more)
-    print(json.dumps(FIGURES[-1]), flush=True)
+    FIGURES.append(row)
+    print(json.dumps(row), flush=True)
     return row["median"]
 
 
@@ -130,7 +132,7 @@ def bench_kernels() -> None:
         for kernel in (td.q_learning, td.sarsa):
             arguments = (model, ACTIONS, PARAMETERS, 0, episodes, None, None)
             work = lambda kernel=kernel, arguments=arguments, fresh=fresh: kernel(fresh(), *arguments)[1]
-            figure(f"{kernel.__name__}, {name}", rates(work), "million steps/s")
+            figure(f"{LABELS[kernel]}, {name}", rates(work), "million steps/s")
         buffer = np.zeros(4_000_000, np.int32), np.zeros(4_000_000)
         q_table = fresh()
         done, steps = td.q_learning(q_table, model, ACTIONS, PARAMETERS, 0, episodes, None, buffer)
@@ -176,9 +178,8 @@ def bench_c() -> None:
             q_table = np.zeros(lake.table.shape)
             ours += rates(lambda k=kernel, q=q_table: k(q, model, ACTIONS, PARAMETERS, 0, 30_000, None, None)[1], 1)
             theirs += rates(lambda k=kernel: in_c(k.__name__), 1)
-        name = kernel.__name__
-        figure(f"{name} in C, 16x16", theirs, "million steps/s")
-        figure(f"{name}, ours / C", np.divide(ours, theirs), "ratio")
+        figure(f"{LABELS[kernel]} in C at -O3 on 16x16", theirs, "million steps/s")
+        figure(f"{LABELS[kernel]} on 16x16, ours / C", np.divide(ours, theirs), "times as fast")
 
 
 def bench_stepped() -> None:
@@ -204,9 +205,9 @@ def bench_stepped() -> None:
                 state, ended, steps = next_state, terminated or truncated, steps + 1
         return steps
 
-    figure("q_learning stepped, 16x16", rates(lambda: learn(td.QLAgent)), "million steps/s")
-    figure("sarsa stepped, 16x16", rates(lambda: learn(td.SARSAAgent)), "million steps/s")
-    figure("tutorial loop, gymnasium's FrozenLake 16x16", rates(tutorial), "million steps/s")
+    figure("Q-learning stepped on 16x16", rates(lambda: learn(td.QLAgent)), "million steps/s")
+    figure("SARSA stepped on 16x16", rates(lambda: learn(td.SARSAAgent)), "million steps/s")
+    figure("a tutorial's loop over gymnasium's FrozenLake 16x16", rates(tutorial), "million steps/s")
 
 
 class Waiting(td.gym.Wrapper):
@@ -218,60 +219,81 @@ class Waiting(td.gym.Wrapper):
 
 
 def bench_batches() -> None:
-    """What a batch costs over Ray, and where distributing pays."""
-    td.start_ray()
-    lake = td.FrozenLakeEnv(map_name="16x16")
-    seconds = lambda agent: _timed(lambda: agent.learn_and_evaluate(progress=False))
-    with td.Workers(8, 4) as workers:
+    """What a batch costs over Ray: a collector's cycle is collect, transfer, replay, and wait for its turn."""
+    lake, transfer = td.FrozenLakeEnv(map_name="16x16"), {}
+    with td.Workers(8, 0) as workers:
         for cw_num in (1, 2, 4, 8):
             for size in (10, 100, 1000):
+                run = {"learning_episodes": 200 * size, "test_interval": 200 * size, "do_test": False}
                 walls, parts = [], []
                 for _ in range(6):
-                    agent = td.DistributedQLAgent(
-                        lake, learning_episodes=200 * size, cw_num=cw_num, batch_size=size, test_interval=200 * size,
-                        do_test=False, workers=workers,
-                    )  # fmt: skip
-                    walls.append(seconds(agent) / agent.batches * 1e3)
+                    agent = td.DistributedQLAgent(lake, **run, cw_num=cw_num, batch_size=size, workers=workers)
+                    walls.append(_learn_seconds(agent) / agent.batches * 1e3)
                     parts.append([agent.seconds[role] / agent.batches * 1e3 for role in ("collect", "replay")])
-                collect, replay = np.median(parts[1:], axis=0)
-                busy = np.median([part[1] / wall for part, wall in zip(parts[1:], walls[1:], strict=True)])
+                wall, (collect, replay) = np.median(walls[1:]), np.median(parts[1:], axis=0)
+                transfer.setdefault(size, wall - collect - replay)  # one collector never waits
                 figure(
-                    f"batch of {size} episodes, {cw_num} collectors", walls[1:], "ms",
-                    collect_ms=round(collect, 3), replay_ms=round(replay, 3), learner_busy=round(busy, 4),
-                    bytes_per_step=round(agent.bytes / agent.steps, 2),
+                    f"{size} episodes a batch, {cw_num} collector{'s' * (cw_num > 1)}", walls[1:], "ms a batch",
+                    collect_ms=float(collect), transfer_ms=float(transfer[size]), replay_ms=float(replay),
+                    wait_ms=float(max(0.0, cw_num * wall - collect - transfer[size] - replay)),
+                    learner_busy=float(replay / wall), bytes=agent.bytes // agent.batches,
+                    bytes_per_step=agent.bytes / agent.steps,
                 )  # fmt: skip
-        run = {"learning_episodes": 6000, "test_interval": 1000, "trials": 100, "compiled": False}
-        single = lambda: td.QLAgent(lake, **run)
-        double = lambda: td.DistributedQLAgent(lake, **run, cw_num=2, ew_num=4, batch_size=500, workers=workers)
-        pairs = [(seconds(single()), seconds(double())) for _ in range(6)][1:]
-        figure("(2,4) stepped / single-core stepped", [a / b for a, b in pairs], "times as fast")
-        slow = Waiting(td.FrozenLakeEnv())
-        run = {"learning_episodes": 400, "test_interval": 400, "do_test": False, "batch_size": 5, "workers": workers}
-        walls = {n: [seconds(td.DistributedQLAgent(slow, **run, cw_num=n)) for _ in range(5)] for n in (1, 8)}
-        figure("8 collectors / 1, simulator waits 1 ms a step", np.divide(walls[1], walls[8]), "times as fast")
+
+
+def bench_distributed() -> None:
+    """Where distributing pays: a simulator stepped in Python, and one that waits."""
+    lake, slow = td.FrozenLakeEnv(map_name="16x16"), Waiting(td.FrozenLakeEnv())
+    run = {"learning_episodes": 30_000, "test_interval": 1000, "trials": 100, "compiled": False}
+    with td.Workers(8, 4) as workers:
+        team = {"cw_num": 2, "ew_num": 4, "batch_size": 1000, "workers": workers}
+        ratios, slowdowns, shares = [], [], []
+        for _ in range(6):
+            single, tested, untested = td.QLAgent(lake, **run), *(
+                td.DistributedQLAgent(lake, **run, **team, do_test=do_test) for do_test in (True, False)
+            )  # fmt: skip
+            alone, with_tests, without = map(_learn_seconds, (single, tested, untested))
+            ratios.append(alone / with_tests)
+            slowdowns.append(with_tests / without)
+            shares.append(1 + tested.seconds["evaluate"] / (tested.seconds["collect"] + tested.seconds["replay"]))
+        figure("(2,4) stepped on 16x16, against one core", ratios[1:], "times as fast")
+        medians = {"slow_down": float(np.median(slowdowns[1:])), "share": float(np.median(shares[1:]))}
+        ratios = np.divide(slowdowns[1:], shares[1:])
+        figure("(2,4) stepped, slow-down by evaluation / its share of the work", ratios, "ratio", **medians)
+        run = {"learning_episodes": 1600, "test_interval": 1600, "do_test": False, "max_step": 10, "batch_size": 20}
+        walls = {n: [_learn_seconds(td.DistributedQLAgent(slow, **run, cw_num=n, workers=workers)) for _ in range(5)]
+                 for n in (1, 8)}  # fmt: skip
+        figure("8 collectors, each step waits 1 ms, against 1", np.divide(walls[1], walls[8]), "times as fast")
 
 
 def bench_federated() -> None:
     """What a federated round costs on 128 x 128, and a model of larger machines fitted to it."""
-    td.start_ray()
     lake = td.FrozenLakeEnv(td.generate_map((128, 128), 0.08, seed=1))
-    run = {"epsilon": 0.05, "learning_rate": 0.01, "test_interval": 10**6, "do_test": False}
+    run = {"epsilon": 0.05, "learning_rate": 0.01, "learning_episodes": 10**7, "test_interval": 10**7, "do_test": False}
+    size, single = 20_000, td.QLAgent(lake, **run)
+    single.learn(300_000)  # past the first, aimless episodes
     with td.Workers(2, 0) as workers:
-        single = td.QLAgent(lake, learning_episodes=10**6, **run)
-        alone = rates(lambda: _steps(single, 20_000))
-        federated = td.FederatedQLAgent(
-            lake, learning_episodes=10**6, cw_num=2, ew_num=0, batch_size=5000, workers=workers, **run
-        )
-        both = rates(lambda: _steps(federated, 40_000))
-    speed = figure("federated with 2 workers / single core, 128x128", np.divide(both, alone), "times the steps/s")
-    learn, round_seconds = 1 / statistics.median(alone), 1 / statistics.median(both)
-    steps = federated.steps / federated.batches / 1e6  # million steps a round
-    overhead = max(0.0, steps * (round_seconds - learn / 2))
-    for cores in (4, 16, 64):
-        predicted = steps * learn / (steps * learn / cores + overhead * cores / 2)
-        figure(f"MODEL, not measured: {cores} cores, the same round", predicted, "times the steps/s")
-    cost = f"merging costs {overhead * 1e3:.1f} ms for 2 workers"
-    print(f"model: a round learns {steps:.2f} million steps, {cost}; measured {speed:.2f} times")
+        agent = td.FederatedQLAgent(lake, cw_num=2, ew_num=0, batch_size=size, workers=workers, **run)
+        agent.q_table, agent.episode = single.q_table.copy(), single.episode
+        agent._recent = (agent.q_table,)
+        agent.learn(2 * size)
+        alone, both, costs = [], [], []
+        for _ in range(5):
+            alone.append(_steps_per_second(single, 8 * size))
+            before = agent.seconds["replay"], agent.batches, agent.bytes
+            both.append(_steps_per_second(agent, 8 * size))
+            rounds = agent.batches - before[1]
+            costs.append([(agent.seconds["replay"] - before[0]) / rounds / 2, (agent.bytes - before[2]) / rounds / 2])
+    figure("federated, 2 workers on 128x128, against one core", np.divide(both, alone), "times the steps/s")
+    steps, (merge, shipped) = agent.steps / (agent.episode - 300_000) * size, np.median(costs, axis=0)
+    learn = steps / statistics.median(alone)
+    ray = 2 * steps / statistics.median(both) - learn - 2 * merge
+    parts = f"{learn * 1e3:.1f} ms of learning, {ray * 1e3:.1f} ms in Ray (fitted)"
+    print(f"model of a round: {parts}, {merge * 1e3:.2f} ms to merge and {shipped / 1e6:.2f} MB to ship a worker")
+    for cores, nodes in ((16, 1), (64, 1), (64, 4)):  # nodes of so many cores, 10 Gbit/s between them
+        network = (nodes > 1) * (cores * (nodes - 1) * shipped + nodes * lake.table.shape[0] * 32) / 1.25e9
+        seconds = learn + ray + cores * nodes * merge + network
+        figure(f"MODEL, not measured: {nodes} x {cores} cores", cores * nodes * learn / seconds, "times the steps/s")
 
 
 def bench_start() -> None:
@@ -326,10 +348,14 @@ def _timed(work) -> float:
     return time.perf_counter() - start
 
 
-def _steps(agent, episodes: int) -> int:
+def _learn_seconds(agent) -> float:
+    return _timed(lambda: agent.learn_and_evaluate(progress=False))
+
+
+def _steps_per_second(agent, episodes: int) -> float:
     before = agent.steps
-    agent.learn(episodes)
-    return agent.steps - before
+    seconds = _timed(lambda: agent.learn(episodes))
+    return (agent.steps - before) / seconds
 
 
 def _python(code: str, *arguments: str, **environment: str) -> str:
@@ -347,6 +373,7 @@ SECTIONS = {
     "start": bench_start,
     "large": bench_large,
     "batches": bench_batches,
+    "distributed": bench_distributed,
     "federated": bench_federated,
 }
 
@@ -360,37 +387,71 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
-def table(figures: list[dict]) -> str:
-    """The figures as a Markdown table; the first tells the machine."""
+def tables(figures: list[dict]) -> str:
+    """The figures in Markdown: those of kernels and batches crosswise, then the others, a row each."""
     head, *figures = figures
-    rows = [f"| {f['figure']} | {f['median']:g} | {f['low']:g} to {f['high']:g} | {f['unit']} |" for f in figures]
-    return "\n".join(
-        [f"{head['machine']}.", "", "| figure | median | range | unit |", "| --- | ---: | ---: | --- |", *rows]
-    )
+    crossed = [[f for f in figures if f["section"] == section] for section in ("kernels", "batches")]
+    rest = [f for f in figures if f["section"] not in ("kernels", "batches")]
+    rows = [[f["figure"], f"{f['median']:g}", f"{f['low']:g} to {f['high']:g}", f["unit"]] for f in rest]
+    parts = [f"{head['machine']}. Medians of five runs or more; a range shows how noisy the machine was.", ""]
+    for group in filter(None, crossed):
+        parts += [*crosswise(group), ""]
+    return "\n".join([*parts, *markdown(["figure", "median", "range", "unit"], rows)])
+
+
+def crosswise(figures: list[dict]) -> list[str]:
+    """A table of figures named "column, row"."""
+    names = [f["figure"].split(", ") for f in figures]
+    columns, rows = (list(dict.fromkeys(part)) for part in zip(*names, strict=True))
+    cell = {(row, column): f"{f['median']:g}" for (column, row), f in zip(names, figures, strict=True)}
+    body = [[row, *(cell.get((row, column), "") for column in columns)] for row in rows]
+    return markdown([figures[0]["unit"], *columns], body)
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a table; the first column is text, the others stand to the right."""
+    return [f"| {' | '.join(line)} |" for line in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
 
 
 def in_readme(text: str, figures: list[dict]) -> str:
-    """The README's text with the table between its marks."""
+    """The README's text with the tables between its marks."""
     before, _, rest = text.partition("<!-- benchmark -->\n")
-    return f"{before}<!-- benchmark -->\n{table(figures)}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    return f"{before}<!-- benchmark -->\n{tables(figures)}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+
+
+def write() -> None:
+    """Keep the figures in place of those of the same sections, and put the tables into the README."""
+    path, readme = ROOT / "tests" / "benchmark.jsonl", ROOT / "README.md"
+    kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else FIGURES[:1]
+    if kept[0] != FIGURES[0]:
+        sys.exit(f"{path.name} is of another machine ({kept[0]['machine']}): delete it, and measure all sections here")
+    found = {}
+    for row in kept[1:] + FIGURES[1:]:
+        found.setdefault(row["section"], []).append(row)
+    for section in {row["section"] for row in FIGURES[1:]}:
+        found[section] = [row for row in FIGURES[1:] if row["section"] == section]
+    rows = FIGURES[:1] + [row for section in SECTIONS for row in found.get(section, [])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    readme.write_text(in_readme(readme.read_text(), rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", metavar="section", help=", ".join(SECTIONS))
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    parser.add_argument("--write", action="store_true", help="keep the figures, and put the tables into README.md")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.sections if name not in SECTIONS]:
         parser.error(f"unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}")
     FIGURES.append({"machine": machine()})
     for name in arguments.sections or SECTIONS:
+        done = len(FIGURES)
         SECTIONS[name]()
-    figure("peak memory of the benchmark", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, "GB")
-    print(table(FIGURES))
+        for row in FIGURES[done:]:
+            row["section"] = name
+    print(tables(FIGURES))
+    print(f"peak memory of the benchmark: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
     if arguments.write:
-        (ROOT / "tests" / "benchmark.jsonl").write_text("".join(json.dumps(row) + "\n" for row in FIGURES))
-        readme = ROOT / "README.md"
-        readme.write_text(in_readme(readme.read_text(), FIGURES))
+        write()
 
 
 if __name__ == "__main__":

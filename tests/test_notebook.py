@@ -33,6 +33,7 @@ HEADINGS = [  # in this order; others may stand between them
     "One collector equals one core",
     "Distributed runs",
     "Comparison of the approaches",
+    "Federated learning: the collectors learn",
     "What was learned",
     "Shut down",
 ]
