@@ -1329,6 +1329,17 @@ class Workers:
 
     __enter__, __exit__ = start, stop
 
+    def replace_server(self) -> None:
+        """A new server for one that was lost; and another one where its node is lost before it is up."""
+        import ray
+
+        up = False
+        while not up:
+            ray.kill(self.server)
+            self.server = self._spawn(QLAgentServer)
+            with contextlib.suppress(*_system_failures()):
+                up = ray.get(self.server.ready.remote(), timeout=READY_SECONDS)
+
     def restarts(self) -> int:
         """How many times Ray has restarted one of the collectors and evaluators."""
         from ray._private.state import actors  # the public API needs the dashboard
@@ -1407,9 +1418,7 @@ class DistributedQLAgent(QLAgent):
                                 evaluations.add(self.episode // self.test_interval)
                             bar.update(self.episode - bar.n)
                     except _system_failures():  # a lost collector tries again, so this was the server
-                        ray.kill(workers.server)
-                        workers.server = None
-                        workers.start()
+                        workers.replace_server()
                         self.restarts += 1
                 while evaluations.flight:
                     evaluations.take()

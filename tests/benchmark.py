@@ -315,7 +315,7 @@ def bench_start() -> None:
 def bench_large() -> None:
     """A lake of 1000 x 1000 in a process of its own."""
     code = """
-import json, resource, sys, time
+import json, resource, time
 import td_helpers as td
 desc, found = td.generate_map((1000, 1000), 0.08, seed=1), {}
 def clock(name, work):
@@ -326,20 +326,19 @@ agent = td.QLAgent(lake, do_test=False)
 agent.learn(1); start = time.perf_counter(); agent.learn(3000)
 found["learn"] = agent.steps / (time.perf_counter() - start) / 1e6
 found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-if sys.argv[1] == "all":
-    values = clock("values", lambda: td.value_iteration(lake.table, tolerance=1e-9))
-    again = td.action_values(lake.table, values.max(axis=1))
-    found["residual"] = float(abs(again - values).max())
-    import matplotlib; matplotlib.use("Agg")
-    clock("draw", lambda: td.plot_image(values, desc).savefig("/dev/null", format="png"))
+values = clock("values", lambda: td.value_iteration(lake.table, tolerance=1e-9))
+again = td.action_values(lake.table, values.max(axis=1))
+found["residual"] = float(abs(again - values).max())
+import matplotlib; matplotlib.use("Agg")
+clock("draw", lambda: td.plot_image(values, desc).savefig("/dev/null", format="png"))
 print(json.dumps(found))
 """
-    runs = [json.loads(_python(code, "all" if i == 0 else "some").splitlines()[-1]) for i in range(5)]
+    runs = [json.loads(_python(code).splitlines()[-1]) for _ in range(5)]
     figure("1000x1000: build", [run["build"] for run in runs], "s")
     figure("1000x1000: learn", [run["learn"] for run in runs], "million steps/s")
     figure("1000x1000: peak memory", [run["peak"] for run in runs], "GB")
-    figure("1000x1000: value iteration", runs[0]["values"], "s", residual=runs[0]["residual"])
-    figure("1000x1000: plot_image", runs[0]["draw"], "s")
+    figure("1000x1000: value iteration", [run["values"] for run in runs], "s", residual=runs[0]["residual"])
+    figure("1000x1000: plot_image", [run["draw"] for run in runs], "s")
 
 
 def _timed(work) -> float:
@@ -358,10 +357,10 @@ def _steps_per_second(agent, episodes: int) -> float:
     return (agent.steps - before) / seconds
 
 
-def _python(code: str, *arguments: str, **environment: str) -> str:
+def _python(code: str, **environment: str) -> str:
     """What a fresh process prints."""
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, env=os.environ | environment, check=True,
+        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment, check=True,
         capture_output=True, text=True,
     ).stdout  # fmt: skip
 
@@ -393,7 +392,7 @@ def tables(figures: list[dict]) -> str:
     crossed = [[f for f in figures if f["section"] == section] for section in ("kernels", "batches")]
     rest = [f for f in figures if f["section"] not in ("kernels", "batches")]
     rows = [[f["figure"], f"{f['median']:g}", f"{f['low']:g} to {f['high']:g}", f["unit"]] for f in rest]
-    parts = [f"{head['machine']}. Medians of five runs or more; a range shows how noisy the machine was.", ""]
+    parts = [f"{head['machine']}. Medians of five runs or more, but for the model; ranges show the noise.", ""]
     for group in filter(None, crossed):
         parts += [*crosswise(group), ""]
     return "\n".join([*parts, *markdown(["figure", "median", "range", "unit"], rows)])

@@ -235,3 +235,21 @@ def test_compiled_evaluation_equals_plain_bit_for_bit(model):
     policy = random_q_table(model.outcomes.shape[:2]).argmax(axis=1)
     arguments = policy, model, PARAMETERS, td.EVALUATION, 200
     assert td.evaluate(*arguments) == td.evaluate.py_func(*arguments)
+
+
+def test_a_table_of_more_rewards_than_fit_32_bits_beside_the_states_is_learned_alike():
+    n = 70_000  # 17 bits for a state, 18 for the number of its reward
+    states = np.arange(n)
+    column = lambda values: np.asarray(values)[:, None, None]
+    start = np.eye(1, n)[0]
+    chain = td.TransitionTable(
+        column(np.ones(n)), column(np.minimum(states + 1, n - 1).astype(np.int32)), column(states + 0.25),
+        column(states == n - 1), start,
+    )  # fmt: skip
+    assert chain.model.outcomes.dtype == np.uint64
+    assert td.sample_step(chain.model, 69_998, 0, 0) == (69_999, 69_998.25, False, False)
+    assert td.sample_step(chain.model, 69_999, 0, 0) == (69_999, 69_999.25, True, False)
+    tables = [np.zeros((n, 1)) for _ in range(2)]
+    arguments = chain.model, (0,), PARAMETERS._replace(max_step=n + 1), 0, 1, None, None
+    assert td.q_learning(tables[0], *arguments) == plain(td.q_learning, tables[1], *arguments) == (1, n)
+    assert np.array_equal(*tables) and tables[0].all()
