@@ -167,8 +167,9 @@ def test_an_interrupt_leaves_no_actor_behind(workers, monkeypatch):
 
 
 INTERRUPTED = """
-import sys, threading, time
+import signal, sys, threading, time
 import td_helpers as td
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start with it ignored
 kind, arguments, marks = getattr(td, sys.argv[1]), eval(sys.argv[2]), eval(sys.argv[3])
 agent = kind(td.FrozenLakeEnv(map_name="16x16"), **arguments)
 
