@@ -43,7 +43,7 @@ def _is_passing(output) -> bool:
 
 def main() -> None:
     path = Path(sys.argv[1]).resolve()
-    print(f"Running {path.name}; this takes two to three minutes.", flush=True)
+    print(f"Running {path.name}; this takes one to two minutes.", flush=True)
     start = time.perf_counter()
     notebook = run(path)
     for cell in notebook.cells:
