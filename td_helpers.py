@@ -683,12 +683,22 @@ def report(table, table_visits, pairs, values, visits):
 
 
 @kernel
+def effective_rates(rate, visits):
+    """What n updates at `rate` amount to together, 1 - (1 - rate)**n, by n up to the most visits."""
+    most = 0
+    for n in visits:
+        most = max(most, n)
+    return -np.expm1(np.arange(min(most, 38 / rate) + 1.0) * np.log1p(-rate))  # from 38 / rate on, 1 to the last bit
+
+
+@kernel
 def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
-    """Add visits * (a worker's mean target - old value): n visits moved its value by 1 - (1 - rate)**n of that."""
+    """Add visits * (a worker's mean target - old value): n visits moved its value by the effective rate of that."""
+    rates = effective_rates(local_rate, visits)
     for i in range(len(pairs)):
         change = values[i] - old_values[pairs[i]]
         if change != 0.0:
-            targets[pairs[i]] += visits[i] * change / -np.expm1(visits[i] * np.log1p(-local_rate))
+            targets[pairs[i]] += visits[i] * change / rates[min(visits[i], len(rates) - 1)]
         counts[pairs[i]] += visits[i]
 
 
@@ -699,10 +709,12 @@ def merge(values, targets, counts, learning_rate):
     Q = Q0 + (1 - (1 - alpha)**N) * sum of (n_m / N) * (Q_m - Q0) / (1 - (1 - a)**n_m). Scaling the local step
     follows federated Q-learning (Khodadadian et al. 2022; Woo, Joshi and Chi 2023); the rule was derived here.
     """
+    rates = effective_rates(learning_rate, counts)
     for pair in range(len(values)):
-        if counts[pair] > 0.0:
-            values[pair] += -np.expm1(counts[pair] * np.log1p(-learning_rate)) * targets[pair] / counts[pair]
-            targets[pair] = counts[pair] = 0.0
+        n = counts[pair]
+        if n > 0:
+            values[pair] += rates[min(n, len(rates) - 1)] * targets[pair] / n
+            targets[pair] = counts[pair] = 0
 
 
 @kernel
@@ -1261,7 +1273,7 @@ class QLAgentServer(_Worker):
         """Merge what federated workers learned from the present table: a snapshot, as from `learn`."""
         start, local_rate = time.perf_counter(), self.agent(recipe).learning_rate
         q_table, shipped = self.q_table.reshape(-1), 0
-        targets, counts = np.zeros(q_table.size), np.zeros(q_table.size)
+        targets, counts = np.zeros(q_table.size), np.zeros(q_table.size, np.int64)
         for pairs, values, visits, steps, _ in reports:
             shipped += sum(part.nbytes for part in (pairs, values, visits) if part is not None)
             pairs = np.arange(q_table.size, dtype=np.int32) if pairs is None else np.array(pairs)

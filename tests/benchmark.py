@@ -270,7 +270,7 @@ def bench_federated() -> None:
     """What a federated round costs on 128 x 128, and a model of larger machines fitted to it."""
     lake = td.FrozenLakeEnv(td.generate_map((128, 128), 0.08, seed=1))
     run = {"epsilon": 0.05, "learning_rate": 0.01, "learning_episodes": 10**7, "test_interval": 10**7, "do_test": False}
-    size, single = 20_000, td.QLAgent(lake, **run)
+    size, single = 40_000, td.QLAgent(lake, **run)
     single.learn(300_000)  # past the first, aimless episodes
     with td.Workers(2, 0) as workers:
         agent = td.FederatedQLAgent(lake, cw_num=2, ew_num=0, batch_size=size, workers=workers, **run)

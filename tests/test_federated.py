@@ -16,7 +16,7 @@ HALLWAY = td.FrozenLakeEnv(map_name="Dangerous Hallway")
 
 def merged(old, reports, learning_rate, local_rate):
     """The merge of reports [(pairs, values, visits), ...] into a copy of the old values."""
-    values, targets, counts = old.copy(), np.zeros_like(old), np.zeros_like(old)
+    values, targets, counts = old.copy(), np.zeros_like(old), np.zeros(len(old), np.int64)
     for pairs, local, visits in reports:
         parts = np.asarray(pairs, np.int32), np.asarray(local, float), np.asarray(visits, np.int32)
         td.add_report(values, targets, counts, *parts, local_rate)
@@ -88,6 +88,17 @@ def test_the_merge_lies_between_the_old_value_and_the_targets(old, targets, rate
     value = merged(np.array([old]), reports, learning_rate, local_rate)[0]
     hull = [old, *(target for target, _ in targets)]
     assert min(hull) - 1e-6 <= value <= max(hull) + 1e-6
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-9, 1e-4, 0.0199, 0.5, 0.97, 1.0])
+def test_effective_rates_are_those_of_the_formula_up_to_the_last_visit(rate):
+    visits = np.array([1, 2, 7, 1500, 2500, 600_000], np.int32)
+    rates = td.effective_rates(rate, visits)
+    found = rates[np.minimum(visits, len(rates) - 1)]
+    expected = -np.expm1(visits * np.log1p(-rate)) if rate < 1 else np.ones(6)
+    np.testing.assert_array_max_ulp(found, expected, maxulp=2)
+    assert len(rates) <= 1 + min(600_000, np.ceil(38 / max(rate, 1e-9)))
+    assert len(td.effective_rates(rate, visits[:0])) == 1
 
 
 def test_two_rounds_of_workers_give_the_same_bits_twice():
