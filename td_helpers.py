@@ -772,7 +772,8 @@ class TDAgent:
     with probability `epsilon`, discounts by `beta`, cuts an episode after `max_step` steps, and after every
     `test_interval` of its `learning_episodes` evaluates the greedy policy in `trials` episodes (None: `test_interval`)
     unless `do_test` is False. `compiled=None` compiles where the simulator has a `TransitionTable` and steps it
-    otherwise, False always steps, True insists. Everything random follows from `seed`.
+    otherwise, False always steps, True insists. Everything random follows from `seed`. Between calls settings may be
+    changed, as for an epsilon that decays.
 
     Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled` (a bool), and
     `rewards`, a dict of each test's mean discounted return by its number, from 1. Raises TypeError or ValueError for
@@ -804,8 +805,6 @@ class TDAgent:
         self.compiled = self._model is not None
         self._limit = limit if self.compiled else MAX_STEP  # a stepped TimeLimit cuts itself
         self.max_step = min(max_step, self._limit)
-        names = "epsilon learning_rate learning_episodes test_interval trials beta do_test max_step seed compiled"
-        self._settings = {name: getattr(self, name) for name in names.split()}  # to make the same agent elsewhere
         self._actions = tuple(range(shape[1]))
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
         self.q_table = np.zeros(shape)
@@ -897,6 +896,12 @@ class TDAgent:
     def _parameters(self, max_step: int) -> Parameters:
         key = int(mix(self.seed)) >> 2  # 62 bits: with an episode's number they still fit 63
         return Parameters(self.epsilon, self.learning_rate, self.beta, max_step, key)
+
+    @property
+    def _settings(self) -> dict:
+        """What makes the same agent elsewhere, as it stands now: an epsilon that was changed goes with it."""
+        names = "epsilon learning_rate learning_episodes test_interval trials beta do_test max_step seed compiled"
+        return {name: getattr(self, name) for name in names.split()}
 
     def save(self, path) -> None:
         """Write all that resuming needs to one .npz file: whole or not at all."""

@@ -103,6 +103,15 @@ def test_one_collector_by_stepping_equals_single_core(workers, simulator):
     )
 
 
+def test_settings_that_change_between_runs_reach_the_workers(workers):
+    agents = td.QLAgent(LAKE, 0.3, 0.1, **SETTINGS), distributed(workers, cw_num=1)
+    for agent in agents:
+        for agent.epsilon, agent.learning_rate in ((0.9, 0.2), (0.5, 0.1), (0.1, 0.05)):
+            agent.learn(30)
+        agent.learn_and_evaluate(progress=False)
+    assert learned(agents[0]) == learned(agents[1])
+
+
 @pytest.mark.parametrize("cw_num, batch_size", [(2, 10), (3, 7), (4, 1), (4, 1000)])
 def test_the_dataflow_over_ray_equals_the_one_in_process(workers, cw_num, batch_size):
     agent = finished(workers, cw_num=cw_num, batch_size=batch_size)
