@@ -87,7 +87,8 @@ def test_every_table_and_no_unknown_name_stands_in_the_template(data):
 
 def test_what_the_words_say_holds_in_the_data_but_for_times(data):
     times = {"stepped, (2,4) is faster", "waiting, more collectors are faster", "the learner is idle most of the time",
-             "two federated workers beat one core on the largest lake", "small lakes do not pay"}  # fmt: skip
+             "two federated workers beat one core on the largest lake", "small lakes do not pay",
+             "stepped tests of the single core's tables take longer"}  # fmt: skip
     assert [claim for claim, holds in figures.claims(data).items() if not holds and claim not in times] == []
 
 
