@@ -18,6 +18,7 @@ import os
 import pickle
 import random
 import socket
+import threading
 import time
 import warnings
 import zlib
@@ -381,16 +382,20 @@ class TransitionTable:
     @classmethod
     def from_env(cls, env) -> TransitionTable:
         """The table of an env whose step and reset sample from its `P` and `initial_state_distrib`; else ValueError."""
+        step, reset = (getattr(method, "__func__", method) for method in (env.step, env.reset))
         if isinstance(env, FrozenLakeEnv):
-            if type(env).step is FrozenLakeEnv.step and type(env).reset is FrozenLakeEnv.reset:
+            if step is FrozenLakeEnv.step and reset is FrozenLakeEnv.reset:
                 return env.table
             raise ValueError("simulator must not override step or reset of FrozenLakeEnv to be compiled")
-        for method, source in ((type(env).step, "P"), (type(env).reset, "initial_state_distrib")):
-            if not hasattr(env, source) or source not in getattr(method, "__code__", method).co_names:
+        for method, source in ((step, "P"), (reset, "initial_state_distrib")):
+            if not hasattr(env, source) or source not in getattr(getattr(method, "__code__", None), "co_names", ()):
                 raise ValueError(f"simulator must have a {source} and sample from it to be compiled, got {env!r}")
         if getattr(env, "fickle_passenger", False):  # Taxi then moves its goal, which P does not tell
             raise ValueError("simulator must be all in its P to be compiled: a fickle passenger is not")
-        return cls._from_lists(env.P, env.initial_state_distrib)
+        try:
+            return cls._from_lists(env.P, env.initial_state_distrib)
+        except (AttributeError, TypeError, LookupError) as error:
+            raise ValueError(f"P must be a dict of dicts of lists of outcomes ({error})") from error
 
     @classmethod
     def _from_lists(cls, P, start) -> TransitionTable:
@@ -428,9 +433,11 @@ class TransitionTable:
         if not shared:
             thresholds = np.broadcast_to(thresholds, self.next_state.shape)
         starts = np.flatnonzero(self.start)
+        start_thresholds = _threshold(np.cumsum(self.start[starts]))
+        start_thresholds[-1] = 2**32 - 1
         return Model(
             outcomes, bits, np.repeat(rewards, 2), thresholds.reshape(-1, thresholds.shape[-1]),
-            None if shared else True, starts, _threshold(np.cumsum(self.start[starts])),
+            None if shared else True, starts, start_thresholds,
         )  # fmt: skip
 
 
@@ -503,7 +510,7 @@ def step(simulator, state, action, slip):
     next_state, reward, terminated, truncated, _ = simulator.step(action)
     if not reward - reward == 0:
         raise ValueError(f"the simulator's reward must be finite, got {reward!r}")
-    return next_state, reward, terminated, truncated
+    return next_state, reward if type(reward) is float else float(reward), terminated, truncated  # float32 would spread
 
 
 def greedy_action(row, actions):
@@ -620,14 +627,14 @@ def q_learning(q_table, simulator, actions, parameters, first, episodes, visits,
             if visits is not None:
                 visits[state, action] += 1
             if experience is not None:
-                pairs[recorded], rewards[recorded] = state * width + action, reward
+                pairs[recorded], rewards[recorded] = int(state) * width + action, reward  # int: numpy's may be narrow
                 recorded += 1
             steps += 1
             if terminated or truncated:
                 break
             state = next_state
         if experience is not None:  # what the last update looked ahead to: nothing, or a state
-            pairs[recorded] = -1 if terminated else -2 - next_state
+            pairs[recorded] = -1 if terminated else -2 - int(next_state)
     return episodes, steps
 
 
@@ -670,19 +677,6 @@ def replay(q_table, experience, actions, learning_rate, beta):
 
 
 @kernel
-def report(table, table_visits, pairs, values, visits):
-    """Gather the pairs that a federated worker visited: how many there are."""
-    visited = 0
-    for state in range(table.shape[0]):
-        for action in range(table.shape[1]):
-            if table_visits[state, action] > 0:
-                pairs[visited] = state * table.shape[1] + action
-                values[visited], visits[visited] = table[state, action], table_visits[state, action]
-                visited += 1
-    return visited
-
-
-@kernel
 def effective_rates(rate, visits):
     """What n updates at `rate` amount to together, 1 - (1 - rate)**n, by n up to the most visits."""
     most = 0
@@ -714,7 +708,6 @@ def merge(values, targets, counts, learning_rate):
         n = counts[pair]
         if n > 0:
             values[pair] += rates[min(n, len(rates) - 1)] * targets[pair] / n
-            targets[pair] = counts[pair] = 0
 
 
 @kernel
@@ -845,7 +838,8 @@ class TDAgent:
     def learn_and_evaluate(self, progress: bool = True) -> tuple[list[float], np.ndarray]:
         """Learn up to `learning_episodes`, testing after every interval: (total_rewards, q_table).
 
-        `total_rewards` has one mean discounted greedy return a finished test interval, none with `do_test=False`.
+        `total_rewards` has one mean discounted greedy return a finished test interval, none with `do_test=False` or for
+        those that `learn` went past: `rewards` has the tests' numbers.
         Interrupted and called again, it goes on where it stopped.
         """
         self._run(self.learning_episodes, self.do_test, _check_flag("progress", progress))
@@ -904,7 +898,7 @@ class TDAgent:
         return {name: getattr(self, name) for name in names.split()}
 
     def save(self, path) -> None:
-        """Write all that resuming needs to one .npz file: whole or not at all."""
+        """Write all that resuming needs to one .npz file: whole or not at all. What counts costs starts anew."""
         with _replacing(path) as file:
             np.savez_compressed(file, **self._state())
 
@@ -930,7 +924,7 @@ class TDAgent:
                     raise ValueError(f"{path} has {name.removeprefix('settings_')} {found!s}, this agent has {own!s}")
                 continue
             shape = (saved[length[name]].size, *own.shape[1:]) if name in length else own.shape
-            if found.dtype.kind != own.dtype.kind or found.shape != shape:
+            if found.dtype != own.dtype or found.shape != shape:
                 raise ValueError(f"{path} has a {name} of another kind or shape than this agent's")
             if not np.isfinite(found).all() or (own.dtype.kind == "i" and (found < 0).any()):
                 raise ValueError(f"{path} has a {name} with values that cannot be")
@@ -956,11 +950,13 @@ class TDAgent:
         self.rewards = dict(zip(state["tests"].tolist(), state["rewards"].tolist(), strict=True))
 
     def _fingerprint(self) -> str:
-        """What tells one simulator from another: a checksum of its table, or its type and spaces."""
-        env = self.simulator
-        if not self.compiled:
-            return f"{type(env).__name__} {env.observation_space} {env.action_space}"
-        arrays = [part.tobytes() for part in self._model if isinstance(part, np.ndarray)]
+        """What tells one simulator from another: a checksum of its table, or its types and spaces."""
+        try:
+            model = self._model or _look_into(self.simulator, True)[-1]
+        except ValueError:
+            env, inner = self.simulator, getattr(self.simulator, "unwrapped", None)
+            return f"{type(env).__name__} {type(inner).__name__} {env.observation_space} {env.action_space}"
+        arrays = [part.tobytes() for part in model if isinstance(part, np.ndarray)]
         return f"table {zlib.crc32(b''.join(arrays)):08x}"
 
 
@@ -1052,10 +1048,11 @@ def _value_sweeps(values, probability, next_state, reward, terminated, policy, b
 
 
 def value_iteration(table: TransitionTable, beta: float = 0.999, epsilon: float = 0.0, tolerance: float = 1e-10):
-    """The optimal action values, shape (states, actions): Sutton and Barto 4.4, by Gauss-Seidel sweeps to `tolerance`.
+    """The optimal action values, shape (states, actions): Sutton and Barto 4.4, by Gauss-Seidel sweeps.
 
-    With `epsilon` > 0, those of the best policy that explores with that probability for ever. Raises TypeError or
-    ValueError for bad arguments, and RuntimeError where beta=1 and the values grow without end.
+    They end when no value changes by more than `tolerance`. With `epsilon` > 0, those of the best policy that explores
+    with that probability for ever. Raises TypeError or ValueError for bad arguments, and RuntimeError where the values
+    do not settle: with beta=1 or next to it, and a policy that never ends.
     """
     beta, epsilon = _check_exact(table, beta, epsilon)
     tolerance = _check_number("tolerance", tolerance, 0.0, math.inf)
@@ -1123,10 +1120,10 @@ def _sweep(table, policy, beta, epsilon, tolerance) -> np.ndarray:
     # a cell far from it would first have to sink for 1 / (1 - beta) of them.
     idle = table.reward.min(where=~table.terminated, initial=0.0) / (1.0 - beta) if beta < 1.0 else 0.0
     values = np.full(table.shape[0], idle)
-    limit = 10_000 if beta == 1.0 else 10_000_000  # below 1 a sweep contracts, so the limit is never met
+    limit = 10_000 if beta == 1.0 else 10_000_000  # a sweep contracts by beta: enough up to 0.999995
     arrays = table.probability, table.next_state, table.reward, table.terminated
     if _value_sweeps(values, *arrays, policy, beta, epsilon, tolerance, limit) > tolerance:
-        raise RuntimeError(f"with beta={beta:g} the values still grow after {limit} sweeps: some policy never ends")
+        raise RuntimeError(f"with beta={beta!r} the values still grow after {limit} sweeps: some policy never ends")
     return values
 
 
@@ -1155,6 +1152,7 @@ def _check_q_table(q_table, shape: tuple[int, int]) -> np.ndarray:
 #     rewards[test] = evaluator[test % ew_num].evaluate(q at the test, test)
 
 READY_SECONDS = 120  # how long to wait for the next of the processes to start
+LOSSES = 5  # a run gives up where more processes than this are lost in a row, with nothing learned or tested between
 
 
 def start_ray(num_cpus: int | None = None) -> None:
@@ -1251,11 +1249,11 @@ class CollectingWorker(_Worker):
         table = np.zeros(len(q_table), row)  # a pair's count lies beside its value, in the same cache line
         table["values"] = q_table
         _, steps = agent._learn(table["values"], first, episodes, visits=table["visits"])
-        pairs, values, visits = (np.empty(q_table.size, dtype) for dtype in (np.int32, np.float64, np.int32))
-        visited = report(table["values"], table["visits"], pairs, values, visits)
-        if visited * 16 < q_table.size * 12:
-            return pairs[:visited], values[:visited], visits[:visited], steps, time.perf_counter() - start
-        return None, table["values"].ravel(), table["visits"].ravel(), steps, time.perf_counter() - start
+        values, visits = table["values"].ravel(), table["visits"].ravel()
+        pairs = np.flatnonzero(visits).astype(np.int32)
+        if len(pairs) * 16 < q_table.size * 12:  # bytes, with the pair's number and without
+            return pairs, values[pairs], visits[pairs], steps, time.perf_counter() - start
+        return None, values, visits, steps, time.perf_counter() - start
 
 
 class QLAgentServer(_Worker):
@@ -1306,19 +1304,25 @@ class Workers:
     """The processes of distributed runs: a server, `cw_num` collectors and `ew_num` evaluators.
 
     Starting them takes seconds, so a series of runs shares one set: `with Workers(8, 4) as workers:` and
-    `workers=workers`. Collectors and evaluators restart by themselves; a server that dies is replaced by its run.
+    `workers=workers`; runs in several threads take turns. Collectors and evaluators restart by themselves; a server
+    that dies is replaced by its run.
     """
 
     def __init__(self, cw_num: int = 4, ew_num: int = 4):
         self.cw_num, self.ew_num = _check_count("cw_num", cw_num), _check_count("ew_num", ew_num, 0)
         self.server, self.collectors, self.evaluators = None, [], []
+        self.session, self.turn = None, threading.Lock()
 
     def start(self) -> Workers:
         """Start what is not running, and wait until all answer; TimeoutError where for 120 s none more does."""
         import ray
 
         start_ray()
-        tough, running = {"max_restarts": -1, "max_task_retries": -1}, len(self._all())
+        context = ray.get_runtime_context()
+        session = context.get_job_id(), context.get_node_id()
+        if session != self.session:  # those of a Ray that was shut down are gone
+            self.session, self.server, self.collectors, self.evaluators = session, None, [], []
+        tough, running = {"max_restarts": -1, "max_task_retries": LOSSES}, len(self._all())
         try:
             self.server = self.server or self._spawn(QLAgentServer)
             while len(self.collectors) < self.cw_num:
@@ -1340,9 +1344,11 @@ class Workers:
         """End the processes."""
         import ray
 
-        for actor in self._all() if ray.is_initialized() else ():
-            ray.kill(actor)
+        actors = self._all()
         self.server, self.collectors, self.evaluators = None, [], []
+        for actor in actors if ray.is_initialized() else ():
+            with contextlib.suppress(ray.exceptions.RayError, ValueError):  # of a Ray that was shut down meanwhile
+                ray.kill(actor)
 
     __enter__, __exit__ = start, stop
 
@@ -1421,7 +1427,8 @@ class DistributedQLAgent(QLAgent):
         if self.episode >= until and not (do_test and self._untested):
             return
         recipe = ray.cloudpickle.dumps(functools.partial(self.single, self.simulator, **self._local_settings()))
-        workers = self.workers or Workers(self.cw_num, self.ew_num if do_test else 0)
+        workers, self._losses = self.workers or Workers(self.cw_num, self.ew_num if do_test else 0), 0
+        workers.turn.acquire()
         try:
             workers.start()
             recipe = ray.put(recipe) if len(recipe) > 50_000 else recipe
@@ -1431,10 +1438,12 @@ class DistributedQLAgent(QLAgent):
                 while self.episode < until:
                     try:
                         for _ in self._batches(workers, recipe, until):
+                            self._losses = 0
                             if do_test and self.episode % self.test_interval == 0:
                                 evaluations.add(self.episode // self.test_interval)
                             bar.update(self.episode - bar.n)
-                    except _system_failures():  # a lost collector tries again, so this was the server
+                    except _system_failures() as error:  # a lost collector tries again, so this was the server
+                        self._lost(error)
                         workers.replace_server()
                         self.restarts += 1
                 while evaluations.flight:
@@ -1443,9 +1452,19 @@ class DistributedQLAgent(QLAgent):
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None  # the simulator's own error, from a worker
         finally:
-            self.q_table = np.array(self.q_table)  # one of Ray's is read-only
+            workers.turn.release()
+            # Ray's arrays are read-only, and would fill its store for as long as this agent lives.
+            self.q_table, *recent = map(np.array, (self.q_table, *self._recent))
+            self._recent, self._untested = tuple(recent), {test: np.array(q) for test, q in self._untested.items()}
             if self.workers is None:
                 workers.stop()
+
+    def _lost(self, error: Exception) -> None:
+        """Count a lost process; RuntimeError where it was one too many."""
+        self._losses += 1
+        if self._losses > LOSSES:
+            problem = f"processes were lost {self._losses} times in a row, with nothing learned between"
+            raise RuntimeError(f"{problem}: does the simulator end its process?") from error
 
     def _batches(self, workers: Workers, recipe, until: int):
         """The dataflow, two batches a collector in flight, so that no snapshot waits here; yields after each batch."""
@@ -1503,9 +1522,9 @@ class DistributedQLAgent(QLAgent):
 class FederatedQLAgent(DistributedQLAgent):
     """Q-learning on `cw_num` workers that learn for themselves, and a server that merges what they learned.
 
-    A round is `batch_size` episodes a worker, all from the same table, with a local learning rate of
-    max(learning_rate, min(cap, 1 - (1 - learning_rate)**cw_num)); `merge` has the rule. With one worker the result is
-    the single-core agent's. The rest is as in `DistributedQLAgent`, also if processes are killed.
+    A round is `batch_size` episodes a worker, cut at test points, all from the same table, with a local learning rate
+    of max(learning_rate, min(cap, 1 - (1 - learning_rate)**cw_num)); `merge` has the rule. With one worker the result
+    is the single-core agent's. The rest is as in `DistributedQLAgent`, also if processes are killed.
     """
 
     agent_name = "Federated Q-learning"
@@ -1568,9 +1587,11 @@ class _Evaluations:
         test, reference = self.flight.popleft()
         try:
             mean, seconds = ray.get(reference)
-        except _system_failures():
+        except _system_failures() as error:
+            self.agent._lost(error)
             self.send(test)
             return
+        self.agent._losses = 0
         self.agent.rewards[test] = mean
         self.agent.seconds["evaluate"] += seconds
         self.agent._untested.pop(test)

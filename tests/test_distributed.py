@@ -69,6 +69,31 @@ def test_rewards_that_float32_cannot_hold_are_shipped_whole():
     assert rewards.dtype == np.float64
 
 
+class Narrow(Ring):
+    """A ring of 200 states that answers in numpy's narrow types."""
+
+    def __init__(self, state, reward):
+        super().__init__()
+        self.observation_space, self.types = td.gym.spaces.Discrete(200), (state, reward)
+
+    def reset(self, **arguments):
+        return self.types[0](195 + super().reset(**arguments)[0]), {}
+
+    def step(self, action):
+        state, reward, *rest = super().step(action)
+        return self.types[0](195 + state), self.types[1](reward), *rest
+
+
+@pytest.mark.parametrize("reward", [np.float16, np.float32, float])
+@pytest.mark.parametrize("state", [np.uint8, np.uint64, int])
+def test_numpys_narrow_types_are_learned_as_pythons(state, reward):
+    settings = {"learning_episodes": 60, "max_step": 7}  # short enough that some episodes are cut
+    agent = single(Narrow(state, reward), **settings)
+    q_table, steps = dataflow(single(Narrow(state, reward), **settings), 1, batches_of(60, 20, 20))
+    assert (q_table.tobytes(), steps) == (agent.q_table.tobytes(), agent.steps)
+    assert agent.q_table[195:].any() and not agent.q_table[:195].any()
+
+
 def test_collecting_and_evaluating_leave_their_arguments_alone():
     recipe, q_table = recipe_of(single()), np.zeros((17, 4))
     q_table.flags.writeable = False  # as those of Ray

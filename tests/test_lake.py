@@ -1,5 +1,6 @@
 """The lake and its transition table: dynamics, maps, rendering, and what other envs may be compiled."""
 
+import functools
 import re
 
 import gym
@@ -355,6 +356,10 @@ BROKEN = {
     "no outcome": lambda env: env.P[3].update({1: []}),
     "start short of 1": lambda env: setattr(env, "initial_state_distrib", env.initial_state_distrib * 0.5),
     "start of another length": lambda env: setattr(env, "initial_state_distrib", np.ones(1)),
+    "lists instead of dicts": lambda env: setattr(env, "P", [list(actions.values()) for actions in env.P.values()]),
+    "a state's list instead of its dict": lambda env: env.P.update({3: list(env.P[3].values())}),
+    "a word for a probability": lambda env: set_outcome(env, ("much", 0, -1, False)),
+    "an outcome cut short": lambda env: set_outcome(env, (1.0, 0)),
     "a state without an entry": lambda env: env.P.pop(3),
     "an action without an entry": lambda env: env.P[3].pop(1),
 }
@@ -364,3 +369,17 @@ BROKEN = {
 def test_a_broken_p_is_never_compiled(change):
     with pytest.raises(ValueError):
         td.TransitionTable.from_env(broken(change))
+    assert not td.QLAgent(broken(change)).compiled
+
+
+def test_a_step_put_upon_an_env_is_stepped():
+    for env in (td.FrozenLakeEnv(), CliffWalkingEnv()):
+        env.step = functools.partial(type(env).step, env)
+        assert not td.QLAgent(env).compiled
+
+
+def test_the_last_start_gets_all_that_rounding_leaves():
+    env = CliffWalkingEnv()
+    env.initial_state_distrib = np.zeros(48)
+    env.initial_state_distrib[:3] = 0.5, 0.25, 0.25 - 9e-10
+    assert td.TransitionTable.from_env(env).model.start_thresholds[-1] == 2**32 - 1

@@ -233,6 +233,53 @@ def test_agents_one_after_another_and_side_by_side_leave_no_actors_and_do_not_in
     assert not alive() - before
 
 
+def test_runs_that_share_workers_take_turns(workers):
+    settings = RUN | {"learning_episodes": 3000, "batch_size": 20}
+    alone = learn(workers, **settings)
+    agents = [td.DistributedQLAgent(LAKE, workers=workers, **settings) for _ in range(3)]
+    threads = [threading.Thread(target=agent.learn_and_evaluate, args=(False,)) for agent in agents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(same(agent, alone) for agent in agents)
+
+
+@pytest.mark.parametrize("role", ["collectors", "evaluators"])
+def test_a_process_that_is_gone_for_good_ends_the_run_with_what_was_learned(workers, monkeypatch, role):
+    monkeypatch.setattr(td, "LOSSES", 1)
+    small = RUN | {"learning_episodes": 3000, "cw_num": 1, "ew_num": 1}
+    with td.Workers(1, 1) as own:
+        agent = td.DistributedQLAgent(LAKE, workers=own, **small)
+        agent.learn(2000)
+        ray.kill(getattr(own, role)[0])
+        with pytest.raises(RuntimeError, match="processes were lost 2 times in a row"):
+            agent.learn_and_evaluate(progress=False)
+    assert agent.episode >= 2000
+    agent.workers = workers
+    agent.learn_and_evaluate(progress=False)
+    assert np.array_equal(agent.q_table, learn(workers, **small).q_table)
+
+
+def test_processes_of_another_ray_are_forgotten(workers):
+    with td.Workers(1, 0) as own:
+        gone = own.server, *own.collectors
+        own.session = "of a Ray that was shut down"
+        own.start()
+        assert not {own.server, *own.collectors} & set(gone)
+        for actor in gone:
+            ray.kill(actor)
+        ray.kill(own.server)  # and what is gone does not keep the others from being stopped
+    assert (own.server, own.collectors) == (None, [])
+
+
+def test_agents_keep_nothing_in_rays_store(workers):
+    lake = td.FrozenLakeEnv(td.generate_map((64, 64), 0.0, seed=1))  # a table of 128 kB
+    agent = td.DistributedQLAgent(lake, workers=workers, **(RUN | {"learning_episodes": 40, "batch_size": 5}))
+    agent.learn(40)
+    assert all(table.flags.owndata and table.flags.writeable for table in (agent.q_table, *agent._recent))
+
+
 @pytest.mark.slow
 def test_memory_and_batches_in_flight_stay_flat_over_a_million_episodes(workers):
     resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
