@@ -1123,7 +1123,7 @@ def _sweep(table, policy, beta, epsilon, tolerance) -> np.ndarray:
     limit = 10_000 if beta == 1.0 else 10_000_000  # a sweep contracts by beta: enough up to 0.999995
     arrays = table.probability, table.next_state, table.reward, table.terminated
     if _value_sweeps(values, *arrays, policy, beta, epsilon, tolerance, limit) > tolerance:
-        raise RuntimeError(f"with beta={beta!r} the values still grow after {limit} sweeps: some policy never ends")
+        raise RuntimeError(f"with beta={beta:.15g} the values still grow after {limit} sweeps: some policy never ends")
     return values
 
 
