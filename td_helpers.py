@@ -1427,37 +1427,42 @@ class DistributedQLAgent(QLAgent):
         if self.episode >= until and not (do_test and self._untested):
             return
         recipe = ray.cloudpickle.dumps(functools.partial(self.single, self.simulator, **self._local_settings()))
-        workers, self._losses = self.workers or Workers(self.cw_num, self.ew_num if do_test else 0), 0
-        workers.turn.acquire()
+        workers = self.workers or Workers(self.cw_num, self.ew_num if do_test else 0)
         try:
-            workers.start()
-            recipe = ray.put(recipe) if len(recipe) > 50_000 else recipe
-            before = workers.restarts()
-            with self._bar(until, progress) as bar:
-                evaluations = _Evaluations(self, workers, recipe, do_test)
-                while self.episode < until:
-                    try:
-                        for _ in self._batches(workers, recipe, until):
-                            self._losses = 0
-                            if do_test and self.episode % self.test_interval == 0:
-                                evaluations.add(self.episode // self.test_interval)
-                            bar.update(self.episode - bar.n)
-                    except _system_failures() as error:  # a lost collector tries again, so this was the server
-                        self._lost(error)
-                        workers.replace_server()
-                        self.restarts += 1
-                while evaluations.flight:
-                    evaluations.take()
-            self.restarts += workers.restarts() - before
+            with workers.turn:
+                self._run_on(workers, recipe, until, do_test, progress)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None  # the simulator's own error, from a worker
         finally:
-            workers.turn.release()
             # Ray's arrays are read-only, and would fill its store for as long as this agent lives.
             self.q_table, *recent = map(np.array, (self.q_table, *self._recent))
             self._recent, self._untested = tuple(recent), {test: np.array(q) for test, q in self._untested.items()}
             if self.workers is None:
                 workers.stop()
+
+    def _run_on(self, workers: Workers, recipe, until: int, do_test: bool, progress: bool) -> None:
+        """The run, on processes that work for no other meanwhile."""
+        import ray
+
+        workers.start()
+        recipe = ray.put(recipe) if len(recipe) > 50_000 else recipe
+        self._losses, before = 0, workers.restarts()
+        with self._bar(until, progress) as bar:
+            evaluations = _Evaluations(self, workers, recipe, do_test)
+            while self.episode < until:
+                try:
+                    for _ in self._batches(workers, recipe, until):
+                        self._losses = 0
+                        if do_test and self.episode % self.test_interval == 0:
+                            evaluations.add(self.episode // self.test_interval)
+                        bar.update(self.episode - bar.n)
+                except _system_failures() as error:  # a lost collector tries again, so this was the server
+                    self._lost(error)
+                    workers.replace_server()
+                    self.restarts += 1
+            while evaluations.flight:
+                evaluations.take()
+        self.restarts += workers.restarts() - before
 
     def _lost(self, error: Exception) -> None:
         """Count a lost process; RuntimeError where it was one too many."""
