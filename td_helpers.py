@@ -500,7 +500,7 @@ def reset(simulator, key, stream):
     """Start the episode whose draws begin at `stream`."""
     if type(simulator) is Model:
         return sample_start.py_func(simulator, draw(key, stream)[1])
-    return simulator.reset(seed=key ^ stream)[0]
+    return _widened(simulator.reset(seed=key ^ stream)[0])
 
 
 def step(simulator, state, action, slip):
@@ -510,7 +510,14 @@ def step(simulator, state, action, slip):
     next_state, reward, terminated, truncated, _ = simulator.step(action)
     if not reward - reward == 0:
         raise ValueError(f"the simulator's reward must be finite, got {reward!r}")
-    return next_state, reward if type(reward) is float else float(reward), terminated, truncated  # float32 would spread
+    if type(next_state) is not int or type(reward) is not float:
+        next_state, reward = _widened(next_state), float(reward)
+    return next_state, reward, terminated, truncated
+
+
+def _widened(state):
+    """A state as Python's int where it is numpy's, whose narrow types overflow."""
+    return int(state) if isinstance(state, np.integer) else state
 
 
 def greedy_action(row, actions):
@@ -627,14 +634,14 @@ def q_learning(q_table, simulator, actions, parameters, first, episodes, visits,
             if visits is not None:
                 visits[state, action] += 1
             if experience is not None:
-                pairs[recorded], rewards[recorded] = int(state) * width + action, reward  # int: numpy's may be narrow
+                pairs[recorded], rewards[recorded] = state * width + action, reward
                 recorded += 1
             steps += 1
             if terminated or truncated:
                 break
             state = next_state
         if experience is not None:  # what the last update looked ahead to: nothing, or a state
-            pairs[recorded] = -1 if terminated else -2 - int(next_state)
+            pairs[recorded] = -1 if terminated else -2 - next_state
     return episodes, steps
 
 
@@ -1645,7 +1652,7 @@ def plot_result(total_rewards, test_interval: int, legend, optimum: float | None
         axes.axhline(optimum, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"exact optimum {optimum:.1f}")
     axes.set(title=title, xlabel="learning episodes", ylabel="mean discounted return, greedy policy")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", ncols=1 + (len(names) > 6))
+    axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # beside no curve is room
     return figure
 
 
@@ -1664,7 +1671,8 @@ def plot_image(q_table: np.ndarray, desc, title: str = "Value and greedy policy"
     values = np.where(letters == b"H", np.nan, q_table.max(axis=1)[:-1].reshape(rows, cols))  # holes stretch the scale
     cell = min(0.45, 9 / max(rows, cols))
     figure, axes = plt.subplots(figsize=(max(4.0, cell * cols + 2), max(3.2, cell * rows + 1)), layout="constrained")
-    image = axes.imshow(values[::thin, ::thin], cmap="viridis", extent=(-0.5, cols - 0.5, rows - 0.5, -0.5))
+    least = min(0.0, np.nanmin(values))  # 0 is in the scale, so that pictures of one lake can be compared
+    image = axes.imshow(values[::thin, ::thin], vmin=least, extent=(-0.5, cols - 0.5, rows - 0.5, -0.5))
     figure.colorbar(image, ax=axes, label="value: highest action value", shrink=0.8)
     if letters.size <= 4096:
         moves = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])[q_table.argmax(axis=1)[:-1]]

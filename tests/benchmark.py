@@ -293,7 +293,8 @@ def bench_federated() -> None:
     for cores, nodes in ((16, 1), (64, 1), (64, 4)):  # nodes of so many cores, 10 Gbit/s between them
         network = (nodes > 1) * (cores * (nodes - 1) * shipped + nodes * lake.table.shape[0] * 32) / 1.25e9
         seconds = learn + ray + cores * nodes * merge + network
-        figure(f"MODEL, not measured: {nodes} x {cores} cores", cores * nodes * learn / seconds, "times the steps/s")
+        machines = f"{nodes} machine{'s' * (nodes > 1)} of {cores} cores"
+        figure(f"MODEL, not measured: {machines}", cores * nodes * learn / seconds, "times the steps/s")
 
 
 def bench_start() -> None:
@@ -391,7 +392,8 @@ def tables(figures: list[dict]) -> str:
     head, *figures = figures
     crossed = [[f for f in figures if f["section"] == section] for section in ("kernels", "batches")]
     rest = [f for f in figures if f["section"] not in ("kernels", "batches")]
-    rows = [[f["figure"], f"{f['median']:g}", f"{f['low']:g} to {f['high']:g}", f["unit"]] for f in rest]
+    ranges = [f"{f['low']:g} to {f['high']:g}" if f["runs"] > 1 else "" for f in rest]
+    rows = [[f["figure"], f"{f['median']:g}", span, f["unit"]] for f, span in zip(rest, ranges, strict=True)]
     parts = [f"{head['machine']}. Medians of five runs or more, but for the model; ranges show the noise.", ""]
     for group in filter(None, crossed):
         parts += [*crosswise(group), ""]
