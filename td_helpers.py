@@ -694,7 +694,7 @@ def effective_rates(rate, visits):
 
 @kernel
 def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
-    """Add visits * (a worker's mean target - old value): n visits moved its value by the effective rate of that."""
+    """Add visits * (a worker's mean target - old value): what its visits changed, over their effective rate."""
     rates = effective_rates(local_rate, visits)
     for i in range(len(pairs)):
         change = values[i] - old_values[pairs[i]]
@@ -1370,11 +1370,12 @@ class Workers:
             with contextlib.suppress(*_system_failures()):
                 up = ray.get(self.server.ready.remote(), timeout=READY_SECONDS)
 
-    def restarts(self) -> int:
-        """How many times Ray has restarted one of the collectors and evaluators."""
+    def restarts(self, cw_num: int, ew_num: int) -> int:
+        """How many times Ray has restarted one of so many collectors and evaluators."""
         from ray._private.state import actors  # the public API needs the dashboard
 
-        return sum(actors(actor._actor_id.hex()).get("NumRestarts", 0) for actor in self.collectors + self.evaluators)
+        used = self.collectors[:cw_num] + self.evaluators[:ew_num]
+        return sum(actors(actor._actor_id.hex()).get("NumRestarts", 0) for actor in used)
 
     def _all(self) -> list:
         return [actor for actor in (self.server, *self.collectors, *self.evaluators) if actor]
@@ -1453,7 +1454,8 @@ class DistributedQLAgent(QLAgent):
 
         workers.start()
         recipe = ray.put(recipe) if len(recipe) > 50_000 else recipe
-        self._losses, before = 0, workers.restarts()
+        used = self.cw_num, self.ew_num if do_test else 0
+        self._losses, before = 0, workers.restarts(*used)
         with self._bar(until, progress) as bar:
             evaluations = _Evaluations(self, workers, recipe, do_test)
             while self.episode < until:
@@ -1469,7 +1471,7 @@ class DistributedQLAgent(QLAgent):
                     self.restarts += 1
             while evaluations.flight:
                 evaluations.take()
-        self.restarts += workers.restarts() - before
+        self.restarts += workers.restarts(*used) - before
 
     def _lost(self, error: Exception) -> None:
         """Count a lost process; RuntimeError where it was one too many."""

@@ -1224,7 +1224,7 @@ def table_evaluation(data):
             with_it, without = (
                 np.median(column(where(group, evaluated=e, collectors=count), "seconds")) for e in (1, 0)
             )
-            cells.append(f"{with_it - without:+.2g} s (x {with_it / without:.2f})")
+            cells.append(f"{with_it - without:+.2g} s (x{with_it / without:.2f})")
         rows.append([name.replace("\n", ", "), *cells])
     return markdown(["simulator, map", *map(config_name, counts)], rows)
 
