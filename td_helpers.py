@@ -35,8 +35,10 @@ from tqdm.auto import tqdm
 try:
     with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice, which no filter stops
         import gym
+        from gym.envs.toy_text.frozen_lake import is_valid
 except ImportError:
     import gymnasium as gym
+    from gymnasium.envs.toy_text.frozen_lake import is_valid
 
 # Used by all sections: checks of arguments, seeds, files --------------------------------
 
@@ -178,23 +180,9 @@ def generate_random_map(size: int = 8, p: float = 0.8, seed=0) -> list[str]:
     for _ in range(1000):
         grid = np.where(rng.random((size, size)) < p, "F", "H")
         grid[0, 0], grid[-1, -1] = "S", "G"
-        if _has_path(grid):
+        if is_valid(grid.tolist(), size):  # whether there is a path
             return ["".join(row) for row in grid]
     raise ValueError(f"p must leave a path: {p!r} gave none in 1000 maps of {size} x {size}")
-
-
-def _has_path(grid: np.ndarray) -> bool:
-    """Whether G can be reached from the cell (0, 0); a stack, since recursion ends at 1000."""
-    open_cells, stack = grid != "H", [(0, 0)]
-    while stack:
-        row, col = stack.pop()
-        if grid[row, col] == "G":
-            return True
-        for r, c in ((row, col - 1), (row - 1, col), (row, col + 1), (row + 1, col)):
-            if 0 <= r < grid.shape[0] and 0 <= c < grid.shape[1] and open_cells[r, c]:
-                open_cells[r, c] = False
-                stack.append((r, c))
-    return False
 
 
 class FrozenLakeEnv(gym.Env):
@@ -846,8 +834,8 @@ class TDAgent:
         """Learn up to `learning_episodes`, testing after every interval: (total_rewards, q_table).
 
         `total_rewards` has one mean discounted greedy return a finished test interval, none with `do_test=False` or for
-        those that `learn` went past: `rewards` has the tests' numbers.
-        Interrupted and called again, it goes on where it stopped.
+        those that `learn` went past: `rewards` has the tests' numbers. Interrupted and called again, it goes on where
+        it stopped.
         """
         self._run(self.learning_episodes, self.do_test, _check_flag("progress", progress))
         return self.total_rewards, self.q_table.copy()
@@ -1397,7 +1385,8 @@ class DistributedQLAgent(QLAgent):
     is killed; with one collector it is `QLAgent`'s, bit for bit. All else is as in `QLAgent`.
 
     `workers` lends processes; without, each call starts its own and ends them. `restarts` counts the processes
-    replaced, `seconds` sums what the batches took: collect, replay, evaluate; `bytes` what was shipped.
+    replaced, `seconds` sums what the batches took: collect, replay, evaluate; `bytes` what was shipped. A run raises
+    RuntimeError where more than 5 processes are lost in a row, with nothing learned or tested between.
     """
 
     agent_name = "Distributed Q-learning"
@@ -1654,7 +1643,7 @@ def plot_result(total_rewards, test_interval: int, legend, optimum: float | None
         axes.axhline(optimum, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"exact optimum {optimum:.1f}")
     axes.set(title=title, xlabel="learning episodes", ylabel="mean discounted return, greedy policy")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # beside no curve is room
+    axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # curves leave no room
     return figure
 
 

@@ -226,9 +226,9 @@ def test_a_snaking_path_of_a_thousand_columns_is_found_without_recursion():
     grid = np.full((1001, 1001), "F")
     grid[1::4, :-1] = grid[3::4, 1:] = "H"  # open at the right end, then at the left
     grid[-1, -1] = "G"
-    assert td._has_path(grid)
+    assert td.is_valid(grid.tolist(), 1001)
     grid[-2] = "H"
-    assert not td._has_path(grid)
+    assert not td.is_valid(grid.tolist(), 1001)
 
 
 def test_a_map_a_thousand_wide_is_generated():
