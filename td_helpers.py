@@ -399,8 +399,9 @@ class TDAgent:
     with probability `epsilon`, discounts by `beta`, cuts an episode after `max_step` steps, and after every
     `test_interval` of its `learning_episodes` evaluates the greedy policy in `trials` episodes (None: `test_interval`)
     unless `do_test` is False. `compiled=None` compiles where the simulator has a `TransitionTable` and steps it
-    otherwise, False always steps, True insists. Everything random follows from `seed`. Between calls settings may be
-    assigned, as for an epsilon that decays; they are checked as at construction.
+    otherwise, False always steps, True insists. All action values start at `initial_value`. Everything random follows
+    from `seed`. Between calls settings may be assigned, as for an epsilon that decays; they are checked as at
+    construction.
 
     Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled` (a bool), and
     `rewards`, a dict of each test's mean discounted return by the episode after which it was done. Raises TypeError or
@@ -422,7 +423,7 @@ class TDAgent:
 
     def __init__(
         self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *, test_interval=100,
-        trials=None, beta=0.999, do_test=True, max_step=1000, seed=0, compiled=None,
+        trials=None, beta=0.999, do_test=True, max_step=1000, seed=0, compiled=None, initial_value=0.0,
     ):  # fmt: skip
         self.epsilon = epsilon
         self.learning_rate = learning_rate
@@ -439,7 +440,8 @@ class TDAgent:
         self._simulator = simulator
         self.actions = action_range(self._shape[1])
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
-        self._learned = Learned(np.zeros(self._shape), episode=0, steps=0)
+        initial_value = check_number("initial_value", initial_value, -1e300, 1e300)
+        self._learned = Learned(np.full(self._shape, initial_value), episode=0, steps=0)
         self.rewards = {}
         self._check_settings()
 
@@ -828,8 +830,7 @@ class DistributedQLAgent(QLAgent):
                     try:
                         interval = self.test_interval if self.do_test else None
                         batches = plan(self.episode, until, self.episodes_a_batch, interval)
-                        snapshots = [Snapshot(q_table, self.steps) for q_table in self._tables_to_act_on()]
-                        for batch, snapshot in dataflow(pool, recovery, batches, snapshots, self._submit):
+                        for batch, snapshot in dataflow(pool, recovery, batches, self._snapshots(), self._submit):
                             self._commit(batch, snapshot)
                             recovery.succeeded()
                             if do_test and self._test_is_due():
@@ -864,6 +865,10 @@ class DistributedQLAgent(QLAgent):
         """Take over the result of a test."""
         self.rewards[episode] = mean
         self.cost = self.cost.plus(Cost(evaluate=seconds))
+
+    def _snapshots(self) -> list[Snapshot]:
+        """What the next batches are collected on, `lag` of them; the server starts from the last."""
+        return [Snapshot(q_table, self.steps) for q_table in self._tables_to_act_on()]
 
     def _tables_to_act_on(self) -> tuple:
         """The tables that the next batches are collected on, `lag` of them, the latest last."""
