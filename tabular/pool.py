@@ -16,7 +16,6 @@ import os
 import pickle
 import socket
 import threading
-import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
