@@ -925,7 +925,7 @@ class DistributedQLAgent(QLAgent):
                 f"{self.single.__name__}: set `single` alone"
             )
         self._check_rule()
-        instead = "workers learn by the kernel of `single`, and test its greedy policy: set its kernel = td.Rule(update)"
+        instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
         _refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
         _refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
         if self.checkpoint is not None and not Path(self.checkpoint).resolve().parent.is_dir():
