@@ -9,7 +9,6 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import td_helpers as td
-from figures.compatibility import learn_in_process
 
 HALLWAY = "Dangerous Hallway"
 LAKE = "16x16"
@@ -67,15 +66,14 @@ def values_at_start(lake, q_table, epsilon: float) -> dict:
 
 def learned_table(lake, rate, epsilon, episodes, collectors, seed, batch_size=100) -> np.ndarray:
     """The table that Q-learning ends with, on a single core or with so many collectors, computed in this process."""
-    settings = {"do_test": False, "test_interval": episodes, "seed": seed}
+    settings = {"do_test": False, "seed": seed}
     if collectors == SINGLE:
         agent = td.QLAgent(lake, epsilon, rate, episodes, **settings)
-        agent.learn()
-        return agent.q_table
-    agent = td.DistributedQLAgent(
-        lake, epsilon, rate, episodes, cw_num=collectors, ew_num=0, batch_size=batch_size, **settings
-    )
-    return learn_in_process(agent)
+    else:
+        settings |= {"cw_num": collectors, "ew_num": 0, "batch_size": batch_size, "workers": td.InProcess()}
+        agent = td.DistributedQLAgent(lake, epsilon, rate, episodes, **settings)
+    agent.learn(episodes)
+    return agent.q_table
 
 
 def checksum(q_table) -> str:

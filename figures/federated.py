@@ -12,9 +12,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import td_helpers as td
+from beyond import FederatedQLAgent
 from figures import timing
 from figures.break_even import crossing
-from figures.compatibility import learn_in_batches
 from figures.experiments import SINGLE, start_ray
 from figures.rows import Data, settings_of, where
 from figures.summaries import bootstrap, interval, markdown, median_range
@@ -59,14 +59,14 @@ def lake_of(side: int, holes: float, map_seed: int) -> td.FrozenLakeEnv:
 
 def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) -> list[tuple]:
     """(seconds, steps, q_table) after every round of so many episodes."""
-    settings = {"test_interval": rounds * episodes, "do_test": False, "seed": seed}
+    settings = {"do_test": False, "seed": seed}
     if count == SINGLE:
         agent = td.QLAgent(lake, epsilon, rate, rounds * episodes, **settings)
         learning = (agent.learn(episodes) for _ in range(rounds))  # learns as it is iterated over
     else:
         settings |= {"cw_num": count, "ew_num": 0, "batch_size": episodes // count, "workers": workers}
-        agent = td.FederatedQLAgent(lake, epsilon, rate, rounds * episodes, **settings)
-        learning = learn_in_batches(agent, rounds * episodes)
+        agent = FederatedQLAgent(lake, epsilon, rate, rounds * episodes, **settings)
+        learning = agent.learn_in_batches(rounds * episodes)
     record = []
     start = time.perf_counter()
     for _ in learning:

@@ -8,41 +8,42 @@ import numpy as np
 import pandas as pd
 
 import td_helpers as td
+from beyond import FederatedQLAgent, FederatedSARSAAgent
+from beyond.federated import FederatedServer
 from figures import exact
-from figures.compatibility import learn_in_process
 from figures.experiments import HALLWAY, RATES, lake_of, over_ray
 from figures.rows import Data, settings_of, where
 from figures.summaries import bootstrap, ci, markdown
 
-FEDERATED = {"Q-learning": td.FederatedQLAgent, "SARSA": td.FederatedSARSAAgent}
+FEDERATED = {"Q-learning": FederatedQLAgent, "SARSA": FederatedSARSAAgent}
+LEARNED_AT_ONCE = 100  # episodes; a round ends there at the latest: 16 workers share 100, not 160
 RULES = ("retention-matched", "plain averaging", "adding up")
 DIVERGED = 2_000  # an entry of a table beyond twice the highest reward
 STYLES = {RULES[0]: ("o", "-"), RULES[1]: ("s", "--"), RULES[2]: ("x", ":")}  # marker, line
 
 
-class AddingUp(td.QLAgentServer):
+class AddingUp(FederatedServer):
     """Adds the workers' differences to the table."""
 
-    def merge(self, recipe, learning_rate, *reports):
-        values = self.q_table.reshape(-1)
+    def combine(self, values, learning_rate, reports):
         old = values.copy()
-        for pairs, learned, *_ in reports:
-            pairs = slice(None) if pairs is None else pairs
-            values[pairs] += self.share(reports) * (learned - old[pairs])
-        return self.q_table.copy(), 0
+        for report in reports:
+            pairs = slice(None) if report.pairs is None else report.pairs
+            values[pairs] += self.weight(reports) * (report.values - old[pairs])
 
-    def share(self, reports) -> float:
+    def weight(self, reports) -> float:
+        """What a worker's difference counts."""
         return 1.0
 
 
 class Averaging(AddingUp):
     """Takes the mean of the workers' tables."""
 
-    def share(self, reports) -> float:
+    def weight(self, reports) -> float:
         return 1.0 / len(reports)
 
 
-SERVERS = {RULES[0]: td.QLAgentServer, RULES[1]: Averaging, RULES[2]: AddingUp}
+SERVERS = {RULES[0]: FederatedServer, RULES[1]: Averaging, RULES[2]: AddingUp}
 
 
 def run(seeds=20, counts=(1, 4, 16), rules=RULES, rates=RATES, epsilon=0.3, episodes=30_000, batch_size=10):
@@ -72,13 +73,16 @@ def merging_run(algorithm, rule, workers, rate, epsilon, seed, episodes, batch_s
         "cw_num": workers,
         "ew_num": 0,
         "batch_size": batch_size,
-        "test_interval": 100,  # a round ends there at the latest: 16 workers share 100 episodes, not 160
         "do_test": False,
         "seed": seed,
+        "workers": td.InProcess(),
     }
     agent = FEDERATED[algorithm](lake, epsilon, rate, episodes, **settings)
+    agent.roles = agent.roles | {"server": SERVERS[rule]}
     with np.errstate(all="ignore"):
-        q_table = learn_in_process(agent, SERVERS[rule])
+        for _ in range(episodes // LEARNED_AT_ONCE):
+            agent.learn(LEARNED_AT_ONCE)
+    q_table = agent.q_table
     finite = bool(np.isfinite(q_table).all())
     return [{
         "algorithm": algorithm,

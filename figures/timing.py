@@ -11,7 +11,6 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import td_helpers as td
-from figures.compatibility import cost_of
 from figures.distributed import config_name
 from figures.experiments import BEST_RATE, EPISODES, HALLWAY, LAKE, SINGLE, checksum, lake_of, start_ray
 from figures.rows import Data, where
@@ -95,7 +94,7 @@ def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, eps
     start = time.perf_counter()
     agent.learn_and_evaluate(progress=False)
     seconds = time.perf_counter() - start
-    cost = cost_of(agent)
+    cost = td.Cost() if count == SINGLE else agent.cost
     return {
         "simulator": simulator,
         "map": timed["map"],
