@@ -1,4 +1,4 @@
-"""Where does distributing begin to pay? From the rows of `timing`."""
+"""When does distributing pay? Drawn from the rows of `timing`."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ class Model(NamedTuple):
     """A batch takes max(simulation / collectors + Ray's cost, replay)."""
 
     collectors: int
-    ray_us: float  # a batch
-    replay_us: float  # a batch
-    steps: float  # a batch
+    ray_us: float  # per batch, as are the next two
+    replay_us: float
+    steps: float
 
     def speed_up(self, cost):
-        """Over a single core, where a step of the simulator costs so many µs."""
+        """Speed-up over a single core when a simulator step costs `cost` µs."""
         simulation = cost * self.steps
         return simulation / np.maximum(simulation / self.collectors + self.ray_us, self.replay_us)
 
     @property
     def break_even(self) -> float:
-        """The cost of a step in µs from which on the collectors are faster than a single core."""
+        """The step cost, in µs, above which the collectors beat a single core."""
         if self.collectors == 1:
             return np.inf
         return self.ray_us * self.collectors / ((self.collectors - 1) * self.steps)
 
     @property
     def break_even_ms(self) -> float:
-        """The same as simulation of a whole batch, in ms."""
+        """The same, as ms of simulation per batch."""
         return self.break_even * self.steps / 1e3
 
 
@@ -49,7 +49,7 @@ def short_runs(data: Data, simulator: str, collectors: int) -> pd.DataFrame:
 
 
 def model(data: Data, collectors: int) -> Model:
-    """The model, measured with the compiled simulator, whose own steps cost next to nothing."""
+    """The model, measured with the compiled simulator, whose steps cost next to nothing."""
     compiled = short_runs(data, "compiled", collectors)
     batches = compiled["episodes"] // compiled["batch_size"]
     waiting = short_runs(data, "waits", collectors)
@@ -62,7 +62,7 @@ def model(data: Data, collectors: int) -> Model:
 
 
 def points(data: Data, collectors: int) -> pd.DataFrame:
-    """Cost of a step on a single core and speed-up, a row for each simulator that was run in batches of 10."""
+    """Step cost on a single core and speed-up: one row per simulator run in batches of 10."""
     found = []
     for simulator in timing.SUITE:
         single = short_runs(data, simulator, SINGLE)
@@ -84,20 +84,20 @@ def points(data: Data, collectors: int) -> pd.DataFrame:
 
 
 def costliest(data: Data, simulator: str, collectors: int):
-    """The point of the simulator's costliest step."""
+    """The simulator's point with the highest step cost."""
     rows = where(points(data, collectors), simulator=simulator)
     return rows.loc[rows["cost"].idxmax()]
 
 
 def predicted(data: Data, simulator: str, collectors: int) -> float:
-    """The model's speed-up for that step."""
+    """The model's speed-up at that point."""
     return model(data, collectors).speed_up(costliest(data, simulator, collectors).cost)
 
 
 def measured(data: Data, collectors: int) -> float:
-    """The break-even between measured points, in µs a step; nan if there is none.
+    """The measured break-even, in µs per step; nan if there is none.
 
-    Computing simulators are left out: collectors beyond the cores do not help them.
+    Simulators that compute are left out: they gain nothing from more collectors than cores.
     """
     rows = points(data, collectors)
     rows = rows[rows["simulator"] != "computes"]
@@ -105,7 +105,7 @@ def measured(data: Data, collectors: int) -> float:
 
 
 def crossing(x, speed_up) -> float:
-    """Where the speed-up passes 1, interpolated between two points on log scales; nan if nowhere."""
+    """Where the speed-up crosses 1, by log-log interpolation; nan if it never does."""
     for (x0, y0), (x1, y1) in itertools.pairwise(sorted(zip(x, speed_up, strict=True))):
         if y0 < 1 <= y1:
             return x0 * (x1 / x0) ** (np.log(1 / y0) / np.log(y1 / y0))
@@ -113,7 +113,7 @@ def crossing(x, speed_up) -> float:
 
 
 def table(data: Data) -> str:
-    """The break-even by the model and between the measured points."""
+    """Break-even by the model and as measured."""
     rows = []
     for count in (2, 4, 8):
         law = model(data, count)
@@ -159,7 +159,7 @@ def break_even(data: Data):
 
 
 def draw_collectors(axes, data: Data, count: int) -> None:
-    """The model's line and the measured points of so many collectors."""
+    """The model's line and the measured points for `count` collectors."""
     color = COLORS[count]
     law = model(data, count)
     cost = np.geomspace(0.014, 400, 400)

@@ -36,7 +36,7 @@ def run(seeds=20, tests=100, episodes=EPISODES, rates=RATES, epsilons=EPSILONS):
 
 
 def learning_curve(map_name, algorithm, rate, epsilon, seed, episodes, tests) -> list[dict]:
-    """One run; at every test the greedy policy's value, sampled as in the assignment, and exact."""
+    """One run: the greedy policy's value at every test, both sampled (as in the assignment) and exact."""
     lake = lake_of(map_name)
     agent = AGENTS[algorithm](lake, epsilon, rate, episodes, test_interval=episodes // tests, seed=seed)
     setting = {"map": map_name, "algorithm": algorithm, "learning_rate": rate, "epsilon": epsilon, "seed": seed}
@@ -62,7 +62,7 @@ def seeds(data: Data) -> int:
 
 
 def curve(data: Data, map_name, algorithm, rate, epsilon, column="value") -> np.ndarray:
-    """A column in a setting, shape (seeds, tests)."""
+    """One column of a setting's rows, shape (seeds, tests)."""
     rows = where(data["curves"], map=map_name, algorithm=algorithm, learning_rate=rate, epsilon=epsilon)
     return rows.pivot(index="seed", columns="episode", values=column).to_numpy()
 
@@ -73,7 +73,7 @@ def late(data: Data, *setting) -> np.ndarray:
 
 
 def mean_late(data: Data, *setting) -> float:
-    """Its mean over the seeds."""
+    """The mean of `late` over the seeds."""
     return late(data, *setting).mean()
 
 
@@ -101,7 +101,7 @@ def first_passed(data: Data, *setting) -> float:
 
 
 def relapse(data: Data, *setting) -> float:
-    """The share of tests below the threshold after it was first passed, mean of the seeds that pass it."""
+    """The share of tests below the threshold after first passing it, averaged over the seeds that pass it."""
     above = above_threshold(data, *setting)
     return np.mean([1 - seed[seed.argmax() :].mean() for seed in above if seed.any()])
 
@@ -112,13 +112,13 @@ def near_optimum(data: Data, *setting) -> int:
 
 
 def epsilon_gap(data: Data, map_name: str) -> float:
-    """How far the epsilons' late values are apart, for Q-learning at the lower rate."""
+    """The difference in late values between the two epsilons, for Q-learning at the lower rate."""
     high, low = (mean_late(data, map_name, "Q-learning", RATES[0], epsilon) for epsilon in EPSILONS)
     return abs(low - high)
 
 
 def best_rate(data: Data, map_name: str) -> float:
-    """The rate with the better late values, for Q-learning with the higher epsilon."""
+    """The learning rate with the better late values, for Q-learning with the higher epsilon."""
     return max(RATES, key=lambda rate: mean_late(data, map_name, "Q-learning", rate, EPSILONS[0]))
 
 
@@ -129,18 +129,18 @@ def below_at_the_end(data: Data, rate: float, tests: int = 10) -> int:
 
 
 def sampled_excess(data: Data, below: float = -900) -> float:
-    """How much higher the sampled value is than the exact one, where that is very low."""
+    """By how much the sampled value exceeds the exact one where the exact one is very low."""
     rows = data["curves"][data["curves"]["value"] < below]
     return (rows["sampled"] - rows["value"]).mean()
 
 
 def return_of_a_loop(steps: int = 1_000) -> float:
-    """The discounted return of a policy that walks in circles until an evaluation's step limit."""
+    """The discounted return of a policy that walks in circles up to the step limit of an evaluation."""
     return -sum(0.999**t for t in range(steps))
 
 
 def unseen_share(data: Data) -> float:
-    """The highest share that shows in none of the seeds once in 20 times."""
+    """The largest share of all seeds that could go unseen in this sample (95%, one-sided)."""
     return 1 - 0.05 ** (1 / seeds(data))
 
 
@@ -181,7 +181,7 @@ def table(data: Data) -> str:
 
 
 def rates_compared(data: Data, algorithm: str) -> str:
-    """The higher learning rate less the lower one, on the same seeds."""
+    """The higher learning rate minus the lower one, on the same seeds."""
     rows = []
     for map_name, epsilon in itertools.product(EPISODES, EPSILONS):
         pair = [(map_name, algorithm, rate, epsilon) for rate in RATES]
@@ -190,7 +190,7 @@ def rates_compared(data: Data, algorithm: str) -> str:
 
 
 def epsilons_compared(data: Data, algorithm: str) -> str:
-    """The lower epsilon less the higher one, on the same seeds."""
+    """The lower epsilon minus the higher one, on the same seeds."""
     rows = []
     for map_name, rate in itertools.product(EPISODES, RATES):
         pair = [(map_name, algorithm, rate, epsilon) for epsilon in EPSILONS]
@@ -199,7 +199,7 @@ def epsilons_compared(data: Data, algorithm: str) -> str:
 
 
 def compared(data: Data, one: tuple, other: tuple) -> list[str]:
-    """The cells that set two settings side by side."""
+    """The cells of a row that compares two settings."""
     values = [late(data, *setting) for setting in (one, other)]
     passed = [f"{first_passed(data, *setting):,.0f}" for setting in (one, other)]
     relapses = [f"{relapse(data, *setting):.0%}" for setting in (one, other)]
@@ -224,7 +224,7 @@ def curves_16x16(data: Data):
 
 
 def draw_curves(data: Data, map_name: str):
-    """Panels of epsilon by learning rate: the exact value's mean with its band, the sampled one's mean as dots."""
+    """Panels of epsilon by learning rate: mean exact value with its band, mean sampled value as dots."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 2, figsize=(9, 6.6), sharex=True, sharey=True, layout="constrained")
@@ -258,7 +258,7 @@ def draw_curve(axes, data: Data, *setting) -> None:
 
 
 def late_values(data: Data):
-    """Shortfall from the optimum over the last fifth of the tests: a dot a seed, the mean with its interval."""
+    """Shortfall from the optimum over the last fifth of the tests: one dot per seed, and the mean with its interval."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
@@ -269,7 +269,7 @@ def late_values(data: Data):
 
 
 def draw_shortfalls(axes, data: Data, map_name: str) -> None:
-    """The settings of a map, one below the other."""
+    """All settings of one map, one below the other."""
     optimum = exact.best(data, map_name).value
     jitter = np.linspace(-0.22, 0.22, seeds(data))
     names = []
@@ -291,6 +291,6 @@ def draw_shortfalls(axes, data: Data, map_name: str) -> None:
 
 
 def draw_mark(axes, x: float, name: str, side: str) -> None:
-    """A dotted line at a shortfall whose reason is known."""
+    """A dotted line at a shortfall with a known cause."""
     axes.axvline(x, color="#555555", linestyle=":", linewidth=1.2)
     axes.text(x, -0.75, f" {name}, {x:.0f} ", ha=side, va="bottom", fontsize=9, color="#333333")

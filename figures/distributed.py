@@ -25,7 +25,7 @@ OTHER_SEED = 1_000  # added to a seed, for a second single-core run to compare w
 
 
 def run(seeds=20, collectors=(1, 2, 4, 8), episodes=EPISODES, rates=BEST_RATE, epsilon=0.3, batch_size=100):
-    """What so many collectors learn, beside a single core with the same seed."""
+    """What each number of collectors learns, beside a single core with the same seed."""
     cases = [
         {
             "map_name": map_name,
@@ -90,17 +90,17 @@ def values(data: Data, map_name: str, collectors: int) -> np.ndarray:
 
 
 def gain(data: Data, map_name: str, collectors: int) -> np.ndarray:
-    """The same less the single core's, seed by seed."""
+    """The difference from the single core's value, seed by seed."""
     return values(data, map_name, collectors) - values(data, map_name, SINGLE)
 
 
 def gains(data: Data, map_name: str) -> list[float]:
-    """The mean gains with two, four and eight collectors, from the least to the most."""
+    """The mean gains with two, four and eight collectors, in ascending order."""
     return sorted(gain(data, map_name, collectors).mean() for collectors in (2, 4, 8))
 
 
 def difference(data: Data, map_name: str, collectors: int) -> float:
-    """The mean difference of values from the single core's."""
+    """The mean difference from the single core's values."""
     return runs(data, map_name, collectors)["difference"].mean()
 
 
@@ -114,7 +114,7 @@ def runs_with_one_collector(data: Data) -> int:
 
 
 def same_with_one_collector(data: Data) -> int:
-    """How many of these end with the single core's table, to the bit."""
+    """How many of these end with the single core's table, bit for bit."""
     one, single = (
         where(data["distributed"], collectors=count).set_index(["map", "seed"])["table"] for count in (1, SINGLE)
     )

@@ -1,4 +1,4 @@
-"""What is there to be found? The best policies, exactly."""
+"""How good can a policy be? The optima, computed exactly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from figures.summaries import markdown
 
 
 def run(epsilons=(0.0, 0.05, 0.3)):
-    """The best policies, for agents that explore for ever or not at all; and the best ones through the hallway."""
+    """The best policies for agents that explore for ever or not at all, and the best ones through the hallway."""
     for map_name, policy, desc in (
         (HALLWAY, "best", td.MAPS[HALLWAY]),
         (HALLWAY, "best by the hallway", without_bypass()),
@@ -24,33 +24,33 @@ def run(epsilons=(0.0, 0.05, 0.3)):
 
 
 def without_bypass() -> list[str]:
-    """Dangerous Hallway with holes across the bypass, beside the hallway's rows."""
+    """Dangerous Hallway with the bypass blocked by holes."""
     return [row[:5] + "HHH" if 2 <= y <= 5 else row for y, row in enumerate(td.MAPS[HALLWAY])]
 
 
 def best(data: Data, map_name: str, epsilon: float = 0.0):
-    """The best policy there is: its value, on_policy, risks, steps."""
+    """The row of the best policy: value, on_policy, risks, route, steps."""
     return next(where(data["exact"], map=map_name, policy="best", epsilon=epsilon).itertuples())
 
 
 def through_hallway(data: Data, epsilon: float = 0.0):
-    """The same of the best policy that takes the hallway."""
+    """The row of the best policy that takes the hallway."""
     rows = where(data["exact"], map=HALLWAY, policy="best by the hallway", epsilon=epsilon)
     return next(rows.itertuples())
 
 
 def hallway_gap(data: Data) -> float:
-    """What the bypass is worth more than the hallway."""
+    """How much more the bypass is worth than the hallway."""
     return best(data, HALLWAY).value - through_hallway(data).value
 
 
 def hole_cost(data: Data, map_name: str) -> float:
-    """What a hole adjacent to the path costs: a slip of 1% that turns the optimum into -1000."""
+    """The cost of a hole adjacent to the path: a slip of 1% that turns the optimum into -1000."""
     return 0.01 * (best(data, map_name).value + 1_000)
 
 
 def table(data: Data) -> str:
-    """What the best policies are worth."""
+    """The values of the best policies."""
     rows = [
         [
             row.map,

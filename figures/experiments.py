@@ -1,4 +1,4 @@
-"""What the experiments share: the assignment's settings, the policy that a table stands for, and Ray tasks."""
+"""What the experiments share: the assignment's settings, what a table's policy does and is worth, and Ray tasks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def route_of(lake, q_table) -> str:
 
 
 def values_at_start(lake, q_table, epsilon: float) -> dict:
-    """The exact value of the start under a table's greedy and its exploring policy, and the greedy one's route.
+    """The exact value of the start under a table's greedy and exploring policies, and the greedy policy's route.
 
     `risks` are the slips on the greedy path that lead into a hole; each has a probability of 1%.
     """
@@ -65,7 +65,7 @@ def values_at_start(lake, q_table, epsilon: float) -> dict:
 
 
 def learned_table(lake, rate, epsilon, episodes, collectors, seed, batch_size=100) -> np.ndarray:
-    """The table that Q-learning ends with, on a single core or with so many collectors, computed in this process."""
+    """The final table of Q-learning on a single core or with collectors, computed in this process."""
     settings = {"do_test": False, "seed": seed}
     if collectors == SINGLE:
         agent = td.QLAgent(lake, epsilon, rate, episodes, **settings)
@@ -77,12 +77,12 @@ def learned_table(lake, rate, epsilon, episodes, collectors, seed, batch_size=10
 
 
 def checksum(q_table) -> str:
-    """Tells tables apart, to the bit."""
+    """A checksum that tells tables apart, bit for bit."""
     return f"{zlib.crc32(np.ascontiguousarray(q_table).tobytes()):08x}"
 
 
 def start_ray() -> None:
-    """Start Ray, or join a cluster; its processes get this folder's functions and classes by value."""
+    """Start Ray, or join a cluster; this package's functions and classes are sent to its processes by value."""
     import ray
 
     td.start_ray()
@@ -90,7 +90,7 @@ def start_ray() -> None:
 
 
 def over_ray(run, cases: list[dict], name: str):
-    """Yield the rows of `run(**case)` for all cases, in the order of the cases; each case is a task on one core."""
+    """Yield the rows of `run(**case)` for all cases, in their order; each case is a task on one core."""
     import ray
 
     start_ray()

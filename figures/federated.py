@@ -29,7 +29,7 @@ STYLES = {SINGLE: (td.COLORS["Q-learning"], "-"), 2: (td.COLORS["Federated"], "-
 
 
 def run(seeds=10, counts=COUNTS, sides=SIDES, rate=0.01, epsilon=0.05, holes=0.08, map_seed=1, rounds=24):
-    """Wall-clock seconds and exact values of a single core and of federated workers."""
+    """Wall-clock time and exact values, on a single core and with federated workers."""
     start_ray()
     with td.Workers(max(counts), 0) as workers:
         settings = {"rate": rate, "epsilon": epsilon, "workers": workers}
@@ -58,11 +58,11 @@ def lake_of(side: int, holes: float, map_seed: int) -> td.FrozenLakeEnv:
 
 
 def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) -> list[tuple]:
-    """(seconds, steps, q_table) after every round of so many episodes."""
+    """(seconds, steps, q_table) after every round of `episodes` episodes."""
     settings = {"do_test": False, "seed": seed}
     if count == SINGLE:
         agent = td.QLAgent(lake, epsilon, rate, rounds * episodes, **settings)
-        learning = (agent.learn(episodes) for _ in range(rounds))  # learns as it is iterated over
+        learning = (agent.learn(episodes) for _ in range(rounds))  # lazily, one round at a time
     else:
         settings |= {"cw_num": count, "ew_num": 0, "batch_size": episodes // count, "workers": workers}
         agent = FederatedQLAgent(lake, epsilon, rate, rounds * episodes, **settings)
@@ -75,7 +75,7 @@ def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) ->
 
 
 def exact_values(lake, q_tables) -> list[float]:
-    """The exact value of the start under the greedy policy of each table; in two Ray tasks, as it takes a while."""
+    """The exact value of the start under the greedy policy of each table; in two Ray tasks, since it takes a while."""
     import ray
 
     task = ray.remote(num_cpus=1)(start_values)
@@ -96,13 +96,13 @@ class Speedup(NamedTuple):
     """speed_up = workers * hardware * statistics; each is (geometric mean over seeds, low, high)."""
 
     speed_up: tuple
-    hardware: tuple  # steps a second a worker, against the single core's
-    statistics: tuple  # steps that the single core needs, against theirs
+    hardware: tuple  # steps per second and worker, relative to the single core
+    statistics: tuple  # steps that the single core needs, relative to theirs
 
 
 @functools.cache
 def optimum(side: int) -> float:
-    """The exact optimum of a lake of the experiment."""
+    """The exact optimum of the experiment's lake of this size."""
     settings = settings_of(run)
     lake = lake_of(side, settings["holes"], settings["map_seed"])
     return td.value_iteration(lake.table)[0].max()
@@ -113,15 +113,15 @@ def seeds(data: Data) -> int:
 
 
 def rounds_in_words() -> str:
-    """The episodes of a round, from the smallest to the largest lake."""
+    """The episodes per round, from the smallest lake to the largest."""
     *smaller, largest = (f"{episodes:,}" for episodes in SIDES.values())
     return f"{', '.join(smaller)} and {largest}"
 
 
 def climbs(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> pd.DataFrame:
-    """Seconds and steps to the target of the seeds that reach it.
+    """Seconds and steps to the target, for the seeds that reach it.
 
-    They are those in the middle of the first five evaluations whose mean reaches the target.
+    The target counts as reached in the middle of the first five evaluations whose mean reaches it.
     """
     target = optimum(side) - shortfall
     found = {}
@@ -153,13 +153,13 @@ def million_steps(data: Data, side: int, workers: int) -> float:
 
 
 def stragglers(data: Data, side: int, workers: int) -> int:
-    """How many seeds need a fifth more steps than the median, or still more."""
+    """How many seeds need over a fifth more steps than the median."""
     steps = climbs(data, side, workers)["steps"]
     return int((steps > 1.2 * steps.median()).sum())
 
 
 def speed_up(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> Speedup:
-    """The speed-up over a single core and its factors, by the seeds that arrive on both sides."""
+    """The speed-up over a single core and its factors, from the seeds that arrive on both sides."""
     single = climbs(data, side, SINGLE, shortfall)
     many = climbs(data, side, workers, shortfall)
     pairs = single.merge(many, left_index=True, right_index=True, suffixes=("", "_federated"))
@@ -170,7 +170,7 @@ def speed_up(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) 
 
 
 def even_side(data: Data) -> float:
-    """The side of the lake on which two workers are as fast as a single core."""
+    """The side length at which two workers are as fast as a single core."""
     return crossing(SIDES, [speed_up(data, side, 2).speed_up[0] for side in SIDES])
 
 

@@ -28,7 +28,7 @@ def run(
     from_zeros=LAST["zeros"],
     from_optimum=LAST["optimum"],
 ):
-    """The routes through Dangerous Hallway; at the lowest rate for long, and from the optimal table too."""
+    """Routes through Dangerous Hallway; at the lowest rate also in long runs and from the optimal table."""
     cases = []
     for rate in rates:
         episodes = {"zeros": from_zeros, "optimum": from_optimum} if rate == rates[0] else {"zeros": recommended}
@@ -45,7 +45,7 @@ def run(
 
 
 def hallway_run(algorithm, rate, epsilon, start, seed, episodes) -> list[dict]:
-    """One run; at every checkpoint the route, its exact values, and the table's at the fork and along the bypass."""
+    """One run: route, exact values and the table's values at the fork and on the bypass, at every checkpoint."""
     lake = lake_of(HALLWAY)
     agent = AGENTS[algorithm](lake, epsilon, rate, episodes, do_test=False, seed=seed)
     if start == "optimum":
@@ -70,7 +70,7 @@ def hallway_run(algorithm, rate, epsilon, start, seed, episodes) -> list[dict]:
 
 
 def runs(data: Data, algorithm, rate, epsilon, start="zeros", episode=SUGGESTED) -> pd.DataFrame:
-    """The rows of a setting after so many episodes, one for each seed."""
+    """The rows of a setting after `episode` episodes, one per seed."""
     setting = {"algorithm": algorithm, "learning_rate": rate, "epsilon": epsilon}
     return where(data["hallway"], **setting, start=start, episode=episode)
 
@@ -81,7 +81,7 @@ def seeds_on(data: Data, route: str, *setting, **moment) -> int:
 
 
 def mean_of(data: Data, column: str, *setting, **moment) -> float:
-    """The mean over seeds of a column: value, on_policy, or what the table says at the fork (down, right), behind."""
+    """The mean over seeds of value, on_policy, or the table's values at the fork (down, right) or half way (behind)."""
     return runs(data, *setting, **moment)[column].mean()
 
 
@@ -91,7 +91,7 @@ def optimal_half_way() -> float:
 
 
 def groups(data: Data):
-    """Yield (setting, rows) after the suggested and after the last episodes, in the order of the tables."""
+    """Yield (setting, rows) after the suggested number of episodes and at the end, in the order of the tables."""
     for start, last in LAST.items():
         for episode, rate, epsilon, algorithm in itertools.product((SUGGESTED, last), RATES, EPSILONS, AGENTS):
             rows = runs(data, algorithm, rate, epsilon, start, episode)
@@ -103,7 +103,7 @@ def groups(data: Data):
 
 
 def table_of_routes(data: Data) -> str:
-    """Routes and exact values, by start, length and setting."""
+    """Routes and exact values by start, number of episodes and setting."""
     rows = []
     for setting, group in groups(data):
         algorithm, rate, epsilon, start, episode = setting
@@ -154,7 +154,7 @@ def route_share(data: Data, *setting) -> dict[str, float]:
 
 
 def draw_shares(axes, data: Data) -> None:
-    """A bar for each setting, from the bypass to the hallway."""
+    """One bar per setting, divided into routes."""
     settings = list(itertools.product(RATES, EPSILONS, AGENTS))
     for y, (rate, epsilon, algorithm) in enumerate(settings):
         begin = 0.0
@@ -172,7 +172,7 @@ def draw_shares(axes, data: Data) -> None:
 
 
 def draw_long_runs(axes, data: Data) -> None:
-    """The share of seeds on the bypass, over the episodes at the lowest rate."""
+    """The share of seeds on the bypass as learning goes on, at the lowest rate."""
     for algorithm, epsilon, start in itertools.product(AGENTS, EPSILONS, ("zeros", "optimum")):
         episodes = [checkpoint for checkpoint in CHECKPOINTS if checkpoint <= LAST[start]]
         shares = [route_share(data, algorithm, RATES[0], epsilon, start, episode)["bypass"] for episode in episodes]

@@ -23,23 +23,23 @@ def busy_share(rows: pd.DataFrame, collectors: int) -> float:
 
 
 def step_us(data: Data, simulator: str, map_name: str) -> float:
-    """What a step takes on the single core, in µs."""
+    """The time per step on the single core, in µs."""
     return 1e6 * step_seconds(group_of(data, simulator, map_name), SINGLE)
 
 
 def replay_us(data: Data, simulator: str, map_name: str) -> float:
-    """What the server's replay of a step takes beside two collectors, in µs."""
+    """The server's time to replay a step, with two collectors running beside it, in µs."""
     rows = configuration(group_of(data, simulator, map_name), 2)
     return 1e6 * np.median(rows["replay_seconds"] / rows["steps"])
 
 
 def ceiling(data: Data, simulator: str, map_name: str) -> float:
-    """The speed-up that the replay allows, however many collectors there are."""
+    """The highest speed-up that replaying allows, with any number of collectors."""
     return step_us(data, simulator, map_name) / replay_us(data, simulator, map_name)
 
 
 def ray_ms(rows: pd.DataFrame, collectors: int) -> float:
-    """Ray's cost of a batch: what it takes beyond its share of the time that a single core needs for its steps."""
+    """Ray's overhead per batch, in ms: its time beyond its share of a single core's time for as many steps."""
     step = step_seconds(rows, SINGLE)
     rows = configuration(rows, collectors)
     waits = (rows["simulator"] == "waits").all()  # collectors that wait need no core
@@ -48,7 +48,7 @@ def ray_ms(rows: pd.DataFrame, collectors: int) -> float:
 
 
 def table(data: Data) -> str:
-    """How busy the learner is, and what Ray costs a batch."""
+    """How busy the learner is, and Ray's overhead per batch."""
     counts = [count for count in configurations(data) if count != SINGLE]
     rows = []
     for title, group in groups(data).items():

@@ -4,7 +4,7 @@ python figures/make_figures.py              all experiments, then all pictures a
 python figures/make_figures.py NAME ...     the named experiments, then all pictures and the report
 python figures/make_figures.py --draw       no experiment: pictures and report from figures/data
 
-Nothing that is committed changes before all of it has been made, and all that the report says holds.
+Nothing is replaced until everything has been made, and every claim of the report holds (timings may differ).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-if not __package__:  # run as a script, whose own folder would be searched for modules, not the project's
+if not __package__:  # run as a script: search the project's folder for modules, not the script's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import td_helpers as td
@@ -38,7 +38,7 @@ from figures import (
 from figures.rows import Data, read_rows, write_rows
 
 HERE = Path(__file__).resolve().parent
-EXPERIMENTS = {  # name of the data file: experiment; those with a clock last, when nothing else runs
+EXPERIMENTS = {  # name of the data file: experiment; those that measure time run last
     "exact": exact.run,
     "curves": curves.run,
     "hallway": hallway.run,
@@ -63,7 +63,7 @@ PICTURES = {  # name of the PNG file: picture
 
 
 class FalseClaims(Exception):
-    """The report says what the data do not show."""
+    """The report claims what the data do not show."""
 
 
 def run_experiments(names: list[str], draft: Path) -> Data:
@@ -79,7 +79,7 @@ def run_experiments(names: list[str], draft: Path) -> Data:
 
 
 def make_report(data: Data, draft: Path, folder: Path) -> None:
-    """Make all pictures and the report in the draft; FalseClaims if a claim that rests on no clock does not hold."""
+    """Make all pictures and the report in the draft; raises FalseClaims unless all claims hold, timings apart."""
     for name, picture in tqdm(PICTURES.items(), desc="pictures"):
         td.save_figure(picture(data), draft / f"{name}.png")
     text, claims = report.render(data, folder)
@@ -93,7 +93,7 @@ def make_report(data: Data, draft: Path, folder: Path) -> None:
 
 
 def publish(draft: Path, folder: Path) -> None:
-    """Move all that is in the draft to its place."""
+    """Move everything in the draft to its place."""
     places = {".csv": folder / "data", ".png": folder, ".md": folder.parent}
     for path in sorted(draft.iterdir()):
         os.replace(path, places[path.suffix] / path.name)
@@ -134,7 +134,7 @@ def main(arguments=None, folder: Path = HERE) -> None:
         try:
             make_report(data, draft, folder)
         except FalseClaims as error:
-            unpublished = folder / "unpublished.tmp"  # what took minutes to compute is not thrown away
+            unpublished = folder / "unpublished.tmp"  # experiments take minutes: keep their rows
             shutil.rmtree(unpublished, ignore_errors=True)
             shutil.copytree(draft, unpublished)
             parser.exit(1, f"{error}\nNothing was published; see figures/{unpublished.name}.\n")

@@ -32,7 +32,7 @@ class AddingUp(FederatedServer):
             values[pairs] += self.weight(reports) * (report.values - old[pairs])
 
     def weight(self, reports) -> float:
-        """What a worker's difference counts."""
+        """The weight of one worker's difference."""
         return 1.0
 
 
@@ -47,7 +47,7 @@ SERVERS = {RULES[0]: FederatedServer, RULES[1]: Averaging, RULES[2]: AddingUp}
 
 
 def run(seeds=20, counts=(1, 4, 16), rules=RULES, rates=RATES, epsilon=0.3, episodes=30_000, batch_size=10):
-    """What federated workers learn, by the rule that merges their tables; one worker needs no rule."""
+    """What federated workers learn under each merge rule; a single worker needs none."""
     cases = [
         {
             "algorithm": algorithm,
@@ -66,7 +66,7 @@ def run(seeds=20, counts=(1, 4, 16), rules=RULES, rates=RATES, epsilon=0.3, epis
 
 
 def merging_run(algorithm, rule, workers, rate, epsilon, seed, episodes, batch_size) -> list[dict]:
-    """The exact values at the end, nan if the table is not finite any more; `largest` is its largest entry."""
+    """The exact values at the end, nan if the table is no longer finite; `largest` is its largest entry."""
     lake = lake_of(HALLWAY)
     settings = {
         "cap": 0.2 if rule == RULES[0] else 0.0,  # 0: workers learn at the learning rate itself
@@ -106,22 +106,22 @@ def runs(data: Data, algorithm: str, rate: float, rule: str, workers: int) -> pd
 
 
 def single_core(data: Data, algorithm: str, rate: float, column: str = "value") -> float:
-    """The mean of a single core: one worker."""
+    """The mean over seeds for a single worker, which is the single core."""
     return runs(data, algorithm, rate, RULES[0], 1)[column].mean()
 
 
 def merged(data: Data, algorithm: str, rate: float, rule: str, workers: int, column: str = "value") -> float:
-    """The mean of so many workers."""
+    """The mean over seeds for `workers` workers."""
     return runs(data, algorithm, rate, rule, workers)[column].mean()
 
 
 def diverged(data: Data, *setting) -> int:
-    """How many seeds end with a table that is too large to be true, or not finite."""
+    """How many seeds end with impossibly large or non-finite entries."""
     return int((~(runs(data, *setting)["largest"] < DIVERGED)).sum())
 
 
 def table(data: Data) -> str:
-    """Exact values at equal episodes by rule and workers; one worker stands in the first rule's rows."""
+    """Exact values after equally many episodes, by rule and workers; a single worker is listed once."""
     settings = settings_of(run)
     rows = []
     for rate, rule, count in itertools.product(settings["rates"], settings["rules"], settings["counts"]):
@@ -165,7 +165,7 @@ def merging_rules(data: Data):
 
 
 def draw_rule(axes, data: Data, algorithm: str, rate: float, rule: str, counts: list[int]) -> None:
-    """A line over the numbers of workers, and a mark at the bottom where a rule diverges."""
+    """One line over the number of workers, and a mark at the bottom where the rule diverges."""
     marker, line = STYLES[rule]
     color = td.COLORS[algorithm]
     shift = (0.04 if algorithm == "SARSA" else -0.04) * (1 + 0.05 * RULES.index(rule))  # else lines would coincide

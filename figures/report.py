@@ -1,4 +1,4 @@
-"""Report.md from report_template.md, whose sentences call the functions of the questions' modules."""
+"""Renders Report.md from report_template.md, whose sentences call the functions of the question modules."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ CONSTANTS = {"HALLWAY": HALLWAY, "LAKE": LAKE, "SINGLE": SINGLE, "BEST_RATE": BE
 
 
 class Claim(NamedTuple):
-    """What a sentence of the report rests on, checked beside it in the template."""
+    """A statement that a sentence of the report relies on, asserted beside it in the template."""
 
     words: str
     holds: bool
-    is_timing: bool  # rests on a clock, so it may fail on another machine
+    is_timing: bool  # may fail on another machine
     line: int  # of the template
 
     def __str__(self):
@@ -54,7 +54,7 @@ class Claim(NamedTuple):
 
 
 class Bound:
-    """A question's module as the template sees it: its functions of the data have them already."""
+    """A question's module as the template sees it: functions that take `data` are already given it."""
 
     def __init__(self, question, data: Data):
         self._question = question
@@ -68,7 +68,7 @@ class Bound:
 
 
 def render(data: Data, folder: Path = HERE) -> tuple[str, list[Claim]]:
-    """The text of Report.md, and all claims that it makes."""
+    """The text of Report.md, and the claims that were checked on the way."""
     template = (folder / "report_template.md").read_text()
     claims = []
 

@@ -1,4 +1,4 @@
-"""Rows of an experiment, kept as csv below the settings they were made with."""
+"""An experiment's rows: a csv file below a line with the settings that produced them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Data = dict[str, pd.DataFrame]  # rows by the name of their experiment
 
 
 def settings_of(experiment) -> dict:
-    """An experiment's settings: its default arguments, in the form in which JSON returns them."""
+    """An experiment's settings: its default arguments, as they come back from JSON."""
     defaults = {p.name: p.default for p in inspect.signature(experiment).parameters.values()}
     return json.loads(json.dumps(defaults))
 
@@ -44,9 +44,9 @@ def read_rows(path: Path, experiment) -> pd.DataFrame:
     for field, value in settings_of(experiment).items():
         if field not in saved or saved[field] != value:
             raise ValueError(f"{name} has {field} = {saved.get(field)}, the code has {value}; {again}")
-    header, *lines = table.split("\n")
-    if lines.pop() if lines else True:  # text after the last line break, or no line break at all
+    if not table.endswith("\n"):
         raise ValueError(f"{name} is cut short in its last line; {again}")
+    header, *lines = table.splitlines()
     for number, line in enumerate(lines, 3):
         if line.count(",") != header.count(","):
             raise ValueError(f"{name}, line {number}, has too few or too many fields; {again}")

@@ -1,4 +1,4 @@
-"""A lake whose steps take time, as those of a robot or of a costly simulator do."""
+"""A wrapper that makes a simulator's steps take time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Slow(td.gym.Wrapper):
         self.seconds = seconds
         self.computes = computes
         self.owed = 0.0
-        self.clock = time.thread_time if computes else time.perf_counter  # others' computing does not count as ours
+        self.clock = time.thread_time if computes else time.perf_counter  # the former counts this thread alone
 
     def step(self, action):
         self.owed += self.seconds

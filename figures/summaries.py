@@ -27,7 +27,7 @@ def number(value, decimals: int = 0) -> str:
 
 
 def signed(value, decimals: int = 0) -> str:
-    """A difference: always with its sign."""
+    """A number with its sign, for differences."""
     return f"{value:+,.{decimals}f}"
 
 

@@ -1,4 +1,4 @@
-"""How long do the configurations take, with evaluation and without?"""
+"""How long does each configuration take, with evaluation and without?"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SUITE = {  # simulator: its runs; those with a test interval are made with evalu
         {"map": LAKE, "episodes": 10_000, "test_interval": 1_000, "batch_size": 500},
         SHORT,
     ],
-    "waits": [  # microseconds: what a step takes longer than the lake's own
+    "waits": [  # microseconds: added to each step of the lake
         {**SHORT, "microseconds": 200, "test_interval": 40, "trials": 10},
         {**SHORT, "microseconds": 10},
         {**SHORT, "microseconds": 20},
@@ -41,7 +41,7 @@ SUITE = {  # simulator: its runs; those with a test interval are made with evalu
 
 
 def run(repetitions=5, collectors=(0, 1, 2, 4, 8), evaluators=4, epsilon=0.3, rates=BEST_RATE, runs=SUITE):
-    """Wall-clock seconds, one run after the other; a repetition is a seed. Other work on the machine would show."""
+    """Wall-clock times, one run at a time; a repetition is a seed. The machine should be otherwise idle."""
     start_ray()
     with td.Workers(max(collectors), evaluators) as workers:
         shared = {"workers": workers, "evaluators": evaluators, "epsilon": epsilon, "rates": rates}
@@ -54,7 +54,7 @@ def run(repetitions=5, collectors=(0, 1, 2, 4, 8), evaluators=4, epsilon=0.3, ra
 
 
 def cases_of(repetitions, runs, collectors):
-    """Yield what is timed, in its order: all of a repetition before the next."""
+    """Yield the runs in order, a whole repetition before the next."""
     for seed, (simulator, group) in itertools.product(range(repetitions), runs.items()):
         for timed in group:
             for evaluated in (False, True) if "test_interval" in timed else (False,):
@@ -69,7 +69,7 @@ def cases_of(repetitions, runs, collectors):
 
 
 def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, epsilon, rates) -> dict:
-    """One run against the clock; a test has 100 trials if `timed` does not say otherwise."""
+    """One timed run; a test has 100 trials unless `timed` says otherwise."""
     microseconds = timed.get("microseconds", 0)
     batch_size = timed.get("batch_size", 100)
     lake = lake_of(timed["map"])
@@ -126,7 +126,7 @@ def repetitions(data: Data) -> int:
 
 
 def configurations(data: Data) -> list[int]:
-    """The numbers of collectors that were timed, the single core's first."""
+    """The numbers of collectors that were timed, single core first."""
     return sorted(data["timing"]["collectors"].unique())
 
 
@@ -150,12 +150,12 @@ def groups(data: Data) -> dict[str, pd.DataFrame]:
 
 
 def configuration(rows: pd.DataFrame, collectors: int, evaluated: bool = False) -> pd.DataFrame:
-    """A group's rows of one configuration, one for each repetition."""
+    """A group's rows for one configuration, one per repetition."""
     return where(rows, collectors=collectors, evaluated=int(evaluated))
 
 
 def step_seconds(rows: pd.DataFrame, collectors: int, evaluated: bool = False) -> float:
-    """The median time of a learning step: runs of equally many episodes differ in their steps."""
+    """The median time per learning step, since runs with the same number of episodes differ in steps."""
     rows = configuration(rows, collectors, evaluated)
     return np.median(rows["seconds"] / rows["steps"])
 
@@ -166,7 +166,7 @@ def seconds(data: Data, simulator: str, map_name: str, collectors: int, evaluate
 
 
 def speed_up(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> float:
-    """How many times as fast as the single core, by the time of a step."""
+    """The speed-up over the single core, by time per step."""
     rows = group_of(data, simulator, map_name)
     return step_seconds(rows, SINGLE, evaluated) / step_seconds(rows, collectors, evaluated)
 
@@ -179,7 +179,7 @@ def best_speed_up(data: Data, simulator: str) -> float:
 
 
 def grows_with_collectors(data: Data, simulator: str, map_name: str) -> bool:
-    """Does each doubling of the collectors make the runs faster, from the single core to (2,4), (4,4) and (8,4)?"""
+    """Are (2,4), (4,4) and (8,4) each faster than the configuration before, beginning with the single core?"""
     for evaluated in (False, True):
         speeds = [speed_up(data, simulator, map_name, count, evaluated) for count in (SINGLE, 2, 4, 8)]
         if any(more <= less for less, more in itertools.pairwise(speeds)):
@@ -194,7 +194,7 @@ def evaluation_ratio(data: Data, simulator: str, map_name: str, collectors: int)
 
 
 def evaluators_seconds(data: Data, simulator: str, map_name: str, collectors: int) -> float:
-    """The median time that a run's evaluators work."""
+    """The median time that the evaluators of a run spend."""
     rows = configuration(group_of(data, simulator, map_name), collectors, evaluated=True)
     return np.median(rows["evaluate_seconds"])
 
@@ -206,7 +206,7 @@ def full_runs(data: Data) -> pd.DataFrame:
 
 
 def same_tables(data: Data) -> int:
-    """How many of them ended with the table of `distributed`, to the bit."""
+    """How many of them ended with the table of `distributed`, bit for bit."""
     key = ["map", "collectors", "seed"]
     pairs = full_runs(data).merge(data["distributed"], on=key, how="left", suffixes=("", "_in_process"))
     return int((pairs["table"] == pairs["table_in_process"]).sum())
@@ -216,7 +216,7 @@ def same_tables(data: Data) -> int:
 
 
 def table_of_seconds(data: Data, evaluated: bool) -> str:
-    """Seconds by group and configuration, and the best of the distributed ones against the single core, by step."""
+    """Seconds by group and configuration, and the best distributed speed-up per step."""
     counts = configurations(data)
     rows = []
     for title, group in groups(data).items():
@@ -282,7 +282,7 @@ def draw_seconds(axes, group: pd.DataFrame, counts: list[int]) -> None:
 
 
 def draw_legend(axes, title: str) -> None:
-    """What colours and markers mean, on a panel of its own."""
+    """The legend, in a panel of its own."""
     axes.axis("off")
     for role, name in (("Q-learning", "single core"), ("Distributed", "distributed")):
         color = td.COLORS[role]

@@ -58,7 +58,7 @@ def run(seed=0, episodes=EPISODES, epsilons=EPSILONS, rate=0.001, best_rates=BES
 
 
 def table_run(shown, map_name, algorithm, rate, epsilon, episodes, seed, collectors) -> list[dict]:
-    """The table that a run ends with, a row for each state."""
+    """A run's final table, one row per state."""
     lake = lake_of(map_name)
     if algorithm == "SARSA":
         agent = td.SARSAAgent(lake, epsilon, rate, episodes, do_test=False, seed=seed)
@@ -146,7 +146,7 @@ def draw_lake(axes, map_name: str, q_table, title: str):
 
 
 def draw_arrows(axes, lake, q_table) -> None:
-    """The greedy actions on the cells from which one goes on."""
+    """Arrows for the greedy actions, on the cells where the agent moves on."""
     row, column = np.nonzero((lake.desc == b"F") | (lake.desc == b"S"))
     direction = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])  # (x, y) by action, y downwards
     dx, dy = direction[q_table.argmax(axis=1)[row * lake.ncol + column]].T
