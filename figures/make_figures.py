@@ -83,7 +83,7 @@ def make_report(data: Data, draft: Path, folder: Path) -> None:
     for name, picture in tqdm(PICTURES.items(), desc="pictures"):
         td.save_figure(picture(data), draft / f"{name}.png")
     text, claims = report.render(data, folder)
-    (draft / "Report.md").write_text(text)
+    (draft / "Report.md").write_text(text, encoding="utf-8")
     false = [claim for claim in claims if not claim.holds]
     for claim in false:
         if claim.is_timing:

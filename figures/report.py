@@ -69,7 +69,7 @@ class Bound:
 
 def render(data: Data, folder: Path = HERE) -> tuple[str, list[Claim]]:
     """The text of Report.md, and the claims that were checked on the way."""
-    template = (folder / "report_template.md").read_text()
+    template = (folder / "report_template.md").read_text(encoding="utf-8")
     claims = []
 
     def claim(words: str, holds, is_timing: bool = False) -> None:
