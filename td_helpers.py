@@ -388,7 +388,8 @@ class _ReadOnlyDict(dict):
 class _ReadOnlyList(list):
     """A list that refuses to be edited."""
 
-    __setitem__ = __delitem__ = __iadd__ = append = extend = insert = pop = remove = clear = sort = _refuse_edit
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse_edit
+    append = extend = insert = pop = remove = clear = sort = reverse = _refuse_edit
 
 
 def parse_map(desc) -> np.ndarray:
