@@ -588,7 +588,7 @@ class TDAgent:
         test = episode // self.test_interval % MAX_TESTS
         parameters, stream = self.parameters(max_steps), EVALUATION + (test << 40)
         if policy is None and self.compiled:
-            return evaluate(np.argmax(q_table, axis=1), self._table, parameters, stream, trials) / trials
+            return float(evaluate(np.argmax(q_table, axis=1), self._table, parameters, stream, trials)) / trials
         if policy is None:
             rows = Rows(q_table)
             policy = lambda state: greedy_action(rows[state], self.actions)
