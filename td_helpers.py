@@ -660,6 +660,8 @@ class TDAgent:
             steps=check_count("steps", header.get("steps"), 0, 2**62),
         )
         tests = check_saved("tests", arrays, np.int64, (None,))
+        if (np.diff(tests, prepend=0) <= 0).any():
+            raise ValueError(f"tests must be at ever later episodes, got {tests}")
         rewards = check_saved("rewards", arrays, np.float64, tests.shape)
         self._learned = learned
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
