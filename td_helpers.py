@@ -44,14 +44,20 @@ from tabular.kernels import (
     MAX_TRIALS,
     Experience,
     Parameters,
+    Rows,
     Rule,
     action_range,
     evaluate,
     explore_or_exploit,
     greedy_action,
     mix,
+    place_noted,
     q_learning,
+    q_learning_episode,
+    q_learning_update,
     sarsa,
+    sarsa_episode,
+    sarsa_update,
 )
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan
 from tabular.plots import (
@@ -71,7 +77,7 @@ from tabular.plots import (
 from tabular.pool import InProcess, Lost, Workers, shared_workers, start_ray
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import check_saved, read_save
-from tabular.simulators import Policy, Rows, compiled_form, fingerprint, rollout, saying_where, shape_of
+from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
 from tabular.tables import TransitionTable, samples_table
 
 try:
@@ -81,6 +87,18 @@ try:
 except ImportError:
     import gymnasium as gym
     from gymnasium.envs.toy_text.frozen_lake import is_valid
+
+__all__ = [
+    # The assignment
+    "LEFT", "DOWN", "RIGHT", "UP", "MAPS", "FrozenLakeEnv", "generate_row", "generate_map", "generate_random_map",
+    "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
+    "plot_image", "plot_result", "plot_timing",
+    # What it stands on, handed on from tabular/
+    "TransitionTable", "samples_table", "value_iteration", "policy_value",
+    "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
+    "Batch", "Snapshot", "Cost", "plan", "InProcess", "Workers", "start_ray",
+    "COLORS", "color_of", "save_figure", "show_source",
+]  # fmt: skip
 
 # Frozen lake ----------------------------------------------------------------------------
 
@@ -421,6 +439,8 @@ class TDAgent:
     Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled` (a bool), and
     `rewards`, a dict of each test's mean discounted return by the episode after which it was done. Raises TypeError or
     ValueError for bad arguments before any work.
+
+    A subclass names its rule in `kernel`, or overrides `learn` and `evaluate`, which `learn_and_evaluate` calls.
     """
 
     agent_name = "TD agent"
@@ -546,7 +566,7 @@ class TDAgent:
         """Learn up to episode `until`, with a test at the end of every interval; yields after each."""
         while True:
             if do_test and self._test_is_due():
-                self.rewards[self.episode] = self.evaluate_on(self.q_table, self.episode, self.trials, self.max_step)
+                self.rewards[self.episode] = self.evaluate(trials=self.trials, max_steps=self.max_step)
             if self.episode >= until:
                 return
             rest = self.test_interval - self.episode % self.test_interval
@@ -565,6 +585,8 @@ class TDAgent:
         """Raise where settings do not go together; each alone was checked when it was assigned."""
         if not isinstance(self.kernel, Rule | None):
             raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
+        instead = "runs act by their rule: set kernel = td.Rule(update, policy=...), or call evaluate(policy=...)"
+        _refuse_overrides(type(self), TDAgent, ("greedy_policy", "explore_or_exploit_policy"), instead)
         if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
             raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {self.test_interval!r}")
 
@@ -572,16 +594,8 @@ class TDAgent:
         """Learn on `q_table` in place, and leave a `log`: the number of steps."""
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: take QLAgent or SARSAAgent")
-        parameters = self.parameters()
-        if self.compiled:
-            return self.kernel(q_table, self._table, self.actions, parameters, first, episodes, log)
-        rows = Rows(q_table)
-        if isinstance(log, Experience):  # memoryviews are written to faster than arrays
-            log = Experience(*map(memoryview, log))
-        with saying_where(self.kernel):
-            steps = self.kernel.py_func(rows, self.simulator, self.actions, parameters, first, episodes, log)
-        rows.write_back()
-        return steps
+        simulator = self._table if self.compiled else self.simulator
+        return self.kernel(q_table, simulator, self.actions, self.parameters(), first, episodes, log)
 
     def evaluate_on(self, q_table, episode: int, trials: int, max_steps: int, policy=None) -> float:
         """The mean discounted return of a `policy` (None: the greedy one of `q_table`) in the test after an episode."""
@@ -592,7 +606,7 @@ class TDAgent:
         if policy is None:
             rows = Rows(q_table)
             policy = lambda state: greedy_action(rows[state], self.actions)
-        with saying_where(evaluate):
+        with place_noted():
             return float(evaluate.py_func(Policy(policy), self.simulator, parameters, stream, trials)) / trials
 
     @property
@@ -665,6 +679,13 @@ class TDAgent:
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
 
 
+def _refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str) -> None:
+    """TypeError where a class overrides a method that its runs do not call: it would do nothing, silently."""
+    for name in names:
+        if getattr(kind, name) is not getattr(base, name):
+            raise TypeError(f"{kind.__name__} must not override {name}, since {instead}")
+
+
 class QLAgent(TDAgent):
     """Q-learning: off-policy, learns the value of the greedy policy whatever it does to explore."""
 
@@ -732,11 +753,9 @@ class QLAgentServer:
     def learn(self, collected: Collected) -> Snapshot:
         """Replay a batch."""
         start, agent = time.perf_counter(), self.agent
-        rewards = collected.rewards.astype(np.float64)
-        self.steps += agent.kernel.replay(
-            self.q_table, np.array(collected.pairs), rewards, agent.actions, agent.parameters()
-        )
-        shipped = collected.pairs.nbytes + collected.rewards.nbytes
+        pairs, rewards = collected.pairs, collected.rewards
+        self.steps += agent.kernel.replay(self.q_table, pairs, rewards, agent.actions, agent.parameters())
+        shipped = pairs.nbytes + rewards.nbytes
         cost = Cost(collect=collected.seconds, replay=time.perf_counter() - start, bytes=shipped)
         return Snapshot(self.q_table.copy(), self.steps, cost)
 
@@ -921,6 +940,9 @@ class DistributedQLAgent(QLAgent):
                 f"{self.single.__name__}: set `single` alone"
             )
         self._check_rule()
+        instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
+        _refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
+        _refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
         if self.checkpoint is not None and not Path(self.checkpoint).resolve().parent.is_dir():
             raise ValueError(f"checkpoint must be a file in a folder that exists, got {self.checkpoint!r}")
         if self.do_test and self.ew_num == 0:
@@ -934,7 +956,7 @@ class DistributedQLAgent(QLAgent):
 
     def _check_rule(self) -> None:
         """TypeError where the server could not replay."""
-        if not isinstance(self.kernel, Rule) or self.kernel.replay is None:
+        if not isinstance(self.kernel, Rule) or self.kernel.needs_next_action:
             raise TypeError(
                 f"{self.single.__name__} cannot be replayed by a server: its update needs the next action of the "
                 "policy that acted, which the server's table no longer follows. Let its workers learn for themselves: "

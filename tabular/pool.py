@@ -16,7 +16,6 @@ import os
 import pickle
 import socket
 import threading
-import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -160,25 +159,35 @@ class Workers(_Pool):
         try:
             return ray.get(call.reference, timeout=timeout)
         except exceptions.GetTimeoutError:
-            at_fault = next((one for one in call.waits_for if not _returned(one)), call)
+            at_fault = next((one for one in call.waits_for if not _returned(one.reference)), call)
             raise Lost(at_fault, at_fault.process, f"has not answered {at_fault.method} in {timeout:.0f} s") from None
         except exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             if not isinstance(cause, _system_failures()):
                 raise cause from None  # the simulator's own error, from a worker
-            at_fault = next((one for one in call.waits_for if _failed(one)), call)
+            at_fault = next((one for one in call.waits_for if _failed(one.reference)), call)
             unreachable = isinstance(cause, exceptions.ActorUnavailableError)
             reason = f"{'cannot be reached' if unreachable else 'was lost'} during {at_fault.method}"
             raise Lost(at_fault, at_fault.process, reason, unreachable) from cause
 
-    def replace(self, lost: Lost) -> bool:
-        """A new process for one that was lost; False where that has happened already."""
+    def replace(self, lost: Lost) -> int:
+        """New processes for one that was lost and for others that are dead, too: how many there were."""
         slot = lost.call.role, lost.call.i
         if self._processes[slot] is not lost.process:
-            return False
-        _end(lost.process)
-        self._processes[slot] = _spawn()
-        return True
+            return 0  # a call from before it was replaced
+        dead = {slot} | self._dead()
+        for slot in dead:
+            _end(self._processes[slot])
+            self._processes[slot] = _spawn()
+        return len(dead)
+
+    def _dead(self) -> set:
+        """The processes that Ray knows to be dead; those that are busy do not answer."""
+        import ray
+
+        answers = {process.ready.remote(): slot for slot, process in self._processes.items()}
+        answered, _ = ray.wait(list(answers), num_returns=len(answers), timeout=0.1)
+        return {answers[answer] for answer in answered if _failed(answer)}
 
     def _forget_other_sessions(self) -> None:
         """Drop the processes of a Ray that was shut down meanwhile: they are gone."""
@@ -315,21 +324,21 @@ def _end(process) -> None:
             ray.kill(process)
 
 
-def _returned(call: Call) -> bool:
+def _returned(reference) -> bool:
     """Whether a call has come to its end."""
     import ray
 
-    return bool(ray.wait([call.reference], timeout=0, fetch_local=False)[0])
+    return bool(ray.wait([reference], timeout=0, fetch_local=False)[0])
 
 
-def _failed(call: Call) -> bool:
+def _failed(reference) -> bool:
     """Whether a call has ended without a result."""
     import ray
 
-    if not _returned(call):
+    if not _returned(reference):
         return False
     try:
-        ray.get(call.reference, timeout=0)
+        ray.get(reference, timeout=0)
     except ray.exceptions.RayError:
         return True
     return False

@@ -37,8 +37,8 @@ class Recovery:
         """Replace a lost process, or wait for one that cannot be reached; RuntimeError where that goes on for long."""
         if lost.unreachable:
             self._wait_for(lost)
-        elif self.pool.replace(lost):
-            self.replaced += 1
+        elif replaced := self.pool.replace(lost):
+            self.replaced += replaced
             self._count(lost)
 
     def _count(self, lost: Lost) -> None:

@@ -59,24 +59,6 @@ def fingerprint(simulator, table, limit: int) -> str:
     return f"table {zlib.crc32(b''.join(arrays)):08x} limit {limit}"
 
 
-class Rows(dict):
-    """The rows of a table as Python lists, made when first touched: a stepped loop runs on plain numbers."""
-
-    def __init__(self, table: np.ndarray):
-        self.table = table
-
-    def __missing__(self, state):
-        if not hasattr(state, "__index__") or not 0 <= state < len(self.table):
-            raise ValueError(f"the simulator's state must be one of 0 to {len(self.table) - 1}, got {state!r}")
-        row = self[state] = self.table[state].tolist()
-        return row
-
-    def write_back(self):
-        """Store the rows in the table."""
-        for state, row in self.items():
-            self.table[state] = row
-
-
 class Policy(NamedTuple):
     """A function of a state in the form of an array of actions."""
 
@@ -84,22 +66,6 @@ class Policy(NamedTuple):
 
     def __getitem__(self, state):
         return self.function(state)
-
-
-@contextlib.contextmanager
-def saying_where(loop):
-    """Add to an error from a stepped loop in which episode and step it fell: read from the loop's local variables."""
-    try:
-        yield
-    except Exception as error:
-        at, traceback = {}, error.__traceback__
-        while traceback:
-            if traceback.tb_frame.f_code.co_filename == loop.py_func.__code__.co_filename:
-                at |= traceback.tb_frame.f_locals
-            traceback = traceback.tb_next
-        unit = "episode" if "episode" in at else "trial"
-        error.add_note(f"in the simulator, {unit} {at.get(unit)}, step {at.get('t', 0)} (0: reset)")
-        raise
 
 
 class Rollout(NamedTuple):
