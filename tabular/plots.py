@@ -116,18 +116,22 @@ def grid_pixels(letters: np.ndarray, at: tuple[int, int] | None) -> np.ndarray:
     A cell has 2 to 48 pixels a side, an even number as videos want it.
     """
     side = max(2, min(48, 768 // max(letters.shape) // 2 * 2))
-    colors = {letter: [int(color[i : i + 2], 16) for i in (1, 3, 5)] for letter, color in CELLS.items()}
     cells = np.zeros((*letters.shape, 3), np.uint8)
-    for letter, color in colors.items():
-        cells[letters == letter] = color
+    for letter, color in CELLS.items():
+        cells[letters == letter] = _rgb(color)
     pixels = cells.repeat(side, axis=0).repeat(side, axis=1)
     if side >= 8:
         pixels[::side] = pixels[:, ::side] = 255  # lines between cells
     if at is not None:
         y, x = np.ogrid[:side, :side]
         corner = pixels[at[0] * side :, at[1] * side :][:side, :side]
-        corner[np.hypot(y - side / 2 + 0.5, x - side / 2 + 0.5) <= 0.36 * side] = [int(AGENT[i : i + 2], 16) for i in (1, 3, 5)]
+        corner[np.hypot(y - side / 2 + 0.5, x - side / 2 + 0.5) <= 0.36 * side] = _rgb(AGENT)
     return pixels
+
+
+def _rgb(color: str) -> list[int]:
+    """A colour such as #00FF80 as its red, green and blue."""
+    return list(bytes.fromhex(color[1:]))
 
 
 class Belief(NamedTuple):
