@@ -60,11 +60,24 @@ from tabular.kernels import (
     sarsa_update,
 )
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan
-from tabular.plots import COLORS, color_of, plot_grid, plot_result, plot_timing, save_figure, show_source
+from tabular.plots import (
+    COLORS,
+    Belief,
+    Film,
+    color_of,
+    film,
+    grid_pixels,
+    plot_grid,
+    plot_result,
+    plot_timing,
+    save_figure,
+    show,
+    show_source,
+)
 from tabular.pool import InProcess, Lost, Workers, shared_workers, start_ray
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import check_saved, read_save
-from tabular.simulators import Policy, compiled_form, fingerprint, shape_of
+from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
 from tabular.tables import TransitionTable, samples_table
 
 try:
@@ -230,14 +243,14 @@ class FrozenLakeEnv(gym.Env):
     for an unknown map name, and for probabilities that are not four numbers that sum to 1.
     """
 
-    metadata = {"render_modes": ["human", "ansi"], "render_fps": 4}
+    metadata = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 4}
     reward_range = (-1000, 1000)
 
     def __init__(self, desc=None, map_name="4x4", transition_prob=(0.97, 0.01, 0.01, 0.01), render_mode=None):
         if desc is None and map_name not in [None, *MAPS]:
             raise ValueError(f"map_name must be one of {sorted(MAPS)}, got {map_name!r}")
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode must be None, 'human' or 'ansi', got {render_mode!r}")
+            raise ValueError(f"render_mode must be None, 'human', 'ansi' or 'rgb_array', got {render_mode!r}")
         if desc is None:
             desc = generate_random_map() if map_name is None else MAPS[map_name]
         self.desc = parse_map(desc)
@@ -296,9 +309,11 @@ class FrozenLakeEnv(gym.Env):
         return self.s, {"prob": 1.0 / len(starts)}
 
     def render(self):
-        """The map as text, the agent's cell in red: returned for "ansi", printed for "human"."""
+        """The map, the agent's cell in red: text for "ansi", printed for "human", pixels (uint8) for "rgb_array"."""
         if self.render_mode is None:
             return None
+        if self.render_mode == "rgb_array":
+            return grid_pixels(self.desc, None if self.s == self.exit_state else divmod(self.s, self.ncol))
         rows = [[cell.decode() for cell in row] for row in self.desc]
         lines = []
         if self.s == self.exit_state:
@@ -988,16 +1003,60 @@ class DistributedQLAgent(QLAgent):
 # Pictures -----------------------------------------------------------------------------------
 
 
-def plot_image(q_table: np.ndarray, desc, title: str = "Value and greedy policy"):
-    """A lake's learned values as a heat map with the greedy actions as arrows: the figure.
+def as_lake(lake) -> FrozenLakeEnv:
+    """A lake: itself, also from within wrappers, or made from a name of `MAPS` or from a map."""
+    inner = getattr(lake, "unwrapped", lake)
+    if isinstance(inner, FrozenLakeEnv):
+        return inner
+    return FrozenLakeEnv(map_name=lake) if isinstance(lake, str) else FrozenLakeEnv(lake)
 
-    Cells that were never updated carry no arrow; maps beyond 4096 cells are shown without arrows, and
-    thinned out to 1000 cells a side. Raises ValueError where `q_table` does not fit the map.
+
+def greedy_path(q_table: np.ndarray, lake) -> list[int]:
+    """The states from S where the greedy policy leads if every move has its likeliest outcome; it ends before a loop.
+
+    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. Its last state is a goal if the path leads to one.
     """
-    letters = parse_map(desc)
-    q_table = check_q_table("q_table", q_table, (letters.size + 1, 4))[:-1]  # without the exit state
-    values = q_table.max(axis=1).reshape(letters.shape)
-    actions = q_table.argmax(axis=1).reshape(letters.shape)
-    learned = q_table.any(axis=1).reshape(letters.shape) & np.isin(letters, [b"S", b"F"])
-    values = np.where(letters == b"H", np.nan, values)  # holes would stretch the scale
-    return plot_grid(values, np.where(learned, actions, -1), letters, title)
+    lake = as_lake(lake)
+    q_table = check_q_table("q_table", q_table, lake.table.shape)
+    path, state = [], lake._starts[0]
+    while state != lake.exit_state and state not in path:
+        path.append(state)
+        state = int(lake.table.next_state[state, q_table[state].argmax(), 0])  # outcomes stand likeliest first
+    return path
+
+
+def _belief(q_table: np.ndarray, lake: FrozenLakeEnv, text: str = "") -> Belief:
+    """What a table says of a lake's cells, as pictures show it: cells never updated have no action."""
+    cells = check_q_table("q_table", q_table, lake.table.shape)[:-1]  # without the exit state
+    learned = cells.any(axis=1).reshape(lake.desc.shape) & np.isin(lake.desc, [b"S", b"F"])
+    values = cells.max(axis=1).reshape(lake.desc.shape)
+    values = np.where(lake.desc == b"H", np.nan, values)  # holes would stretch the scale
+    actions = np.where(learned, cells.argmax(axis=1).reshape(lake.desc.shape), -1)
+    return Belief(values, actions, [divmod(state, lake.ncol) for state in greedy_path(q_table, lake)], text)
+
+
+def plot_image(q_table: np.ndarray, lake, title: str = "Value and greedy policy"):
+    """A lake's learned values as a heat map, the greedy actions as arrows and the likeliest path as a line: the figure.
+
+    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. Cells that were never updated carry no arrow; maps beyond
+    4096 cells are shown without arrows, and thinned out to 1000 cells a side. Raises ValueError where `q_table` does
+    not fit the lake.
+    """
+    lake = as_lake(lake)
+    values, actions, path, _ = _belief(q_table, lake)
+    return plot_grid(values, actions, lake.desc, title, path)
+
+
+def animate(tables: dict[str, list[np.ndarray]], lake, episodes, seconds: float = 0.2) -> Film:
+    """What learners believed of a lake, side by side: a film to be shown or saved as a GIF.
+
+    `tables` maps a learner's name to its q_tables, one after each of `episodes` learned. Each picture has the exact
+    value of the greedy policy below. Raises ValueError where their numbers differ.
+    """
+    lake = as_lake(lake)
+    beliefs = {
+        name: [_belief(table, lake, f"exact value {policy_value(lake.table, table)[0]:.0f}") for table in of_one]
+        for name, of_one in tables.items()
+    }
+    alt = f"{' and '.join(tables)} while learning: the value of each cell, the greedy actions and the likeliest path"
+    return Film(film(lake.desc, beliefs, [f"episode {episode:,}" for episode in episodes], seconds), alt)
