@@ -1,0 +1,1 @@
+"""What agents stand on: transition tables, the compiled loops that learn from them, exact answers, processes."""

@@ -1,0 +1,603 @@
+"""The loops that learn: random draws, update rules, episodes, replay and evaluation, compiled by numba.
+
+All of it is plain Python. Compiled, it runs on a `PackedTable`; as it stands, on an env that is stepped. A `Rule`
+makes both of an update function, of Q-learning's and SARSA's as of a student's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import traceback
+import types
+import uuid
+import weakref
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numba.extending import overload, register_jitable
+
+from tabular.tables import PackedTable
+
+
+def kernel(function):
+    """Compile a function when it is first called, and keep the result for the next process."""
+    if numba.config.DISABLE_JIT:
+        plain = np.errstate(over="ignore")(function)  # `mix` relies on numbers that wrap
+        plain.py_func = function
+        return plain
+    try:
+        return numba.njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:  # neither the module's folder nor HOME can be written to: compiled anew in each process
+        return numba.njit(error_model="numpy")(function)
+
+
+# Random draws ---------------------------------------------------------------------------
+
+LEARNING, EVALUATION = 0, 1 << 62  # where the two halves of a seed's draws begin
+MAX_STEP = (1 << 20) - 2  # an episode has 2**20 draws to itself, and SARSA looks one ahead
+MAX_TESTS, MAX_TRIALS, MAX_EPISODES = 1 << 22, 1 << 20, 1 << 40
+
+
+class Parameters(NamedTuple):
+    """What an episode needs to know of an agent."""
+
+    epsilon: float
+    learning_rate: float
+    beta: float
+    max_step: int
+    key: int  # the seed, mixed
+
+
+@kernel
+def mix(counter):
+    """Splitmix64's output function (Steele, Lea and Flood 2014): a bijection of 64 bits."""
+    z = np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@kernel
+def draw(key, counter):
+    """Draw number `counter` of a seed: 32 bits to explore with, in [0, 1), and 32 bits to slip with."""
+    bits = mix(np.uint64(key) + np.uint64(counter))
+    return np.int64(bits >> np.uint64(32)) * 2.0**-32, np.int64(bits & np.uint64(0xFFFFFFFF))
+
+
+# Simulators: a packed table, or an env ----------------------------------------------------
+
+
+@kernel
+def sample_start(table, slip):
+    """The state where an episode starts."""
+    start = 0
+    while slip > table.start_thresholds[start]:
+        start += 1
+    return np.int64(np.uint32(table.start_states[start]))
+
+
+@kernel
+def sample_step(table, state, action, slip):
+    """What follows an action: (next_state, reward, terminated, truncated)."""
+    row = state * table.outcomes.shape[1] + action if table.shared is None else 0
+    k = 0
+    while slip > table.thresholds[row, k]:
+        k += 1
+    outcome = np.int64(table.outcomes[state, action, k])
+    # By way of unsigned, the compiler sees indices that cannot be negative, and drops what would count from the end.
+    next_state = np.int64(np.uint32(outcome & ((1 << table.bits) - 1)))
+    kind = np.int64(np.uint32(outcome >> table.bits))
+    return next_state, table.rewards[kind], kind & 1 == 1, False
+
+
+def reset(simulator, key, stream):
+    """Start the episode whose draws begin at `stream`."""
+    if type(simulator) is PackedTable:
+        return sample_start.py_func(simulator, draw(key, stream)[1])
+    return _widened(simulator.reset(seed=key ^ stream)[0])
+
+
+def step(simulator, state, action, slip):
+    """Act once: (next_state, reward, terminated, truncated)."""
+    if type(simulator) is PackedTable:
+        return sample_step.py_func(simulator, state, action, slip)
+    next_state, reward, terminated, truncated, _ = simulator.step(action)
+    if reward - reward != 0:  # infinite, or not a number
+        raise ValueError(f"the simulator's reward must be finite, got {reward!r}")
+    if type(next_state) is not int or type(reward) is not float:
+        next_state, reward = _widened(next_state), float(reward)
+    return next_state, reward, terminated, truncated
+
+
+def _widened(state):
+    """A state as Python's int where it is numpy's, whose narrow types overflow."""
+    return int(state) if isinstance(state, np.integer) else state
+
+
+@overload(reset)
+def _(simulator, key, stream):
+    return lambda simulator, key, stream: sample_start(simulator, draw(key, stream)[1])
+
+
+@overload(step)
+def _(simulator, state, action, slip):
+    return lambda simulator, state, action, slip: sample_step(simulator, state, action, slip)
+
+
+# Actions ----------------------------------------------------------------------------------
+
+MAX_UNROLLED = 32  # actions
+
+
+def action_range(count: int):
+    """The actions 0, 1, ... as a loop over them wants them.
+
+    A tuple's length is known when a loop is compiled, which lets the compiler unroll it; but the time to compile
+    grows with the tuple, so that many actions are an array.
+    """
+    return tuple(range(count)) if count <= MAX_UNROLLED else np.arange(count)
+
+
+def greedy_action(row, actions):
+    """The action of the highest value; ties go to the lowest action."""
+    return row.index(max(row))
+
+
+def greedy_value(row, actions):
+    """The highest value."""
+    return max(row)
+
+
+@overload(greedy_action)
+def _(row, actions):
+    def compiled(row, actions):
+        best, value = 0, row[0]
+        for action in range(1, len(actions)):
+            if row[action] > value:
+                best, value = action, row[action]
+        return best
+
+    return compiled
+
+
+@overload(greedy_value)
+def _(row, actions):
+    def compiled(row, actions):
+        value = row[0]
+        for action in range(1, len(actions)):
+            if row[action] > value:
+                value = row[action]
+        return value
+
+    return compiled
+
+
+@register_jitable
+def explore_or_exploit(row, actions, epsilon, explore):
+    """The epsilon-greedy action: `explore`, uniform in [0, 1), says whether to explore, and where to."""
+    if explore < epsilon:
+        return min(_whole(explore * (len(actions) / epsilon)), len(actions) - 1)
+    return greedy_action(row, actions)
+
+
+def _whole(number):
+    """The whole part of a number that is not negative."""
+    return int(number)
+
+
+@overload(_whole)
+def _(number):
+    # By way of unsigned, as in `sample_step`: it is used as an index.
+    return lambda number: np.int64(np.uint32(number))
+
+
+# Logs: what an episode leaves behind besides its updates ------------------------------------
+
+
+class Experience(NamedTuple):
+    """A log of every step, for a learner elsewhere to replay.
+
+    A step is its pair, state * actions + action, and its reward. After an episode's last step the pair is -1 where it
+    terminated, or -2 - next_state where it was cut, which is the state to bootstrap from; the reward is 0.
+    """
+
+    pairs: np.ndarray  # int32
+    rewards: np.ndarray  # float64
+    length: np.ndarray  # int64, (1,): entries written so far
+
+    @classmethod
+    def empty(cls, entries: int) -> Experience:
+        """Room for so many entries: a step takes one, and an episode one more."""
+        return cls(np.zeros(entries, np.int32), np.zeros(entries), np.zeros(1, np.int64))
+
+    def episodes_that_fit(self, max_step: int) -> int:
+        """How many more episodes of at most `max_step` steps there is room for, however long they turn out."""
+        return (len(self.pairs) - int(self.length[0])) // (max_step + 1)
+
+    def recorded(self) -> tuple[np.ndarray, np.ndarray]:
+        """What was written so far: (pairs, rewards), as views."""
+        return self.pairs[: self.length[0]], self.rewards[: self.length[0]]
+
+
+def record(log, t, state, action, reward, actions):
+    """Log step t of an episode: as Experience, or in an array of visits (states, actions)."""
+    if type(log) is Experience:
+        _append(log, t, state, action, reward, actions)
+    else:
+        _count(log, t, state, action, reward, actions)
+
+
+def finish(log, t, next_state, terminated):
+    """Log that the episode ended after step t, and where."""
+    if type(log) is Experience:
+        _close(log, t, next_state, terminated)
+
+
+def _append(log, t, state, action, reward, actions):
+    entry = log.length[0] + t - 1  # `length` changes once an episode: a counter in memory would cost each step
+    log.pairs[entry] = state * len(actions) + action
+    log.rewards[entry] = reward
+
+
+def _close(log, t, next_state, terminated):
+    end = log.length[0] + t
+    log.pairs[end] = -1 if terminated else -2 - next_state
+    log.rewards[end] = 0.0
+    log.length[0] = end + 1
+
+
+def _count(log, t, state, action, reward, actions):
+    log[state, action] += 1
+
+
+@overload(record)
+def _(log, t, state, action, reward, actions):
+    return _append if isinstance(log, numba.types.BaseNamedTuple) else _count
+
+
+@overload(finish)
+def _(log, t, next_state, terminated):
+    if isinstance(log, numba.types.BaseNamedTuple):
+        return _close
+    return lambda log, t, next_state, terminated: None
+
+
+# Update rules -------------------------------------------------------------------------------
+
+
+@register_jitable
+def q_learning_update(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    """Off-policy: the target takes the best next action (Watkins 1989; Sutton and Barto 6.5)."""
+    if terminated:
+        target = reward
+    else:
+        target = reward + parameters.beta * greedy_value(q_table[next_state], actions)
+    q_table[state][action] += parameters.learning_rate * (target - q_table[state][action])
+
+
+@register_jitable
+def sarsa_update(
+    q_table, state, action, reward, next_state, next_action, terminated, actions, parameters
+):
+    """On-policy: the target takes the next action itself (Rummery and Niranjan 1994; S. and B. 6.4)."""
+    if terminated:
+        target = reward
+    else:
+        target = reward + parameters.beta * q_table[next_state][next_action]
+    q_table[state][action] += parameters.learning_rate * (target - q_table[state][action])
+
+
+# Episodes -----------------------------------------------------------------------------------
+
+
+@register_jitable
+def q_learning_episode(q_table, simulator, actions, parameters, stream, log, update):
+    """Act, update, act again: the next action is chosen after the update. Returns the steps."""
+    epsilon, key = parameters.epsilon, parameters.key
+    state = reset(simulator, key, stream)
+    for t in range(1, parameters.max_step + 1):
+        explore, slip = draw(key, stream + t)
+        action = explore_or_exploit(q_table[state], actions, epsilon, explore)
+        next_state, reward, terminated, truncated = step(simulator, state, action, slip)
+        update(q_table, state, action, reward, next_state, terminated, actions, parameters)
+        if log is not None:
+            record(log, t, state, action, reward, actions)
+        state = next_state
+        if terminated or truncated:
+            break
+    if log is not None:
+        finish(log, t, state, terminated)
+    return t
+
+
+@register_jitable
+def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update):
+    """Act, choose the next action, update: with what it will do next. Returns the steps."""
+    epsilon, key = parameters.epsilon, parameters.key
+    state = reset(simulator, key, stream)
+    explore, slip = draw(key, stream + 1)
+    action = explore_or_exploit(q_table[state], actions, epsilon, explore)
+    for t in range(1, parameters.max_step + 1):
+        next_state, reward, terminated, truncated = step(simulator, state, action, slip)
+        explore, slip = draw(key, stream + t + 1)
+        next_action = explore_or_exploit(q_table[next_state], actions, epsilon, explore)
+        update(
+            q_table, state, action, reward, next_state, next_action, terminated, actions, parameters
+        )
+        if log is not None:
+            record(log, t, state, action, reward, actions)
+        state, action = next_state, next_action
+        if terminated or truncated:
+            break
+    if log is not None:
+        finish(log, t, state, terminated)
+    return t
+
+
+# Stepping an env in plain Python -------------------------------------------------------------
+
+
+class Rows(dict):
+    """The rows of a table as Python lists, made when first touched: a stepped loop runs on plain numbers."""
+
+    def __init__(self, table: np.ndarray):
+        self.table = table
+
+    def __missing__(self, state):
+        if not hasattr(state, "__index__") or not 0 <= state < len(self.table):
+            raise ValueError(f"the simulator's state must be one of 0 to {len(self.table) - 1}, got {state!r}")
+        row = self[state] = self.table[state].tolist()
+        return row
+
+    def write_back(self):
+        """Store the rows in the table."""
+        for state, row in self.items():
+            self.table[state] = row
+
+
+@contextlib.contextmanager
+def place_noted():
+    """Add to an error from a stepped loop where it fell, as read from the loop's local variables."""
+    try:
+        yield
+    except Exception as error:
+        place = {"t": 0}
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_globals is globals():
+                place |= {name: frame.f_locals[name] for name in ("episode", "trial", "t") if name in frame.f_locals}
+        unit = "trial" if "trial" in place else "episode"
+        if unit in place:
+            error.add_note(f"in the simulator, {unit} {place[unit]}, step {place['t']} (0: reset)")
+        raise
+
+
+# Checks, before compiled code reads and writes where it is told --------------------------------
+
+
+def _check_update(update) -> bool:
+    """Whether an update takes the next action; TypeError unless it is a function that an episode can call."""
+    if not isinstance(update, types.FunctionType):
+        raise TypeError(f"a rule must be made of a plain function, got {update!r}")
+    off_policy, on_policy = (list(inspect.signature(own).parameters) for own in (q_learning_update, sarsa_update))
+    arguments = inspect.signature(update).parameters
+    positional = all(argument.kind is argument.POSITIONAL_OR_KEYWORD for argument in arguments.values())
+    if not positional or list(arguments) not in (off_policy, on_policy):
+        raise TypeError(
+            f"{update.__name__} must take ({', '.join(off_policy)}), and next_action after next_state if it needs it, "
+            f"got {inspect.signature(update)}"
+        )
+    return list(arguments) == on_policy
+
+
+def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
+    """ValueError unless the q_table and the log fit the simulator and the episodes."""
+    states = len(simulator.outcomes) if type(simulator) is PackedTable else len(q_table)
+    shape = (states, len(actions))
+    if q_table.shape != shape or q_table.dtype != np.float64:
+        raise ValueError(f"q_table must be float64 of shape {shape}, got {q_table.dtype} of shape {q_table.shape}")
+    if type(log) is Experience:
+        room = log.episodes_that_fit(parameters.max_step)
+        if episodes > room:
+            raise ValueError(f"experience must have room for {episodes} more episodes, it has for {room}")
+        if q_table.size > 2**31:
+            raise ValueError(f"experience has 31 bits for a pair, too few for a q_table of shape {shape}")
+    elif log is not None and log.shape != shape:
+        raise ValueError(f"visits must be of shape {shape}, got {log.shape}")
+
+
+def _check_experience(q_table, pairs, rewards, actions) -> None:
+    """ValueError unless experience is what episodes on such a q_table leave."""
+    if q_table.ndim != 2 or q_table.shape[1] != len(actions) or q_table.dtype != np.float64:
+        raise ValueError(
+            f"q_table must be float64 of shape (states, {len(actions)}), got {q_table.dtype} of shape {q_table.shape}"
+        )
+    if pairs.ndim != 1 or pairs.dtype != np.int32:
+        raise ValueError(f"pairs must be a row of int32, got {pairs.dtype} of shape {pairs.shape}")
+    if rewards.shape != pairs.shape or rewards.dtype.kind != "f":
+        raise ValueError(f"rewards must be {len(pairs)} floats, got {rewards.dtype} of shape {rewards.shape}")
+    if len(pairs) == 0:
+        return
+    lowest, highest = -1 - len(q_table), q_table.size - 1  # cut in the last state; the last pair
+    if pairs.min() < lowest or pairs.max() > highest:
+        raise ValueError(f"pairs must be from {lowest} to {highest}, got {pairs.min()} to {pairs.max()}")
+    if pairs[-1] >= 0:
+        raise ValueError(f"pairs must end as an episode ends, below 0, got {pairs[-1]}")
+
+
+# Rules: an update function, and all that is made of it -----------------------------------------
+
+
+def _learning_loop(episode_of, update):
+    """The loop over episodes of a rule."""
+
+    def learn(q_table, simulator, actions, parameters, first, episodes, log):
+        steps = 0
+        for episode in range(first, first + episodes):
+            stream = LEARNING + (episode << 20)
+            steps += episode_of(q_table, simulator, actions, parameters, stream, log, update)
+        return steps
+
+    return learn
+
+
+def _replay_loop(update):
+    """The loop over recorded steps of a rule."""
+
+    def replay(q_table, pairs, rewards, actions, parameters):
+        width = len(actions)
+        steps = 0
+        for i in range(len(pairs)):
+            pair = pairs[i]
+            if pair >= 0:
+                state, action = pair // width, pair % width
+                following = pairs[i + 1]
+                terminated = following == -1
+                next_state = following // width if following >= 0 else -2 - following
+                update(q_table, state, action, rewards[i], next_state, terminated, actions, parameters)
+                steps += 1
+        return steps
+
+    return replay
+
+
+class Rule:
+    """A rule to learn by, made of an update function: a loop that learns, and one that replays experience.
+
+    The update is plain Python, written as `q_learning_update` is, or as `sarsa_update` if it needs the next action:
+
+        def update(q_table, state, action, reward, next_state, terminated, actions, parameters):
+        def update(q_table, state, action, reward, next_state, next_action, terminated, actions, parameters):
+
+    It changes `q_table[state][action]`; `actions` is 0, 1, ... to loop over; `parameters` has epsilon, learning_rate
+    and beta. Where `terminated`, next_state must not matter: a replay does not know it. The update may call functions
+    of its own file or notebook. Raises TypeError for anything else.
+
+    A rule travels to other processes as its update function, and is compiled anew there.
+    """
+
+    def __init__(self, update):
+        update = getattr(update, "py_func", update)  # of what numba has compiled, the plain function
+        self.needs_next_action = _check_update(update)
+        self.update = update
+        self.__name__ = update.__name__.removesuffix("_update")
+        self.__doc__ = update.__doc__
+        self.py_func = _learning_loop(sarsa_episode if self.needs_next_action else q_learning_episode, update)
+        self._token = uuid.uuid4().hex
+
+    def __call__(self, q_table, simulator, actions, parameters, first, episodes, log=None) -> int:
+        """Learn `episodes` episodes from number `first` on a q_table, in place: the steps.
+
+        On a packed table compiled, on an env by stepping. `log` is None, an array of visits (states, actions), or
+        Experience with room for the episodes. Raises ValueError, before anything is learned, where shapes do not fit.
+        """
+        _check_task(q_table, simulator, actions, parameters, episodes, log)
+        if type(simulator) is PackedTable and not numba.config.DISABLE_JIT:
+            return self.kernel(q_table, simulator, actions, parameters, first, episodes, log)
+        return self.plain(q_table, simulator, actions, parameters, first, episodes, log)
+
+    def plain(self, q_table, simulator, actions, parameters, first, episodes, log=None) -> int:
+        """The same in plain Python, on a packed table too."""
+        rows = Rows(q_table)
+        if type(log) is Experience:
+            log = Experience(*(memoryview(part) for part in log))  # quicker to write to than arrays
+        elif log is not None:
+            log = memoryview(log)
+        with place_noted():
+            steps = self.py_func(rows, simulator, actions, parameters, first, episodes, log)
+        rows.write_back()
+        return steps
+
+    def replay(self, q_table, pairs, rewards, actions, parameters) -> int:
+        """Learn on a q_table, in place, from recorded experience, in its order: the steps.
+
+        `pairs` and `rewards` are as in `Experience`; float32 rewards and read-only arrays will do. Raises TypeError
+        where the rule needs the next action, and ValueError, before anything is learned, where the experience is not
+        of such a table.
+        """
+        if self.needs_next_action:
+            raise TypeError(f"{self.__name__} cannot be replayed: it needs the next action, which is not recorded")
+        _check_experience(q_table, pairs, rewards, actions)
+        # Arrays of another type, such as read-only ones, would be compiled for anew.
+        pairs = np.require(pairs, requirements=["C", "W"])
+        rewards = np.require(rewards, np.float64, ["C", "W"])
+        return self.replay_kernel(q_table, pairs, rewards, actions, parameters)
+
+    @functools.cached_property
+    def kernel(self):
+        """The compiled learning loop, which checks nothing."""
+        return self._compile(self.py_func)
+
+    @functools.cached_property
+    def replay_kernel(self):
+        """The compiled replay loop, which checks nothing; None where the rule needs the next action."""
+        return None if self.needs_next_action else self._compile(_replay_loop(self.update))
+
+    def _compile(self, loop):
+        if self.update.__module__ == __name__:
+            # Kept under a hash of the pickled closure. A function of this file is pickled as its name, the same in
+            # every process, and what is kept is dropped when this file changes.
+            return kernel(loop)
+        # Not kept: numba would not notice a change in the file that has the update.
+        for function in _with_helpers(self.update):
+            register_jitable(function)
+        return numba.njit(error_model="numpy")(loop)
+
+    def __reduce__(self):
+        if globals().get(self.__name__) is self:
+            return self.__name__
+        return _received, (self._token, self.update)
+
+    def __repr__(self):
+        return f"<rule {self.__name__}>"
+
+
+_received_rules = weakref.WeakValueDictionary()
+
+
+def _received(token: str, update) -> Rule:
+    """The rule that another process sent: the same one, compiled once, if it sends it again."""
+    rule = _received_rules.get(token)
+    if rule is None:
+        rule = _received_rules[token] = Rule(update)
+        rule._token = token
+    return rule
+
+
+def _with_helpers(update) -> list:
+    """An update, and the functions of its own file or notebook that it calls, directly or by way of others."""
+    found = [update]
+    for function in found:
+        names = inspect.getclosurevars(function)
+        for other in (*names.globals.values(), *names.nonlocals.values()):
+            if isinstance(other, types.FunctionType) and other.__module__ == update.__module__ and other not in found:
+                found.append(other)
+    return found
+
+
+q_learning = Rule(q_learning_update)
+sarsa = Rule(sarsa_update)
+
+
+# Evaluation ------------------------------------------------------------------------------------
+
+
+@kernel
+def evaluate(policy, simulator, parameters, first, trials):
+    """The sum of the discounted returns of `policy[state]` in `trials` episodes whose draws begin at stream `first`."""
+    beta, key = parameters.beta, parameters.key
+    total = 0.0
+    for trial in range(trials):
+        stream = first + (trial << 20)
+        state = reset(simulator, key, stream)
+        discount = 1.0
+        for t in range(1, parameters.max_step + 1):
+            _, slip = draw(key, stream + t)
+            state, reward, terminated, truncated = step(simulator, state, policy[state], slip)
+            total += discount * reward
+            discount *= beta
+            if terminated or truncated:
+                break
+    return total
