@@ -1,36 +1,71 @@
-"""Q-learning and SARSA on frozen lakes: on one core, and distributed over Ray.
+"""The assignment: frozen lakes, Q-learning and SARSA on one core, and Q-learning distributed over Ray.
 
-The sections follow the data: a lake (1) becomes a transition table (2), kernels (3) learn from the table or from the
-stepped environment, agents (4) hold what was learned, exact answers (5) judge it, Ray (6) spreads the work, and
-pictures (7) show it. Every number is a function of the arguments: all that is random takes a seed, and the draws of
-an episode depend on the seed and the episode's number alone, never on how a run is cut.
+A lake becomes a transition table, agents learn from it or from the stepped env, exact answers judge what they
+learned, and collectors, evaluators and a server spread the work. Every result is a function of the arguments: all
+that is random takes a seed, and the draws of an episode depend on the seed and the episode's number alone, never on
+how a run is cut into batches.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import io
-import logging
+import json
 import math
-import os
-import pickle
 import random
-import socket
-import threading
 import time
 import warnings
-import zlib
 from bisect import bisect
-from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba.extending import overload
 from tqdm.auto import tqdm
+
+from tabular.checks import (
+    Setting,
+    check_count,
+    check_flag,
+    check_number,
+    check_probabilities,
+    check_q_table,
+    count_between,
+    generator,
+    settings_of,
+    written_whole,
+)
+from tabular.exact import policy_value, value_iteration
+from tabular.kernels import (
+    EVALUATION,
+    MAX_EPISODES,
+    MAX_STEP,
+    MAX_TESTS,
+    MAX_TRIALS,
+    Experience,
+    Parameters,
+    Rows,
+    Rule,
+    action_range,
+    evaluate,
+    explore_or_exploit,
+    greedy_action,
+    mix,
+    place_noted,
+    q_learning,
+    q_learning_episode,
+    q_learning_update,
+    sarsa,
+    sarsa_episode,
+    sarsa_update,
+)
+from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan
+from tabular.plots import COLORS, color_of, plot_grid, plot_result, plot_timing, save_figure, show_source
+from tabular.pool import InProcess, Lost, Workers, shared_workers, start_ray
+from tabular.run import Recovery, Tests, dataflow
+from tabular.saves import check_saved, read_save
+from tabular.simulators import Policy, compiled_form, fingerprint, shape_of
+from tabular.tables import TransitionTable, samples_table
 
 try:
     with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice, which no filter stops
@@ -40,106 +75,102 @@ except ImportError:
     import gymnasium as gym
     from gymnasium.envs.toy_text.frozen_lake import is_valid
 
-# Used by all sections: checks of arguments, seeds, files --------------------------------
+__all__ = [
+    # The assignment
+    "LEFT", "DOWN", "RIGHT", "UP", "MAPS", "FrozenLakeEnv", "generate_row", "generate_map", "generate_random_map",
+    "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
+    "plot_image", "plot_result", "plot_timing",
+    # What it stands on, handed on from tabular/
+    "TransitionTable", "samples_table", "value_iteration", "policy_value",
+    "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
+    "Batch", "Snapshot", "Cost", "plan", "InProcess", "Workers", "start_ray",
+    "COLORS", "color_of", "save_figure", "show_source",
+]  # fmt: skip
 
-
-def _check_count(name: str, value, low: int = 1, high: int = 2**40) -> int:
-    """The value as an int; TypeError unless it is a whole number, ValueError outside low..high."""
-    whole = hasattr(value, "__index__") and not isinstance(value, (bool, np.bool_))
-    if not whole or not low <= value <= high:
-        error = ValueError if whole else TypeError
-        raise error(f"{name} must be a whole number from {low} to {high}, got {value!r}")
-    return int(value)
-
-
-def _check_number(name: str, value, low: float = 0.0, high: float = 1.0) -> float:
-    """The value as a float; TypeError unless it is a real number, ValueError outside low..high."""
-    real = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not real or not low <= value <= high:  # false for nan, too
-        error = ValueError if real else TypeError
-        raise error(f"{name} must be a number from {low:g} to {high:g}, got {value!r}")
-    return float(value)
-
-
-def _check_flag(name: str, value) -> bool:
-    """The value as a bool; TypeError unless it is one."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
-
-
-def _check_probabilities(name: str, values, count: int) -> tuple[float, ...]:
-    """The values as floats; raises unless they are `count` probabilities that sum to 1."""
-    if not np.iterable(values):
-        raise TypeError(f"{name} must be {count} probabilities that sum to 1, got {values!r}")
-    values = tuple(_check_number(name, value) for value in values)
-    if len(values) != count or not math.isclose(sum(values), 1.0, abs_tol=1e-9):
-        raise ValueError(f"{name} must be {count} probabilities that sum to 1, got {values} (sum {sum(values):g})")
-    return values
-
-
-def _generator(seed) -> np.random.Generator:
-    """The generator of a seed; a generator is taken as it is."""
-    if isinstance(seed, np.random.Generator):
-        return seed
-    return np.random.default_rng(_check_count("seed", seed, 0, 2**63 - 1))
-
-
-@contextlib.contextmanager
-def _replacing(path):
-    """A file to write in, which takes the place of `path` when all is written: whole or not at all."""
-    draft = Path(f"{path}.{os.getpid()}.tmp")
-    try:
-        with draft.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-# 1. Frozen lake -----------------------------------------------------------------------
+# Frozen lake ----------------------------------------------------------------------------
 
 LEFT, DOWN, RIGHT, UP = range(4)
 
-_PICTURE = """\
-SFFFFFFFFFFFFFFFFFFFFFFFFFHFFFFF  SFFFFFFFFHFFFFHF  SFFFFFFF  SFFFFFFF  SFFF
-FFFFFFFFHFFFFFFFFFFFFFFFFFHFFFFF  FFFFFFFFFFFFFHFF  FFFFFFFF  FFFFFFFF  FHFH
-FFFHFFFFFFFFHFFHFFFFFFFFFFFFFFFF  FFFHFFFFHFFFFFFF  HFHHHFFF  FFFHFFFF  FFFF
-FFFFFFFFFFFFFFHFHHFHFHFFFFFHFFFH  FFFFFFFFHFFFFFFF  HFHHHFFF  FFFFFHFF  HFFG
-FFFFHFFFFFFFFFFFFFFFHFHFFFFFFFHF  FFFFFFFFFFFFFFFF  HFHHHFFF  FFFHFFFF
-FFFFFHFFFFFFFFFFHFFFFFFFFFFHFFFF  FFHHFFFFFFFHFFFH  HFHHHFFF  FHHFFFHF
-FFHHFFFFHFFFFFFFFFFFFFFFFFFFFFFF  FFFFFFFFFFFFFFFF  HFFFFFFF  FHFFHFHF
-FFFHFFFFFFFFFFHFFFHFHFFFFFFFFHFF  FFFFFHFFFFFFHFFF  FGFFFFFF  FFFHFFFG
-FFFFHFFFFFFHFFFFHFHFFFFFFFFFFFFH  FFFFFHFFFFFFFFFH
-FFFFHHFHFFFFHFFFFFFFFFFFFFFFFFFF  FFFFFFFHFFFFFFFF
-FHFFFFFFFFFFHFFFFFFFFFFFHHFFFHFH  FFFFFFFFFFFFHFFF
-FFFHFFFHFFFFFFFFFFFFFFFFFFFFHFFF  FFFFFFHFFFFFFFFF
-FFFHFHFFFFFFFFHFFFFFFFFFFFFHFFHF  FFFFFFFFHFFFFFFF
-FFFFFFFFFFFFFFFFHFFFFFFFHFFFFFFF  FFFFFFFFFHFFFFHF
-FFFFFFHFFFFFFFFHHFFFFFFFHFFFFFFF  FFFFFFFFFFHFFFFF
-FFHFFFFFFFFFHFFFFFFFFFFHFFFFFFFF  FFFHFFFFFFFFFFFG
-FFFHFFFFFFFFFHFFFFHFFFFFFHFFFFFF
-FFFFFFFFFFFFFFFFFFFFFFFFFFHFFFFF
-FFFFFFFFHFFFFFFFHFFFFFFFFFFFFFFH
-FFHFFFFFFFFFFFFFFFHFFFFFFFFFFFFF
-FFFFFFFHFFFFFFFFFFFFFFFFFFFFFFFF
-FFFFFFFFFFFFFFFHFFFFHFFFFFFFHFFF
-FFHFFFFHFFFFFFFFFHFFFFFFFFFFFHFH
-FFFFFFFFFFHFFFFHFFFFFFFFFFFFFFFF
-FFFFFFFFFFFFFFFFFHHFFHHHFFFHFFFF
-FFFFFFFFFFFFFFHFFFFHFFFFFFFHFFFF
-FFFFFFFHFFFFFFFFFFFFFFFFFFFFFFFF
-FFFFFHFFFFFFFFFFFFFFFFHFFHFFFFFF
-FFFFFFFHFFFFFFFFFHFFFFFFFFFFFFFF
-FFFFFFFFFFFFFFFFFFFFFFFFHFFFFFFF
-FFFFFFFFFFFFFFFFFFFFFFFFHFFFFFFF
-FFFFFFFFFFFFFFFHFFFFFFFFHFFFFFFG
-"""
-_NAMES = "32x32", "16x16", "Dangerous Hallway", "8x8", "4x4"  # of the columns
-_ROWS = [line.split() for line in _PICTURE.splitlines()]
-MAPS = {_NAMES[column]: [row[column] for row in _ROWS if column < len(row)] for column in (4, 3, 2, 1, 0)}
+MAPS = {
+    "4x4": [
+        "SFFF",
+        "FHFH",
+        "FFFF",
+        "HFFG",
+    ],
+    "8x8": [
+        "SFFFFFFF",
+        "FFFFFFFF",
+        "FFFHFFFF",
+        "FFFFFHFF",
+        "FFFHFFFF",
+        "FHHFFFHF",
+        "FHFFHFHF",
+        "FFFHFFFG",
+    ],
+    "Dangerous Hallway": [
+        "SFFFFFFF",
+        "FFFFFFFF",
+        "HFHHHFFF",
+        "HFHHHFFF",
+        "HFHHHFFF",
+        "HFHHHFFF",
+        "HFFFFFFF",
+        "FGFFFFFF",
+    ],
+    "16x16": [
+        "SFFFFFFFFHFFFFHF",
+        "FFFFFFFFFFFFFHFF",
+        "FFFHFFFFHFFFFFFF",
+        "FFFFFFFFHFFFFFFF",
+        "FFFFFFFFFFFFFFFF",
+        "FFHHFFFFFFFHFFFH",
+        "FFFFFFFFFFFFFFFF",
+        "FFFFFHFFFFFFHFFF",
+        "FFFFFHFFFFFFFFFH",
+        "FFFFFFFHFFFFFFFF",
+        "FFFFFFFFFFFFHFFF",
+        "FFFFFFHFFFFFFFFF",
+        "FFFFFFFFHFFFFFFF",
+        "FFFFFFFFFHFFFFHF",
+        "FFFFFFFFFFHFFFFF",
+        "FFFHFFFFFFFFFFFG",
+    ],
+    "32x32": [
+        "SFFFFFFFFFFFFFFFFFFFFFFFFFHFFFFF",
+        "FFFFFFFFHFFFFFFFFFFFFFFFFFHFFFFF",
+        "FFFHFFFFFFFFHFFHFFFFFFFFFFFFFFFF",
+        "FFFFFFFFFFFFFFHFHHFHFHFFFFFHFFFH",
+        "FFFFHFFFFFFFFFFFFFFFHFHFFFFFFFHF",
+        "FFFFFHFFFFFFFFFFHFFFFFFFFFFHFFFF",
+        "FFHHFFFFHFFFFFFFFFFFFFFFFFFFFFFF",
+        "FFFHFFFFFFFFFFHFFFHFHFFFFFFFFHFF",
+        "FFFFHFFFFFFHFFFFHFHFFFFFFFFFFFFH",
+        "FFFFHHFHFFFFHFFFFFFFFFFFFFFFFFFF",
+        "FHFFFFFFFFFFHFFFFFFFFFFFHHFFFHFH",
+        "FFFHFFFHFFFFFFFFFFFFFFFFFFFFHFFF",
+        "FFFHFHFFFFFFFFHFFFFFFFFFFFFHFFHF",
+        "FFFFFFFFFFFFFFFFHFFFFFFFHFFFFFFF",
+        "FFFFFFHFFFFFFFFHHFFFFFFFHFFFFFFF",
+        "FFHFFFFFFFFFHFFFFFFFFFFHFFFFFFFF",
+        "FFFHFFFFFFFFFHFFFFHFFFFFFHFFFFFF",
+        "FFFFFFFFFFFFFFFFFFFFFFFFFFHFFFFF",
+        "FFFFFFFFHFFFFFFFHFFFFFFFFFFFFFFH",
+        "FFHFFFFFFFFFFFFFFFHFFFFFFFFFFFFF",
+        "FFFFFFFHFFFFFFFFFFFFFFFFFFFFFFFF",
+        "FFFFFFFFFFFFFFFHFFFFHFFFFFFFHFFF",
+        "FFHFFFFHFFFFFFFFFHFFFFFFFFFFFHFH",
+        "FFFFFFFFFFHFFFFHFFFFFFFFFFFFFFFF",
+        "FFFFFFFFFFFFFFFFFHHFFHHHFFFHFFFF",
+        "FFFFFFFFFFFFFFHFFFFHFFFFFFFHFFFF",
+        "FFFFFFFHFFFFFFFFFFFFFFFFFFFFFFFF",
+        "FFFFFHFFFFFFFFFFFFFFFFHFFHFFFFFF",
+        "FFFFFFFHFFFFFFFFFHFFFFFFFFFFFFFF",
+        "FFFFFFFFFFFFFFFFFFFFFFFFHFFFFFFF",
+        "FFFFFFFFFFFFFFFFFFFFFFFFHFFFFFFF",
+        "FFFFFFFFFFFFFFFHFFFFFFFFHFFFFFFG",
+    ],
+}
 
 
 def generate_row(length: int, h_prob: float = 0.1, seed=0) -> str:
@@ -147,9 +178,9 @@ def generate_row(length: int, h_prob: float = 0.1, seed=0) -> str:
 
     `seed` is an int or a numpy Generator. Raises TypeError or ValueError for bad arguments.
     """
-    _check_count("length", length, 0)
-    _check_number("h_prob", h_prob)
-    return "".join(np.where(_generator(seed).random(length) < h_prob, "H", "F"))
+    check_count("length", length, 0)
+    check_number("h_prob", h_prob)
+    return "".join(np.where(generator(seed).random(length) < h_prob, "H", "F"))
 
 
 def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed=0) -> list[str]:
@@ -159,13 +190,15 @@ def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed=0) -> list[st
     """
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise TypeError(f"shape must be a pair (width, height), got {shape!r}")
-    width, height = (_check_count("shape", side, 1, 2**15) for side in shape)
+    width, height = (check_count("shape", side, 1, 2**15) for side in shape)
     if width * height < 2:
         raise ValueError(f"shape must have room for S and G, two cells at least, got {shape!r}")
-    rng = _generator(seed)
+    rng = generator(seed)
     grid = np.array([list(generate_row(width, h_prob, rng)) for _ in range(height)])
-    grid[:2, :2] = grid[-2:, -2:] = "F"
-    grid[0, 0], grid[-1, -1] = "S", "G"
+    grid[:2, :2] = "F"
+    grid[-2:, -2:] = "F"
+    grid[0, 0] = "S"
+    grid[-1, -1] = "G"
     return ["".join(row) for row in grid]
 
 
@@ -174,23 +207,24 @@ def generate_random_map(size: int = 8, p: float = 0.8, seed=0) -> list[str]:
 
     Raises ValueError where 1000 maps have no path, and TypeError or ValueError for bad arguments.
     """
-    _check_count("size", size, 2, 2**15)
-    _check_number("p", p)
-    rng = _generator(seed)
+    check_count("size", size, 2, 2**15)
+    check_number("p", p)
+    rng = generator(seed)
     for _ in range(1000):
         grid = np.where(rng.random((size, size)) < p, "F", "H")
-        grid[0, 0], grid[-1, -1] = "S", "G"
+        grid[0, 0] = "S"
+        grid[-1, -1] = "G"
         if is_valid(grid.tolist(), size):  # whether there is a path
             return ["".join(row) for row in grid]
     raise ValueError(f"p must leave a path: {p!r} gave none in 1000 maps of {size} x {size}")
 
 
 class FrozenLakeEnv(gym.Env):
-    """A lake to cross on foot from S to G over ice (F), past holes (H), slipping at times.
+    """A slippery grid world: walk from S to G over ice (F), past holes (H).
 
     `desc` is a list of equally long strings of the letters S, F, H, G, or None for `map_name` (a key of `MAPS`; both
     None: a random 8 x 8 map). Action a (LEFT, DOWN, RIGHT, UP) moves in direction (a + k) % 4 with probability
-    `transition_prob[k]`; a wall keeps the agent in place. A step from S or F costs -1. Standing on H or G, any action
+    `transition_prob[k]`; a wall keeps the agent in place. A step from S or F costs 1. Standing on H or G, any action
     pays -1000 or +1000 and leads to the exit state, number nrow * ncol, which ends the episode. States are numbered
     row by row. Raises TypeError or ValueError for maps that are ragged, empty, of unknown letters, or without S or G,
     for an unknown map name, and for probabilities that are not four numbers that sum to 1.
@@ -206,9 +240,9 @@ class FrozenLakeEnv(gym.Env):
             raise ValueError(f"render_mode must be None, 'human' or 'ansi', got {render_mode!r}")
         if desc is None:
             desc = generate_random_map() if map_name is None else MAPS[map_name]
-        self.desc = _parse_map(desc)
+        self.desc = parse_map(desc)
         self.nrow, self.ncol = self.desc.shape
-        self.transition_prob = _check_probabilities("transition_prob", transition_prob, 4)
+        self.transition_prob = check_probabilities("transition_prob", transition_prob, 4)
         self.render_mode = render_mode
         self.exit_state = self.desc.size
         self.observation_space = gym.spaces.Discrete(self.exit_state + 1)
@@ -217,19 +251,21 @@ class FrozenLakeEnv(gym.Env):
         self._order = np.argsort(-np.array(self.transition_prob), kind="stable").tolist()  # likely first
         self._sorted_prob = [self.transition_prob[k] for k in self._order]
         self._cumulative = np.cumsum(self._sorted_prob).tolist()
-        self._draws, self._moves = [], _Moves(self)
+        self._draws = []  # uniform numbers drawn ahead, since numpy draws 64 nearly as fast as one
+        self._moves = _Moves(self)
         self.s, self.lastaction = self._starts[0], None
 
     def __getstate__(self):
         """What was derived from the map is not shipped to other processes; it is made again."""
-        caches = ("table", "P", "initial_state_distrib", "_moves")
-        return {name: value for name, value in self.__dict__.items() if name not in caches}
+        derived = ("table", "P", "initial_state_distrib", "_moves")
+        return {name: value for name, value in self.__dict__.items() if name not in derived}
 
     def __setstate__(self, state):
         for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
             setattr(self, name, value)
         self._moves = _Moves(self)
 
+    @samples_table
     def step(self, action):
         """Act once: (state, reward, terminated, truncated, info). Raises ValueError for an unknown action."""
         try:
@@ -246,6 +282,7 @@ class FrozenLakeEnv(gym.Env):
             self.render()
         return next_state, reward, terminated, False, {"prob": probability}
 
+    @samples_table
     def reset(self, *, seed=None, options=None):
         """Back to S (one of them, drawn, where there are several): (state, info)."""
         super().reset(seed=seed)
@@ -263,42 +300,58 @@ class FrozenLakeEnv(gym.Env):
         if self.render_mode is None:
             return None
         rows = [[cell.decode() for cell in row] for row in self.desc]
-        exited = "exit\n" if self.s == self.exit_state else ""
-        if not exited:
+        lines = []
+        if self.s == self.exit_state:
+            lines.append("exit")
+        else:
             row, col = divmod(self.s, self.ncol)
             rows[row][col] = gym.utils.colorize(rows[row][col], "red", highlight=True)
-        action = "" if self.lastaction is None else f"  ({('Left', 'Down', 'Right', 'Up')[self.lastaction]})"
-        text = exited + "\n".join([action, *map("".join, rows)]) + "\n"
+        lines.append("" if self.lastaction is None else f"  ({('Left', 'Down', 'Right', 'Up')[self.lastaction]})")
+        text = "\n".join([*lines, *map("".join, rows)]) + "\n"
         return text if self.render_mode == "ansi" else print(text)
 
     @functools.cached_property
     def table(self) -> TransitionTable:
         """The lake as arrays of shape (states, 4, 4), exit state included; most are broadcast views."""
         shape = (self.exit_state + 1, 4, 4)
-        cells = np.arange(self.exit_state, dtype=np.int32).reshape(self.desc.shape)
-        padded = np.pad(cells, 1, mode="edge")  # beyond a wall lies the cell itself
-        beside = np.stack([padded[1:-1, :-2], padded[2:, 1:-1], padded[1:-1, 2:], padded[:-2, 1:-1]], axis=-1)
-        next_state = np.full(shape, self.exit_state, np.int32)
-        next_state[:-1] = beside.reshape(-1, 4)[:, (np.arange(4)[:, None] + self._order) % 4]
         letters = np.append(self.desc.ravel(), b"X")  # the exit state, behind the last cell
         terminated = np.isin(letters, [b"H", b"G", b"X"])
-        next_state[terminated] = self.exit_state
         reward = np.select([letters == b"H", letters == b"G", letters == b"X"], [-1000.0, 1000.0, 0.0], -1.0)
-        probability, reward, terminated = (
-            np.broadcast_to(part, shape)
-            for part in (np.array(self._sorted_prob), reward[:, None, None], terminated[:, None, None])
+        directions = (np.arange(4)[:, None] + self._order) % 4  # of an action, from its likeliest outcome on
+        next_state = np.full(shape, self.exit_state, np.int32)
+        next_state[:-1] = self._neighbours()[:, directions]
+        next_state[terminated] = self.exit_state
+        return TransitionTable(
+            probability=np.broadcast_to(np.array(self._sorted_prob), shape),
+            next_state=next_state,
+            reward=np.broadcast_to(reward[:, None, None], shape),
+            terminated=np.broadcast_to(terminated[:, None, None], shape),
+            start=self.initial_state_distrib,
         )
-        return TransitionTable(probability, next_state, reward, terminated, self.initial_state_distrib)
+
+    def _neighbours(self) -> np.ndarray:
+        """The states to the left, below, right and above, shape (cells, 4); beyond a wall lies the cell itself."""
+        cells = np.arange(self.exit_state, dtype=np.int32).reshape(self.desc.shape)
+        padded = np.pad(cells, 1, mode="edge")
+        left, right = padded[1:-1, :-2], padded[1:-1, 2:]
+        above, below = padded[:-2, 1:-1], padded[2:, 1:-1]
+        return np.stack([left, below, right, above], axis=-1).reshape(-1, 4)
 
     @functools.cached_property
     def P(self) -> dict:
-        """P[state][action] is the list of (probability, next_state, reward, terminated); made when first asked for."""
-        rank = np.argsort(self._order).tolist()  # from the intended direction on
+        """P[state][action] is the list of (probability, next_state, reward, terminated); made when first asked for.
+
+        It refuses to be edited, as `table` and `step` would not follow: for other dynamics override `step`.
+        """
+        intended_first = np.argsort(self._order).tolist()
 
         def outcomes(moves):
-            return [(1.0, *moves[0][1:])] if moves[0][3] else [moves[k] for k in rank]
+            return _ReadOnlyList([(1.0, *moves[0][1:])] if moves[0][3] else [moves[k] for k in intended_first])
 
-        return {s: {a: outcomes(self._moves[s][a]) for a in range(4)} for s in range(self.exit_state + 1)}
+        return _ReadOnlyDict(
+            (state, _ReadOnlyDict((action, outcomes(self._moves[state][action])) for action in range(4)))
+            for state in range(self.exit_state + 1)
+        )
 
     @functools.cached_property
     def initial_state_distrib(self) -> np.ndarray:
@@ -322,14 +375,31 @@ class _Moves(dict):
         return self[state]
 
 
-def _parse_map(desc) -> np.ndarray:
-    """The map as an array of single bytes, shape (rows, columns)."""
+def _refuse_edit(*_):
+    raise TypeError("P is read-only, since step would not follow an edit: override step for other dynamics")
+
+
+class _ReadOnlyDict(dict):
+    """A dict that refuses to be edited."""
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse_edit
+
+
+class _ReadOnlyList(list):
+    """A list that refuses to be edited."""
+
+    __setitem__ = __delitem__ = __iadd__ = append = extend = insert = pop = remove = clear = sort = _refuse_edit
+
+
+def parse_map(desc) -> np.ndarray:
+    """The map as an array of single bytes, shape (rows, columns); TypeError or ValueError where it is none."""
     if isinstance(desc, str) or not np.iterable(desc) or not all(map(np.iterable, desc)):
         raise TypeError(f"desc must be a list of strings, one a row, got {desc!r}")
     rows = [[cell.decode() if isinstance(cell, bytes) else str(cell) for cell in row] for row in desc]
-    lengths, letters = {len(row) for row in rows}, {cell for row in rows for cell in row}
+    lengths = {len(row) for row in rows}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(f"desc must have rows of one length, 1 or more, got lengths {sorted(lengths)}")
+    letters = {cell for row in rows for cell in row}
     if not letters <= set("SFHG"):
         raise ValueError(f"desc must consist of the letters S, F, H and G, got {sorted(letters - set('SFHG'))}")
     if missing := [letter for letter in "SG" if letter not in letters]:
@@ -337,420 +407,7 @@ def _parse_map(desc) -> np.ndarray:
     return np.array(rows, dtype="S1")
 
 
-# 2. Transition table ------------------------------------------------------------------
-
-
-class Model(NamedTuple):
-    """A transition table packed for sampling: on a lake a state is 64 bytes, one cache line, and the rest is shared."""
-
-    outcomes: np.ndarray  # uint32 or uint64, (states, actions, outcomes): kind << bits | next_state
-    bits: int
-    rewards: np.ndarray  # float64, (kinds,); outcomes of an odd kind terminate
-    thresholds: np.ndarray  # uint32, (states * actions, outcomes), or (1, outcomes) where all pairs share them
-    by_pair: bool | None  # None where they are shared: a type of its own, so the compiler knows
-    start_states: np.ndarray  # int64, (starts,)
-    start_thresholds: np.ndarray  # uint32, (starts,)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class TransitionTable:
-    """An MDP with finite states and actions as arrays; a terminated outcome is worth its reward alone."""
-
-    probability: np.ndarray  # float64, (states, actions, outcomes); outcomes fall in probability, padded with 0
-    next_state: np.ndarray  # int32, likewise
-    reward: np.ndarray  # float64, likewise
-    terminated: np.ndarray  # bool, likewise
-    start: np.ndarray  # float64, (states,): where episodes start
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(states, actions), the shape of a q_table."""
-        return self.next_state.shape[:2]
-
-    @classmethod
-    def from_env(cls, env) -> TransitionTable:
-        """The table of an env whose step and reset sample from its `P` and `initial_state_distrib`; else ValueError."""
-        step, reset = (getattr(method, "__func__", method) for method in (env.step, env.reset))
-        if isinstance(env, FrozenLakeEnv):
-            if step is FrozenLakeEnv.step and reset is FrozenLakeEnv.reset:
-                return env.table
-            raise ValueError("simulator must not override step or reset of FrozenLakeEnv to be compiled")
-        for method, source in ((step, "P"), (reset, "initial_state_distrib")):
-            if not hasattr(env, source) or source not in getattr(getattr(method, "__code__", None), "co_names", ()):
-                raise ValueError(f"simulator must have a {source} and sample from it to be compiled, got {env!r}")
-        if getattr(env, "fickle_passenger", False):  # Taxi then moves its goal, which P does not tell
-            raise ValueError("simulator must be all in its P to be compiled: a fickle passenger is not")
-        try:
-            return cls._from_lists(env.P, env.initial_state_distrib)
-        except (AttributeError, TypeError, LookupError) as error:
-            raise ValueError(f"P must be a dict of dicts of lists of outcomes ({error})") from error
-
-    @classmethod
-    def _from_lists(cls, P, start) -> TransitionTable:
-        """The table of P[state][action] = [(probability, next_state, reward, terminated), ...]."""
-        width = max(len(outcomes) for actions in P.values() for outcomes in actions.values())
-        shape = (len(P), max(map(len, P.values())), width)
-        if set(P) != set(range(shape[0])) or any(set(actions) != set(range(shape[1])) for actions in P.values()):
-            raise ValueError("P must have an entry for every state and action, numbered from 0")
-        start = np.array(_check_probabilities("initial_state_distrib", np.ravel(start).tolist(), shape[0]))
-        entries = np.zeros((*shape, 4))
-        for state, actions in P.items():
-            for action, outcomes in actions.items():
-                _check_probabilities(f"P[{state}][{action}]", (outcome[0] for outcome in outcomes), len(outcomes))
-                entries[state, action, : len(outcomes)] = sorted(outcomes, key=lambda outcome: -outcome[0])
-        probability, next_state, reward, terminated = np.moveaxis(entries, -1, 0).copy()
-        if not np.isfinite(reward).all():
-            raise ValueError("P must have finite rewards")
-        if not 0 <= next_state.min() <= next_state.max() < shape[0]:
-            raise ValueError(f"P must lead to states from 0 to {shape[0] - 1}")
-        return cls(probability, next_state.astype(np.int32), reward, terminated.astype(bool), start)
-
-    @functools.cached_property
-    def model(self) -> Model:
-        """The table packed for the kernels."""
-        rewards, kinds = np.unique(_once(self.reward), return_inverse=True)
-        kinds = 2 * kinds.reshape(_once(self.reward).shape) + _once(self.terminated)
-        bits = int(self.shape[0] - 1).bit_length()
-        word = np.uint32 if bits + int(kinds.max()).bit_length() <= 32 else np.uint64
-        outcomes = kinds.astype(word) << word(bits) | self.next_state.astype(word)
-        probability = _once(self.probability)
-        thresholds = _threshold(np.cumsum(probability, axis=-1))
-        # Nothing can follow the last outcome of a probability above 0, whatever rounding leaves.
-        thresholds[..., :-1][probability[..., 1:] == 0.0] = thresholds[..., -1] = 2**32 - 1
-        shared = thresholds.size == thresholds.shape[-1]
-        if not shared:
-            thresholds = np.broadcast_to(thresholds, self.next_state.shape)
-        starts = np.flatnonzero(self.start)
-        start_thresholds = _threshold(np.cumsum(self.start[starts]))
-        start_thresholds[-1] = 2**32 - 1
-        return Model(
-            outcomes, bits, np.repeat(rewards, 2), thresholds.reshape(-1, thresholds.shape[-1]),
-            None if shared else True, starts, start_thresholds,
-        )  # fmt: skip
-
-
-def _once(array: np.ndarray) -> np.ndarray:
-    """The array, with a single entry along each axis over which it is broadcast."""
-    return array[tuple(slice(None) if stride else slice(1) for stride in array.strides)]
-
-
-def _threshold(cumulative) -> np.ndarray:
-    """The largest 32-bit draw that falls within a cumulative probability (resolution 2**-32)."""
-    return np.clip(np.rint(cumulative * 2.0**32) - 1, 0, 2**32 - 1).astype(np.uint32)
-
-
-# 3. Kernels ---------------------------------------------------------------------------
-# Plain Python under numba.njit. Compiled, they learn from a Model; their .py_func is the reference, and
-# runs as it stands on a stepped env, with a dict of lists for a q_table. `actions` is the tuple
-# (0, 1, ...): a length known at compile time, which lets the loops over actions be unrolled.
-
-
-def kernel(function):
-    """Compile a function when it is first called, and keep the result for the next process."""
-    try:
-        return numba.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the module's folder nor HOME can be written to: compiled anew in each process
-        return numba.njit(error_model="numpy")(function)
-
-
-LEARNING, EVALUATION = 0, 1 << 62  # where the two halves of a seed's stream of draws begin
-MAX_STEP = (1 << 20) - 2  # an episode has 2**20 draws to itself, and SARSA looks one ahead
-MAX_TESTS, MAX_TRIALS, MAX_EPISODES = 1 << 22, 1 << 20, 1 << 40
-
-
-class Parameters(NamedTuple):
-    """What a kernel needs to know of an agent."""
-
-    epsilon: float
-    learning_rate: float
-    beta: float
-    max_step: int
-    key: int  # the seed, mixed
-
-
-@kernel
-def mix(counter):
-    """Splitmix64's output function (Steele, Lea and Flood 2014): a bijection of 64 bits."""
-    z = np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
-
-
-@kernel
-def draw(key, counter):
-    """Draw number `counter` of a seed: 32 bits to explore with, in [0, 1), and 32 bits to slip with."""
-    bits = mix(np.uint64(key) + np.uint64(counter))
-    return np.int64(bits >> np.uint64(32)) * 2.0**-32, np.int64(bits & np.uint64(0xFFFFFFFF))
-
-
-def reset(simulator, key, stream):
-    """Start the episode whose draws begin at `stream`."""
-    if type(simulator) is Model:
-        return sample_start.py_func(simulator, draw(key, stream)[1])
-    return _widened(simulator.reset(seed=key ^ stream)[0])
-
-
-def step(simulator, state, action, slip):
-    """Act once: (next_state, reward, terminated, truncated)."""
-    if type(simulator) is Model:
-        return sample_step.py_func(simulator, state, action, slip)
-    next_state, reward, terminated, truncated, _ = simulator.step(action)
-    if not reward - reward == 0:
-        raise ValueError(f"the simulator's reward must be finite, got {reward!r}")
-    if type(next_state) is not int or type(reward) is not float:
-        next_state, reward = _widened(next_state), float(reward)
-    return next_state, reward, terminated, truncated
-
-
-def _widened(state):
-    """A state as Python's int where it is numpy's, whose narrow types overflow."""
-    return int(state) if isinstance(state, np.integer) else state
-
-
-def greedy_action(row, actions):
-    """The action of the highest value; ties go to the lowest action."""
-    return row.index(max(row))
-
-
-def greedy_value(row, actions):
-    """The highest value."""
-    return max(row)
-
-
-@kernel
-def sample_start(model, slip):
-    start = 0
-    while slip > model.start_thresholds[start]:
-        start += 1
-    return np.int64(np.uint32(model.start_states[start]))
-
-
-@kernel
-def sample_step(model, state, action, slip):
-    row, k = 0 if model.by_pair is None else state * model.outcomes.shape[1] + action, 0
-    while slip > model.thresholds[row, k]:
-        k += 1
-    outcome = np.int64(model.outcomes[state, action, k])
-    # By way of unsigned, the compiler sees indices that cannot be negative, and drops what would count from the end.
-    next_state = np.int64(np.uint32(outcome & ((1 << model.bits) - 1)))
-    kind = np.int64(np.uint32(outcome >> model.bits))
-    return next_state, model.rewards[kind], kind & 1 == 1, False
-
-
-# What the four functions above are when compiled.
-
-
-@overload(reset)
-def _(simulator, key, stream):
-    return lambda simulator, key, stream: sample_start(simulator, draw(key, stream)[1])
-
-
-@overload(step)
-def _(simulator, state, action, slip):
-    return lambda simulator, state, action, slip: sample_step(simulator, state, action, slip)
-
-
-@overload(greedy_action)
-def _(row, actions):
-    def compiled(row, actions):
-        best, value = 0, row[0]
-        for action in range(1, len(actions)):
-            if row[action] > value:
-                best, value = action, row[action]
-        return best
-
-    return compiled
-
-
-@overload(greedy_value)
-def _(row, actions):
-    def compiled(row, actions):
-        value = row[0]
-        for action in range(1, len(actions)):
-            if row[action] > value:
-                value = row[action]
-        return value
-
-    return compiled
-
-
-@numba.extending.register_jitable
-def explore_or_exploit(row, actions, epsilon, explore):
-    """The epsilon-greedy action: `explore`, uniform in [0, 1), says whether to explore, and where to."""
-    if explore < epsilon:
-        return min(int(explore * (len(actions) / epsilon)), len(actions) - 1)
-    return greedy_action(row, actions)
-
-
-@numba.extending.register_jitable
-def q_learning_update(q_table, state, action, reward, next_state, terminated, learning_rate, beta, actions):
-    """Off-policy: the target takes the best next action (Watkins 1989; Sutton and Barto 6.5)."""
-    target = reward if terminated else reward + beta * greedy_value(q_table[next_state], actions)
-    q_table[state][action] += learning_rate * (target - q_table[state][action])
-
-
-@numba.extending.register_jitable
-def sarsa_update(q_table, state, action, reward, next_state, next_action, terminated, learning_rate, beta):
-    """On-policy: the target takes the next action itself (Rummery and Niranjan 1994; Sutton and Barto 6.4)."""
-    target = reward if terminated else reward + beta * q_table[next_state][next_action]
-    q_table[state][action] += learning_rate * (target - q_table[state][action])
-
-
-@kernel
-def q_learning(q_table, simulator, actions, parameters, first, episodes, visits, experience):
-    """Learn `episodes` episodes from number `first`: (episodes learned, steps).
-
-    Counts `visits`; records in `experience` = (pairs, rewards) what `replay` needs, and stops before it might overflow.
-    """
-    epsilon, learning_rate, beta, max_step, key = parameters
-    steps, width = 0, len(actions)
-    if experience is not None:
-        pairs, rewards = experience
-    for episode in range(first, first + episodes):
-        if experience is not None:
-            recorded = steps + episode - first
-            if recorded + max_step >= len(pairs):
-                return episode - first, steps
-        stream, t = LEARNING + (episode << 20), 0
-        state = reset(simulator, key, stream)
-        for t in range(1, max_step + 1):
-            explore, slip = draw(key, stream + t)
-            action = explore_or_exploit(q_table[state], actions, epsilon, explore)
-            next_state, reward, terminated, truncated = step(simulator, state, action, slip)
-            q_learning_update(q_table, state, action, reward, next_state, terminated, learning_rate, beta, actions)
-            if visits is not None:
-                visits[state, action] += 1
-            if experience is not None:
-                pairs[recorded], rewards[recorded] = state * width + action, reward
-                recorded += 1
-            steps += 1
-            if terminated or truncated:
-                break
-            state = next_state
-        if experience is not None:  # what the last update looked ahead to: nothing, or a state
-            pairs[recorded] = -1 if terminated else -2 - next_state
-    return episodes, steps
-
-
-@kernel
-def sarsa(q_table, simulator, actions, parameters, first, episodes, visits, experience):
-    """As `q_learning`, but for the rule and for choosing the next action before the update; records no experience."""
-    epsilon, learning_rate, beta, max_step, key = parameters
-    steps = 0
-    for episode in range(first, first + episodes):
-        stream, t = LEARNING + (episode << 20), 0
-        state = reset(simulator, key, stream)
-        explore, slip = draw(key, stream + 1)
-        action = explore_or_exploit(q_table[state], actions, epsilon, explore)
-        for t in range(1, max_step + 1):
-            next_state, reward, terminated, truncated = step(simulator, state, action, slip)
-            explore, slip = draw(key, stream + t + 1)
-            next_action = explore_or_exploit(q_table[next_state], actions, epsilon, explore)
-            sarsa_update(q_table, state, action, reward, next_state, next_action, terminated, learning_rate, beta)
-            if visits is not None:
-                visits[state, action] += 1
-            steps += 1
-            if terminated or truncated:
-                break
-            state, action = next_state, next_action
-    return episodes, steps
-
-
-@kernel
-def replay(q_table, experience, actions, learning_rate, beta):
-    """Learn by Q-learning from recorded experience, in its order: the number of steps."""
-    pairs, rewards = experience
-    steps = 0
-    for i in range(len(pairs)):
-        if pairs[i] >= 0:
-            state, action, following = pairs[i] // len(actions), pairs[i] % len(actions), pairs[i + 1]
-            next_state, terminated = following // len(actions) if following >= 0 else -2 - following, following == -1
-            q_learning_update(q_table, state, action, rewards[i], next_state, terminated, learning_rate, beta, actions)
-            steps += 1
-    return steps
-
-
-@kernel
-def effective_rates(rate, visits):
-    """What n updates at `rate` amount to together, 1 - (1 - rate)**n, by n up to the most visits."""
-    most = 0
-    for n in visits:
-        most = max(most, n)
-    return -np.expm1(np.arange(min(most, 38 / rate) + 1.0) * np.log1p(-rate))  # from 38 / rate on, 1 to the last bit
-
-
-@kernel
-def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
-    """Add visits * (a worker's mean target - old value): what its visits changed, over their effective rate."""
-    rates = effective_rates(local_rate, visits)
-    for i in range(len(pairs)):
-        change = values[i] - old_values[pairs[i]]
-        if change != 0.0:
-            targets[pairs[i]] += visits[i] * change / rates[min(visits[i], len(rates) - 1)]
-        counts[pairs[i]] += visits[i]
-
-
-@kernel
-def merge(values, targets, counts, learning_rate):
-    """The retention-matched merge, in place: keep of the old values what one core would after as many visits.
-
-    Q = Q0 + (1 - (1 - alpha)**N) * sum of (n_m / N) * (Q_m - Q0) / (1 - (1 - a)**n_m). Scaling the local step
-    follows federated Q-learning (Khodadadian et al. 2022; Woo, Joshi and Chi 2023); the rule was derived here.
-    """
-    rates = effective_rates(learning_rate, counts)
-    for pair in range(len(values)):
-        n = counts[pair]
-        if n > 0:
-            values[pair] += rates[min(n, len(rates) - 1)] * targets[pair] / n
-
-
-@kernel
-def evaluate(policy, simulator, parameters, first, trials):
-    """The sum of the discounted returns of `policy[state]` in `trials` episodes whose draws begin at stream `first`."""
-    total = 0.0
-    beta, max_step, key = parameters.beta, parameters.max_step, parameters.key
-    for trial in range(trials):
-        stream, t = first + (trial << 20), 0
-        state = reset(simulator, key, stream)
-        discount = 1.0
-        for t in range(1, max_step + 1):
-            state, reward, terminated, truncated = step(simulator, state, policy[state], draw(key, stream + t)[1])
-            total += discount * reward
-            discount *= beta
-            if terminated or truncated:
-                break
-    return total
-
-
-# 4. Agents ----------------------------------------------------------------------------
-
-
-class _Rows(dict):
-    """The rows of a table as Python lists, made when first touched: a stepped loop runs on plain numbers."""
-
-    def __init__(self, table: np.ndarray):
-        self.table = table
-
-    def __missing__(self, state):
-        if not hasattr(state, "__index__") or not 0 <= state < len(self.table):
-            raise ValueError(f"the simulator's state must be one of 0 to {len(self.table) - 1}, got {state!r}")
-        row = self[state] = self.table[state].tolist()
-        return row
-
-    def write_back(self):
-        """Store the rows in the table."""
-        for state, row in self.items():
-            self.table[state] = row
-
-
-class _Policy(NamedTuple):
-    """A function of a state in the form of an array of actions."""
-
-    function: object
-
-    def __getitem__(self, state):
-        return self.function(state)
+# Agents on one core -----------------------------------------------------------------------
 
 
 class TDAgent:
@@ -760,48 +417,88 @@ class TDAgent:
     with probability `epsilon`, discounts by `beta`, cuts an episode after `max_step` steps, and after every
     `test_interval` of its `learning_episodes` evaluates the greedy policy in `trials` episodes (None: `test_interval`)
     unless `do_test` is False. `compiled=None` compiles where the simulator has a `TransitionTable` and steps it
-    otherwise, False always steps, True insists. Everything random follows from `seed`. Between calls settings may be
-    changed, as for an epsilon that decays.
+    otherwise, False always steps, True insists. All action values start at `initial_value`. Everything random follows
+    from `seed`. Between calls settings may be assigned, as for an epsilon that decays; they are checked as at
+    construction.
 
     Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled` (a bool), and
-    `rewards`, a dict of each test's mean discounted return by its number, from 1. Raises TypeError or ValueError for
-    bad arguments before any work.
+    `rewards`, a dict of each test's mean discounted return by the episode after which it was done. Raises TypeError or
+    ValueError for bad arguments before any work.
+
+    A subclass names its rule in `kernel`, or overrides `learn` and `evaluate`, which `learn_and_evaluate` calls.
     """
 
     agent_name = "TD agent"
-    kernel = None  # the learning loop, of a subclass
+    kernel = None  # the Rule of a subclass
+
+    epsilon = Setting(check_number)
+    learning_rate = Setting(check_number)
+    learning_episodes = Setting(count_between(1, MAX_EPISODES))
+    test_interval = Setting(count_between(1, MAX_EPISODES))
+    trials = Setting(count_between(1, MAX_TRIALS))
+    beta = Setting(check_number)
+    do_test = Setting(check_flag)
+    max_step = Setting(count_between(1, MAX_STEP))
+    seed = Setting(count_between(0, 2**63 - 1))
 
     def __init__(
-        self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *, test_interval=100, trials=None,
-        beta=0.999, do_test=True, max_step=1000, seed=0, compiled=None,
+        self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *, test_interval=100,
+        trials=None, beta=0.999, do_test=True, max_step=1000, seed=0, compiled=None, initial_value=0.0,
     ):  # fmt: skip
-        self.simulator = simulator
-        self.epsilon = _check_number("epsilon", epsilon)
-        self.learning_rate = _check_number("learning_rate", learning_rate)
-        self.learning_episodes = _check_count("learning_episodes", learning_episodes, 1, MAX_EPISODES)
-        self.test_interval = _check_count("test_interval", test_interval, 1, MAX_EPISODES)
-        trials = min(self.test_interval, MAX_TRIALS) if trials is None else trials
-        self.trials = _check_count("trials", trials, 1, MAX_TRIALS)
-        self.beta = _check_number("beta", beta)
-        self.do_test = _check_flag("do_test", do_test)
-        self.seed = _check_count("seed", seed, 0, 2**63 - 1)
-        if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
-            raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {test_interval!r}")
-        max_step = _check_count("max_step", max_step, 1, MAX_STEP)
-        compiled = compiled if compiled is None else _check_flag("compiled", compiled)
-        shape, limit, self._model = _look_into(simulator, compiled)
-        self.compiled = self._model is not None
-        self._limit = limit if self.compiled else MAX_STEP  # a stepped TimeLimit cuts itself
-        self.max_step = min(max_step, self._limit)
-        self._actions = tuple(range(shape[1]))
+        self.epsilon = epsilon
+        self.learning_rate = learning_rate
+        self.learning_episodes = learning_episodes
+        self.test_interval = test_interval
+        self.trials = min(self.test_interval, MAX_TRIALS) if trials is None else trials
+        self.beta = beta
+        self.do_test = do_test
+        self.max_step = max_step
+        self.seed = seed
+        compiled = compiled if compiled is None else check_flag("compiled", compiled)
+        self._shape = shape_of(simulator)
+        self._table, self._time_limit = compiled_form(simulator, compiled)
+        self._simulator = simulator
+        self.actions = action_range(self._shape[1])
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
-        self.q_table = np.zeros(shape)
-        self.episode, self.steps, self.rewards = 0, 0, {}
+        initial_value = check_number("initial_value", initial_value, -1e300, 1e300)
+        self._learned = Learned(np.full(self._shape, initial_value), episode=0, steps=0)
+        self.rewards = {}
+        self._check_settings()
+
+    @property
+    def simulator(self):
+        """The env; another one takes another agent."""
+        return self._simulator
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the simulator is compiled, or stepped."""
+        return self._table is not None
+
+    @property
+    def q_table(self) -> np.ndarray:
+        """The action values, float64, (states, actions). What is assigned is checked and copied."""
+        return self._learned.q_table
+
+    @q_table.setter
+    def q_table(self, q_table):
+        q_table = np.array(check_q_table("q_table", q_table, self._shape))
+        self._learned = self._learned._replace(q_table=q_table, recent=())
+
+    @property
+    def episode(self) -> int:
+        """How many episodes were learned."""
+        return self._learned.episode
+
+    @property
+    def steps(self) -> int:
+        """How many steps were learned."""
+        return self._learned.steps
 
     @property
     def total_rewards(self) -> list[float]:
         """The mean discounted greedy return of every test done, in the order of the tests."""
-        return [self.rewards[test] for test in sorted(self.rewards)]
+        return [self.rewards[episode] for episode in sorted(self.rewards)]
 
     def greedy_policy(self, state: int) -> int:
         """The action of the highest value in `state`; ties go to the lowest action."""
@@ -809,842 +506,486 @@ class TDAgent:
 
     def explore_or_exploit_policy(self, state: int) -> int:
         """A random action with probability epsilon, else the greedy one."""
-        return explore_or_exploit(self.q_table[state].tolist(), self._actions, self.epsilon, self._random.random())
+        return explore_or_exploit(self.q_table[state].tolist(), self.actions, self.epsilon, self._random.random())
 
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more (None: a test interval). All or nothing: an interrupt leaves the agent as it was."""
-        episodes = self.test_interval if episodes is None else _check_count("episodes", episodes, 0, MAX_EPISODES)
+        self._check_settings()
+        episodes = self._episodes_asked_for(episodes)
         q_table = self.q_table.copy()
-        _, steps = self._learn(q_table, self.episode, episodes)
-        # One statement without a call in it, so that no interrupt can fall between the three.
-        self.q_table, self.episode, self.steps = q_table, self.episode + episodes, self.steps + steps
+        steps = self.learn_on(q_table, self.episode, episodes)
+        self._learned = Learned(q_table, self.episode + episodes, self.steps + steps)
 
     def evaluate(self, policy=None, trials: int = 100, max_steps: int = 1000) -> float:
         """The mean discounted return of `policy(state)` (None: the greedy policy) over `trials` episodes.
 
-        The draws are those of the test due at the present episode: asked twice, it answers the same.
+        The simulator's draws are those of the test due at the present episode, so that a policy without draws of its
+        own gets the same answer when asked twice.
         """
         if policy is not None and not callable(policy):
             raise TypeError(f"policy must be a function of a state, got {policy!r}")
-        trials = _check_count("trials", trials, 1, MAX_TRIALS)
-        max_steps = _check_count("max_steps", max_steps, 1, MAX_STEP)
-        return self._evaluate(self.q_table, self.episode // self.test_interval, trials, max_steps, policy)
+        trials = check_count("trials", trials, 1, MAX_TRIALS)
+        max_steps = check_count("max_steps", max_steps, 1, MAX_STEP)
+        return self.evaluate_on(self.q_table, self.episode, trials, max_steps, policy)
 
     def learn_and_evaluate(self, progress: bool = True) -> tuple[list[float], np.ndarray]:
         """Learn up to `learning_episodes`, testing after every interval: (total_rewards, q_table).
 
         `total_rewards` has one mean discounted greedy return a finished test interval, none with `do_test=False` or for
-        those that `learn` went past: `rewards` has the tests' numbers. Interrupted and called again, it goes on where
+        those that `learn` went past: `rewards` has the tests' episodes. Interrupted and called again, it goes on where
         it stopped.
         """
-        self._run(self.learning_episodes, self.do_test, _check_flag("progress", progress))
+        progress = check_flag("progress", progress)
+        self._check_settings()
+        until = self.learning_episodes
+        start = min(self.episode, until)
+        # The bar shows up once two seconds have passed.
+        with tqdm(
+            desc=self.agent_name, unit="episode", initial=start, total=until, delay=2, disable=not progress
+        ) as bar:
+            for _ in self._run(until, self.do_test):
+                bar.update(self.episode - bar.n)
         return self.total_rewards, self.q_table.copy()
 
-    def _run(self, until: int, do_test: bool, progress: bool) -> None:
-        """Learn up to episode `until`, with a test at the end of every interval."""
-        with self._bar(until, progress) as bar:
-            while True:
-                test, rest = divmod(self.episode, self.test_interval)
-                if do_test and test and not rest and test not in self.rewards:
-                    self.rewards[test] = self._evaluate(self.q_table, test, self.trials, self.max_step)
-                if self.episode >= until:
-                    break
-                self.learn(min(self.test_interval - rest, until - self.episode))
-                bar.update(self.episode - bar.n)
+    def _run(self, until: int, do_test: bool) -> Iterator[None]:
+        """Learn up to episode `until`, with a test at the end of every interval; yields after each."""
+        while True:
+            if do_test and self._test_is_due():
+                self.rewards[self.episode] = self.evaluate(trials=self.trials, max_steps=self.max_step)
+            if self.episode >= until:
+                return
+            rest = self.test_interval - self.episode % self.test_interval
+            self.learn(min(rest, until - self.episode))
+            yield
 
-    def _bar(self, until: int, progress: bool):
-        """A progress bar over episodes, which shows up once two seconds have passed."""
-        start = min(self.episode, until)
-        return tqdm(desc=self.agent_name, unit="episode", initial=start, total=until, delay=2, disable=not progress)
+    def _test_is_due(self) -> bool:
+        """Whether the table as it stands is to be tested."""
+        return self.episode > 0 and self.episode % self.test_interval == 0 and self.episode not in self.rewards
 
-    def _learn(self, q_table, first, episodes, visits=None, experience=None) -> tuple[int, int]:
-        """Learn on `q_table` in place: (episodes, steps), as the kernel has it."""
+    def _episodes_asked_for(self, episodes: int | None) -> int:
+        """How many episodes `learn` is to learn."""
+        return self.test_interval if episodes is None else check_count("episodes", episodes, 0, MAX_EPISODES)
+
+    def _check_settings(self) -> None:
+        """Raise where settings do not go together; each alone was checked when it was assigned."""
+        if not isinstance(self.kernel, Rule | None):
+            raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
+        instead = "runs act by their rule: set kernel = td.Rule(update, policy=...), or call evaluate(policy=...)"
+        _refuse_overrides(type(self), TDAgent, ("greedy_policy", "explore_or_exploit_policy"), instead)
+        if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
+            raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {self.test_interval!r}")
+
+    def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log=None) -> int:
+        """Learn on `q_table` in place, and leave a `log`: the number of steps."""
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: take QLAgent or SARSAAgent")
-        task = self._actions, self._parameters(self.max_step), first, episodes, visits
-        if self.compiled:
-            return self.kernel(q_table, self._model, *task, experience)
-        rows = _Rows(q_table)
-        experience = experience and tuple(memoryview(part) for part in experience)  # quicker to write to than arrays
-        with _saying_where(self.kernel):
-            learned = self.kernel.py_func(rows, self.simulator, *task, experience)
-        rows.write_back()
-        return learned
+        simulator = self._table if self.compiled else self.simulator
+        return self.kernel(q_table, simulator, self.actions, self.parameters(), first, episodes, log)
 
-    def _evaluate(self, q_table, test, trials, max_steps, policy=None) -> float:
-        """The mean discounted return of the greedy policy of `q_table`, or of `policy`, in the trials of a test."""
-        task = self._parameters(min(max_steps, self._limit)), EVALUATION + (test % MAX_TESTS << 40), trials
-        if self.compiled and policy is None:
-            return evaluate(np.argmax(q_table, axis=1), self._model, *task) / trials
+    def evaluate_on(self, q_table, episode: int, trials: int, max_steps: int, policy=None) -> float:
+        """The mean discounted return of a `policy` (None: the greedy one of `q_table`) in the test after an episode."""
+        test = episode // self.test_interval % MAX_TESTS
+        parameters, stream = self.parameters(max_steps), EVALUATION + (test << 40)
+        if policy is None and self.compiled:
+            return evaluate(np.argmax(q_table, axis=1), self._table, parameters, stream, trials) / trials
         if policy is None:
-            rows = _Rows(q_table)
-            policy = lambda state: greedy_action(rows[state], self._actions)
-        with _saying_where(evaluate):
-            return float(evaluate.py_func(_Policy(policy), self.simulator, *task)) / trials
-
-    def _parameters(self, max_step: int) -> Parameters:
-        key = int(mix(self.seed)) >> 2  # 62 bits: with an episode's number they still fit 63
-        return Parameters(self.epsilon, self.learning_rate, self.beta, max_step, key)
+            rows = Rows(q_table)
+            policy = lambda state: greedy_action(rows[state], self.actions)
+        with place_noted():
+            return float(evaluate.py_func(Policy(policy), self.simulator, parameters, stream, trials)) / trials
 
     @property
-    def _settings(self) -> dict:
-        """What makes the same agent elsewhere, as it stands now: an epsilon that was changed goes with it."""
-        names = "epsilon learning_rate learning_episodes test_interval trials beta do_test max_step seed compiled"
-        return {name: getattr(self, name) for name in names.split()}
+    def step_limit(self) -> int:
+        """After how many steps an episode is cut."""
+        # A TimeLimit that is stepped cuts for itself.
+        return min(self.max_step, self._time_limit) if self.compiled else self.max_step
+
+    def parameters(self, max_step: int | None = None) -> Parameters:
+        """What the kernels need to know; an episode has at most `max_step` steps (None: the agent's limit)."""
+        key = int(mix(self.seed)) >> 2  # 62 bits: with an episode's number they still fit 63
+        limit = self.step_limit if max_step is None else min(max_step, self._time_limit if self.compiled else MAX_STEP)
+        return Parameters(self.epsilon, self.learning_rate, self.beta, limit, key)
 
     def save(self, path) -> None:
         """Write all that resuming needs to one .npz file: whole or not at all. What counts costs starts anew."""
-        with _replacing(path) as file:
+        with written_whole(path) as file:
             np.savez_compressed(file, **self._state())
 
     def load(self, path) -> TDAgent:
-        """Take over what an agent of the same settings saved; returns self.
+        """Take over what an agent of the same kind, simulator, seed and beta saved; returns self.
 
-        Raises ValueError, naming the first field that differs, and changes nothing where the file is not such a save.
+        All other settings stay this agent's, so that a run may go on for longer, or with another epsilon. Raises
+        ValueError, naming what differs or is missing, and changes nothing where the file is not such a save.
         """
-        content = io.BytesIO(Path(path).read_bytes())
+        header, arrays = read_save(path)
+        if missing := sorted(self._state().keys() - arrays.keys() - {"header"}):
+            raise ValueError(f"{path} is not a saved agent of this kind: it has no {missing[0]}")
+        for name, own in self._identity().items():
+            if header.get(name) != own:
+                raise ValueError(f"{path} has {name} {header.get(name)}, this agent has {own}")
         try:
-            with np.load(content, allow_pickle=False) as file:
-                saved = dict(file)
-        except Exception as error:  # numpy raises ten kinds where a byte is wrong
-            raise ValueError(f"{path} is not a saved agent, or is cut short: {error}") from None
-        state = self._state()
-        if missing := sorted(state.keys() - saved.keys()):
-            raise ValueError(f"{path} is not a saved agent: it has no {missing[0]}")
-        length = {"tests": "tests", "rewards": "tests", "untested": "untested", "untested_q_tables": "untested"}
-        for name, own in state.items():
-            found = saved[name]
-            if name.startswith("settings_"):
-                if found.shape != () or found != own:
-                    raise ValueError(f"{path} has {name.removeprefix('settings_')} {found!s}, this agent has {own!s}")
-                continue
-            shape = (saved[length[name]].size, *own.shape[1:]) if name in length else own.shape
-            if found.dtype != own.dtype or found.shape != shape:
-                raise ValueError(f"{path} has a {name} of another kind or shape than this agent's")
-            if not np.isfinite(found).all() or (own.dtype.kind == "i" and (found < 0).any()):
-                raise ValueError(f"{path} has a {name} with values that cannot be")
-            if length.get(name) == name and (np.diff(found) <= 0).any():
-                raise ValueError(f"{path} has {name} that do not rise")
-        self._restore(saved)
+            self._restore(header, arrays)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path} holds what cannot be: {error}") from error
         return self
+
+    def _identity(self) -> dict:
+        """What tells whose learning it is: it goes on only where this is the same."""
+        return {
+            "agent": type(self).__name__,
+            "simulator": fingerprint(self.simulator, self._table, self._time_limit),
+            "seed": self.seed,
+            "beta": self.beta,
+        }
+
+    def _header(self) -> dict:
+        """What is saved besides arrays, to be written as JSON."""
+        return self._identity() | {"episode": self.episode, "steps": self.steps}
 
     def _state(self) -> dict[str, np.ndarray]:
         """All that resuming needs, as arrays by name."""
-        settings = {"agent": type(self).__name__, "simulator": self._fingerprint()} | self._settings
-        return {f"settings_{name}": np.array(value) for name, value in settings.items()} | {
+        return {
+            "header": np.array(json.dumps(self._header())),
             "q_table": self.q_table,
-            "episode": np.array(self.episode),
-            "steps": np.array(self.steps),
-            "tests": np.array(sorted(self.rewards), dtype=np.int64),
-            "rewards": np.array(self.total_rewards, dtype=np.float64),
+            "tests": np.array(sorted(self.rewards), np.int64),
+            "rewards": np.array(self.total_rewards, np.float64),
         }
 
-    def _restore(self, state: dict[str, np.ndarray]) -> None:
-        """The reverse of `_state`."""
-        self.q_table, self.episode, self.steps = state["q_table"], int(state["episode"]), int(state["steps"])
-        self.rewards = dict(zip(state["tests"].tolist(), state["rewards"].tolist(), strict=True))
+    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
+        """The reverse of `_state`; ValueError, and nothing changed, where it is none."""
+        learned = Learned(
+            q_table=check_saved("q_table", arrays, np.float64, self._shape),
+            episode=check_count("episode", header.get("episode"), 0),
+            steps=check_count("steps", header.get("steps"), 0, 2**62),
+        )
+        tests = check_saved("tests", arrays, np.int64, (None,))
+        rewards = check_saved("rewards", arrays, np.float64, tests.shape)
+        self._learned = learned
+        self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
 
-    def _fingerprint(self) -> str:
-        """What tells one simulator from another: a checksum of its table, or its types and spaces."""
-        try:
-            model = self._model or _look_into(self.simulator, True)[-1]
-        except ValueError:
-            env, inner = self.simulator, getattr(self.simulator, "unwrapped", None)
-            return f"{type(env).__name__} {type(inner).__name__} {env.observation_space} {env.action_space}"
-        arrays = [part.tobytes() for part in model if isinstance(part, np.ndarray)]
-        return f"table {zlib.crc32(b''.join(arrays)):08x}"
+
+def _refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str) -> None:
+    """TypeError where a class overrides a method that its runs do not call: it would do nothing, silently."""
+    for name in names:
+        if getattr(kind, name) is not getattr(base, name):
+            raise TypeError(f"{kind.__name__} must not override {name}, since {instead}")
 
 
 class QLAgent(TDAgent):
     """Q-learning: off-policy, learns the value of the greedy policy whatever it does to explore."""
 
     agent_name = "Q-learning agent"
-    kernel = staticmethod(q_learning)
+    kernel = q_learning
 
 
 class SARSAAgent(TDAgent):
     """SARSA: on-policy, learns the value of the policy that it follows, exploring included."""
 
     agent_name = "SARSA agent"
-    kernel = staticmethod(sarsa)
+    kernel = sarsa
 
 
-def _look_into(simulator, compiled: bool | None) -> tuple[tuple[int, int], int, Model | None]:
-    """Its (states, actions), its step limit, and its packed table, or None where it is to be stepped."""
-    if not callable(getattr(simulator, "step", None)) or not callable(getattr(simulator, "reset", None)):
-        raise TypeError(f"simulator must be an env of gym or gymnasium, got {simulator!r}")
-    for name in ("observation_space", "action_space"):
-        space = getattr(simulator, name, None)
-        if type(space).__name__ != "Discrete" or getattr(space, "start", 0) != 0:
-            raise ValueError(f"simulator must have a Discrete {name} that starts at 0, got {space!r}")
-    shape = int(simulator.observation_space.n), int(simulator.action_space.n)
-    env, limit, model = simulator, MAX_STEP, None
-    while type(env).__name__ in ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker"):  # which change the limit alone
-        env, limit = env.env, min(limit, getattr(env, "_max_episode_steps", None) or MAX_STEP)
-    try:
-        if compiled is not False:
-            table = TransitionTable.from_env(env)
-            if table.shape != shape:  # compiled code would write beyond the table
-                raise ValueError(f"simulator must have a P of shape {shape} to be compiled, got {table.shape}")
-            model = table.model
-    except ValueError:
-        if compiled:
-            raise
-    return shape, limit, model
-
-
-@contextlib.contextmanager
-def _saying_where(loop):
-    """Add to an error from within a stepped kernel in which episode and step it fell: the loop's own variables tell."""
-    try:
-        yield
-    except Exception as error:
-        traceback = error.__traceback__
-        while traceback and traceback.tb_frame.f_code is not loop.py_func.__code__:
-            traceback = traceback.tb_next
-        if traceback:
-            at = traceback.tb_frame.f_locals
-            unit = "episode" if "episode" in at else "trial"
-            error.add_note(f"in the simulator, {unit} {at.get(unit)}, step {at.get('t', 0)} (0: reset)")
-        raise
-
-
-# 5. Exact answers ---------------------------------------------------------------------
-
-
-@kernel
-def _value_sweeps(values, probability, next_state, reward, terminated, policy, beta, epsilon, tolerance, sweeps):
-    """Gauss-Seidel backups in place, to and fro, until none changes by over `tolerance`; an empty policy is greedy."""
-    states, actions, outcomes = next_state.shape
-    change = np.inf
-    for sweep in range(sweeps):
-        change = 0.0
-        for i in range(states):
-            state = i if sweep % 2 else states - 1 - i
-            best, mean = -np.inf, 0.0
-            for action in range(actions):
-                value = 0.0
-                for k in range(outcomes):
-                    p = probability[state, action, k]
-                    if p == 0.0:
-                        break
-                    value += p * reward[state, action, k]
-                    if not terminated[state, action, k]:
-                        value += p * beta * values[next_state[state, action, k]]
-                mean += value / actions
-                if value > best if len(policy) == 0 else action == policy[state]:
-                    best = value
-            value = (1.0 - epsilon) * best + epsilon * mean
-            change = max(change, abs(value - values[state]))
-            values[state] = value
-        if change <= tolerance:
-            break
-    return change
-
-
-def value_iteration(table: TransitionTable, beta: float = 0.999, epsilon: float = 0.0, tolerance: float = 1e-10):
-    """The optimal action values, shape (states, actions): Sutton and Barto 4.4, by Gauss-Seidel sweeps.
-
-    They end when no value changes by more than `tolerance`. With `epsilon` > 0, those of the best policy that explores
-    with that probability for ever. Raises TypeError or ValueError for bad arguments, and RuntimeError where the values
-    do not settle: with beta=1 or next to it, and a policy that never ends.
-    """
-    beta, epsilon = _check_exact(table, beta, epsilon)
-    tolerance = _check_number("tolerance", tolerance, 0.0, math.inf)
-    return action_values(table, _sweep(table, np.empty(0, np.int64), beta, epsilon, tolerance), beta)
-
-
-def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.999, epsilon: float = 0.0) -> np.ndarray:
-    """The exact value of every state, shape (states,), under the (epsilon-)greedy policy of `q_table`; no rollouts.
-
-    Solves the Bellman equation (Sutton and Barto 4.1), on lakes beyond some 300 x 300 by sweeps to 1e-10. Raises
-    TypeError or ValueError for bad arguments, and RuntimeError where beta=1 and the policy never ends.
-    """
-    beta, epsilon = _check_exact(table, beta, epsilon)
-    q_table = _check_q_table(q_table, table.shape)
-    states, actions = table.shape
-    greedy = np.argmax(q_table, axis=1)
-    distance = np.abs(table.next_state - np.arange(states, dtype=np.int32)[:, None, None])
-    reach = int(distance.max(where=~table.terminated & (table.probability > 0.0), initial=1))
-    if states * reach**2 > 1e10:
-        return _sweep(table, greedy, beta, epsilon, 1e-10)
-    share = np.full(table.shape, epsilon / actions)
-    share[np.arange(states), greedy] += 1.0 - epsilon
-    chance = share[:, :, None] * table.probability
-    reward, flow = (chance * table.reward).sum(axis=(1, 2)), beta * chance * ~table.terminated
-    ends, grown = np.zeros(states, bool), (chance * table.terminated).any(axis=(1, 2))
-    while beta == 1.0 and grown.sum() > ends.sum():
-        ends, grown = grown, grown | (flow * grown[table.next_state]).any(axis=(1, 2))
-    if beta == 1.0 and not ends.all():
-        raise RuntimeError("with beta=1 a policy that never ends has no value")
-    return _solve(table.next_state, flow, reward, reach)
-
-
-def _solve(next_state, flow, reward, width: int) -> np.ndarray:
-    """The v of v = reward + flow v, where no flow goes further than `width` states: by elimination, block by block."""
-    # The matrix is diagonally dominant, so it needs no pivots beyond those within a block.
-    ahead, own = [np.zeros((width, width))], [np.zeros(width)]  # a block is own + ahead @ the next block
-    for first in range(0, len(reward), width):
-        block, window, gain = slice(first, first + width), np.zeros((width, 3, width)), np.zeros(width)
-        column = np.where(flow[block] > 0.0, next_state[block] - first + width, 0)
-        row = np.broadcast_to(np.arange(len(column))[:, None, None], column.shape)
-        np.add.at(window.reshape(width, -1), (row, column), flow[block])
-        gain[: len(column)] = reward[block]
-        behind, here, after = window[:, 0], window[:, 1], window[:, 2]
-        right = np.column_stack([after, gain + behind @ own[-1]])
-        solved = np.linalg.solve(np.eye(width) - here - behind @ ahead[-1], right)
-        ahead.append(solved[:, :-1])
-        own.append(solved[:, -1])
-    for i in reversed(range(1, len(own) - 1)):
-        own[i] += ahead[i] @ own[i + 1]
-    return np.concatenate(own[1:])[: len(reward)]
-
-
-def action_values(table: TransitionTable, values: np.ndarray, beta: float = 0.999) -> np.ndarray:
-    """One step of look-ahead: the value of every action, shape (states, actions), from those of the states."""
-    ahead = np.zeros(table.shape)
-    for k in range(table.next_state.shape[-1]):
-        bootstrap = np.where(table.terminated[..., k], 0.0, beta * values[table.next_state[..., k]])
-        ahead += table.probability[..., k] * (table.reward[..., k] + bootstrap)
-    return ahead
-
-
-def _sweep(table, policy, beta, epsilon, tolerance) -> np.ndarray:
-    """The values of the states, swept until they stand still."""
-    # They start at what walking about for ever costs: the goal's value then spreads in a few sweeps, where from 0
-    # a cell far from it would first have to sink for 1 / (1 - beta) of them.
-    idle = table.reward.min(where=~table.terminated, initial=0.0) / (1.0 - beta) if beta < 1.0 else 0.0
-    values = np.full(table.shape[0], idle)
-    limit = 10_000 if beta == 1.0 else 10_000_000  # a sweep contracts by beta: enough up to 0.999995
-    arrays = table.probability, table.next_state, table.reward, table.terminated
-    if _value_sweeps(values, *arrays, policy, beta, epsilon, tolerance, limit) > tolerance:
-        raise RuntimeError(f"with beta={beta:.15g} the values still grow after {limit} sweeps: some policy never ends")
-    return values
-
-
-def _check_exact(table, beta, epsilon) -> tuple[float, float]:
-    """(beta, epsilon), checked, as is the table."""
-    if not isinstance(table, TransitionTable):
-        raise TypeError(f"table must be a TransitionTable (lake.table), got {type(table).__name__}")
-    return _check_number("beta", beta), _check_number("epsilon", epsilon)
-
-
-def _check_q_table(q_table, shape: tuple[int, int]) -> np.ndarray:
-    """The table as an array; ValueError unless it has the shape (states, actions)."""
-    q_table = np.asarray(q_table)
-    if q_table.shape != shape:
-        raise ValueError(f"q_table must have shape {shape} (states, actions), got {q_table.shape}")
-    if not np.isfinite(q_table).all():
-        raise ValueError("q_table must be finite, got nan or inf")
-    return q_table
-
-
-# 6. Distributed -----------------------------------------------------------------------
-# The actors are plain classes: what they do can be read, and run, without Ray. Their methods are
-# pure functions of the arguments, but for the server's table, so a call can be sent again at will.
+# Distributed ------------------------------------------------------------------------------
+# The roles are plain classes, to be read, and run, without Ray. What a collector or an evaluator does is a function
+# of the arguments, and the server's table is known here after every batch, so that any call can be sent again:
 #
 #     q[i] = server.learn(collector[i % cw_num].collect(q[i - cw_num], batch i))
 #     rewards[test] = evaluator[test % ew_num].evaluate(q at the test, test)
 
-READY_SECONDS = 120  # how long to wait for the next of the processes to start
-LOSSES = 5  # a run gives up where more processes than this are lost in a row, with nothing learned or tested between
 
+class CollectingWorker:
+    """A collector: acts on a copy of the q_table that it goes on learning on, and ships what it saw.
 
-def start_ray(num_cpus: int | None = None) -> None:
-    """Join the Ray cluster that RAY_ADDRESS names, else start a private one, quietly; called again, do nothing.
-
-    `num_cpus` (None: all) is for the private one. Raises ImportError where ray is not installed, and ConnectionError
-    where nothing answers at RAY_ADDRESS, or the private one has not started in three tries, each told by a warning.
+    With a frozen copy of an empty table it would bump into the same wall until the step limit.
     """
-    if num_cpus is not None:
-        _check_count("num_cpus", num_cpus)
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("ray is not installed: pip install -r requirements.txt") from error
-    if ray.is_initialized():
-        return
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    quiet, module = {"log_to_driver": False, "logging_level": logging.ERROR}, Path(__file__).resolve()
-    if address != "local":
-        _check_address(address)
-        ray.init(address=address, runtime_env={"py_modules": [str(module)]}, **quiet)
-        return
-    quiet["include_dashboard"] = False
-    path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(module.parent), path]))  # for the workers
-    try:
-        for tries_left in (2, 1, 0):
-            try:
-                ray.init(address="local", num_cpus=num_cpus, object_store_memory=10**9, **quiet)
-                break
-            except Exception as error:  # on a busy machine Ray gives up after 30 s; what it loaded helps the next try
-                ray.shutdown()
-                needs = "it needs a writable HOME and temporary folder, and a machine idle enough to start in 30 s"
-                if not tries_left or "timed out" not in str(error):
-                    raise ConnectionError(f"Ray did not start ({error}); {needs}") from error
-                warnings.warn(f"Ray did not start in 30 s, trying {tries_left} times more; {needs}", stacklevel=2)
-    finally:
-        os.environ.pop("PYTHONPATH") if path is None else os.environ.update(PYTHONPATH=path)
 
+    def __init__(self, agent: TDAgent):
+        self.agent = agent
 
-def _check_address(address: str) -> None:
-    """ConnectionError unless something listens at host:port."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto" or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        hint = "start a cluster there, or unset RAY_ADDRESS to use this machine alone"
-        raise ConnectionError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}): {hint}") from None
-
-
-class _Worker:
-    """A process of a run; knows the agent that it works for from the call itself."""
-
-    _recipe = _agent = None
-
-    def ready(self) -> int:
-        """The process id, which tells that the process is up."""
-        return os.getpid()
-
-    def agent(self, recipe: bytes) -> TDAgent:
-        """The agent of a recipe, made once."""
-        if recipe != self._recipe:
-            self._recipe, self._agent = recipe, pickle.loads(recipe)()
-        return self._agent
-
-
-class CollectingWorker(_Worker):
-    """A collector: acts on a copy of the q_table that it goes on learning on, and ships what it saw."""
-
-    def collect(self, recipe: bytes, snapshot, first: int, episodes: int):
-        """The experience of `episodes` episodes from number `first`: (pairs, rewards, seconds).
-
-        `pairs` is int32, a state * actions + action a step, and after an episode's last step -1 where it terminated
-        or -2 - state where it was cut; `rewards` runs beside it, float32 where that is exact.
-        """
+    def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
+        """The experience of `episodes` episodes from number `first`."""
         start = time.perf_counter()
-        agent, q_table, done, chunks = self.agent(recipe), np.array(snapshot[0]), 0, []
-        room = agent.max_step + 1
-        buffer = [np.zeros(max(room, min(episodes * room, 2**18)), dtype) for dtype in (np.int32, np.float64)]
+        q_table = np.array(snapshot.q_table)  # arrays from Ray are read-only
+        max_step = self.agent.step_limit
+        room = max_step + 1  # entries that one episode may take
+        log = Experience.empty(max(room, min(episodes * room, 2**18)))
+        parts, done = [], 0
         while done < episodes:
-            learned, steps = agent._learn(q_table, first + done, episodes - done, experience=tuple(buffer))
-            done += learned
-            chunks.append([part[: steps + learned].copy() for part in buffer])
-        pairs, rewards = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
+            fitting = min(log.episodes_that_fit(max_step), episodes - done)
+            steps = self.agent.learn_on(q_table, first + done, fitting, log)
+            pairs, rewards = log.recorded()
+            if len(pairs) != steps + fitting:
+                raise RuntimeError(f"the rule recorded {len(pairs) - fitting} of {steps} steps: nothing to replay")
+            parts.append((pairs.copy(), rewards.copy()))
+            log.length[0] = 0
+            done += fitting
+        pairs, rewards = (np.concatenate(part) for part in zip(*parts, strict=True))
         short = rewards.astype(np.float32)
-        return pairs, short if np.array_equal(short, rewards) else rewards, time.perf_counter() - start
-
-    def learn(self, recipe: bytes, snapshot, first: int, episodes: int):
-        """What it learned itself, if federated: (pairs touched, None for all; values; visits; steps; seconds)."""
-        start, agent, q_table = time.perf_counter(), self.agent(recipe), snapshot[0]
-        row = np.dtype([("values", "f8", q_table.shape[1]), ("visits", "i4", q_table.shape[1])])
-        table = np.zeros(len(q_table), row)  # a pair's count lies beside its value, in the same cache line
-        table["values"] = q_table
-        _, steps = agent._learn(table["values"], first, episodes, visits=table["visits"])
-        values, visits = table["values"].ravel(), table["visits"].ravel()
-        pairs = np.flatnonzero(visits).astype(np.int32)
-        if len(pairs) * 16 < q_table.size * 12:  # bytes, with the pair's number and without
-            return pairs, values[pairs], visits[pairs], steps, time.perf_counter() - start
-        return None, values, visits, steps, time.perf_counter() - start
+        rewards = short if np.array_equal(short, rewards) else rewards
+        return Collected(pairs, rewards, time.perf_counter() - start)
 
 
-class QLAgentServer(_Worker):
+class QLAgentServer:
     """The learner: holds the one true q_table, and learns from experience with its own max."""
 
-    def begin(self, snapshot) -> None:
-        """Start from a snapshot: (q_table, steps learned, ...)."""
-        self.q_table, self.steps = np.array(snapshot[0]), snapshot[1]
+    def __init__(self, agent: TDAgent):
+        self.agent = agent
 
-    def learn(self, recipe: bytes, experience) -> tuple:
-        """Replay a batch: the snapshot (q_table, steps, {"collect", "replay": seconds, "bytes": of the batch})."""
-        pairs, rewards, collect = experience
-        start, agent = time.perf_counter(), self.agent(recipe)
-        batch = np.array(pairs), rewards.astype(np.float64)  # arrays from Ray are read-only, another type to numba
-        self.steps += replay(self.q_table, batch, agent._actions, agent.learning_rate, agent.beta)
-        seconds = {"collect": collect, "replay": time.perf_counter() - start}
-        return self.q_table.copy(), self.steps, seconds | {"bytes": pairs.nbytes + rewards.nbytes}
+    def begin(self, snapshot: Snapshot) -> None:
+        """Start from a snapshot."""
+        self.q_table, self.steps = np.array(snapshot.q_table), snapshot.steps
 
-    def merge(self, recipe: bytes, learning_rate: float, *reports) -> tuple:
-        """Merge what federated workers learned from the present table: a snapshot, as from `learn`."""
-        start, local_rate = time.perf_counter(), self.agent(recipe).learning_rate
-        q_table, shipped = self.q_table.reshape(-1), 0
-        targets, counts = np.zeros(q_table.size), np.zeros(q_table.size, np.int64)
-        for pairs, values, visits, steps, _ in reports:
-            shipped += sum(part.nbytes for part in (pairs, values, visits) if part is not None)
-            pairs = np.arange(q_table.size, dtype=np.int32) if pairs is None else np.array(pairs)
-            if len(reports) == 1:  # did what one core would have done
-                q_table[pairs] = values
-            else:
-                add_report(q_table, targets, counts, pairs, np.array(values), np.array(visits), local_rate)
-            self.steps += steps
-        merge(q_table, targets, counts, learning_rate)
-        seconds = {"collect": sum(part[-1] for part in reports), "replay": time.perf_counter() - start}
-        return self.q_table.copy(), self.steps, seconds | {"bytes": shipped}
+    def learn(self, collected: Collected) -> Snapshot:
+        """Replay a batch."""
+        start, agent = time.perf_counter(), self.agent
+        pairs, rewards = collected.pairs, collected.rewards
+        self.steps += agent.kernel.replay(self.q_table, pairs, rewards, agent.actions, agent.parameters())
+        shipped = pairs.nbytes + rewards.nbytes
+        cost = Cost(collect=collected.seconds, replay=time.perf_counter() - start, bytes=shipped)
+        return Snapshot(self.q_table.copy(), self.steps, cost)
 
 
-class EvaluationWorker(_Worker):
-    """An evaluator: tests the greedy policy of a snapshot."""
+class EvaluationWorker:
+    """An evaluator: tests the greedy policy of a q_table."""
 
-    def evaluate(self, recipe: bytes, snapshot, test: int) -> tuple[float, float]:
-        """(mean discounted return, seconds) of a test."""
-        start, agent = time.perf_counter(), self.agent(recipe)
-        mean = agent._evaluate(np.array(snapshot[0]), test, agent.trials, agent.max_step)
+    def __init__(self, agent: TDAgent):
+        self.agent = agent
+
+    def evaluate(self, q_table: np.ndarray, episode: int) -> tuple[float, float]:
+        """(mean discounted return, seconds) of the test after an episode."""
+        start, agent = time.perf_counter(), self.agent
+        mean = agent.evaluate_on(np.array(q_table), episode, agent.trials, agent.max_step)
         return mean, time.perf_counter() - start
 
 
-class Workers:
-    """The processes of distributed runs: a server, `cw_num` collectors and `ew_num` evaluators.
-
-    Starting them takes seconds, so a series of runs shares one set: `with Workers(8, 4) as workers:` and
-    `workers=workers`; runs in several threads take turns. Collectors and evaluators restart by themselves; a server
-    that dies is replaced by its run.
-    """
-
-    def __init__(self, cw_num: int = 4, ew_num: int = 4):
-        self.cw_num, self.ew_num = _check_count("cw_num", cw_num), _check_count("ew_num", ew_num, 0)
-        self.server, self.collectors, self.evaluators = None, [], []
-        self.session, self.turn = None, threading.Lock()
-
-    def start(self) -> Workers:
-        """Start what is not running, and wait until all answer; TimeoutError where for 120 s none more does."""
-        import ray
-
-        start_ray()
-        context = ray.get_runtime_context()
-        session = context.get_job_id(), context.get_node_id()
-        if session != self.session:  # those of a Ray that was shut down are gone
-            self.session, self.server, self.collectors, self.evaluators = session, None, [], []
-        tough, running = {"max_restarts": -1, "max_task_retries": LOSSES}, len(self._all())
-        try:
-            self.server = self.server or self._spawn(QLAgentServer)
-            while len(self.collectors) < self.cw_num:
-                self.collectors.append(self._spawn(CollectingWorker, **tough))
-            while len(self.evaluators) < self.ew_num:
-                self.evaluators.append(self._spawn(EvaluationWorker, **tough))
-            waiting = [actor.ready.remote() for actor in self._all()] if len(self._all()) > running else []
-            while waiting:
-                done, waiting = ray.wait(waiting, timeout=READY_SECONDS)
-                ray.get(done)
-                if not done:
-                    raise TimeoutError(f"{len(waiting)} Ray actors did not start: none in {READY_SECONDS} s")
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def stop(self, *_) -> None:
-        """End the processes."""
-        import ray
-
-        actors = self._all()
-        self.server, self.collectors, self.evaluators = None, [], []
-        for actor in actors if ray.is_initialized() else ():
-            with contextlib.suppress(ray.exceptions.RayError, ValueError):  # of a Ray that was shut down meanwhile
-                ray.kill(actor)
-
-    __enter__, __exit__ = start, stop
-
-    def replace_server(self) -> None:
-        """A new server for one that was lost; and another one where its node is lost before it is up."""
-        import ray
-
-        up = False
-        while not up:
-            ray.kill(self.server)
-            self.server = self._spawn(QLAgentServer)
-            with contextlib.suppress(*_system_failures()):
-                up = ray.get(self.server.ready.remote(), timeout=READY_SECONDS)
-
-    def restarts(self, cw_num: int, ew_num: int) -> int:
-        """How many times Ray has restarted one of so many collectors and evaluators."""
-        from ray._private.state import actors  # the public API needs the dashboard
-
-        used = self.collectors[:cw_num] + self.evaluators[:ew_num]
-        return sum(actors(actor._actor_id.hex()).get("NumRestarts", 0) for actor in used)
-
-    def _all(self) -> list:
-        return [actor for actor in (self.server, *self.collectors, *self.evaluators) if actor]
-
-    @staticmethod
-    def _spawn(role, **options):
-        import ray
-
-        # No CPU of its own: an actor that asks for one waits silently where there is none left. A byte of memory,
-        # since Ray would place one that asks for nothing at random, and not spread them.
-        return ray.remote(role).options(num_cpus=0, memory=1, scheduling_strategy="SPREAD", **options).remote()
+def _play(role, agent_class, simulator, settings: dict):
+    """A worker of a role with an agent of its own."""
+    return role(agent_class(simulator, **settings))
 
 
 class DistributedQLAgent(QLAgent):
     """Q-learning with `cw_num` collectors, `ew_num` evaluators and one server, over Ray.
 
-    Batches of `batch_size` episodes (cut at test points) are collected on the q_table of `cw_num` batches before and
-    replayed in order. So the result is a function of (seed, cw_num, batch_size, test_interval) alone, whatever process
-    is killed; with one collector it is `QLAgent`'s, bit for bit. All else is as in `QLAgent`.
+    Batches of `batch_size` episodes are collected on the q_table of `cw_num` batches before, and replayed in order.
+    With `do_test` they are cut at test points. So the result is a function of (seed, cw_num, batch_size, and
+    test_interval where it tests) alone, whatever process is killed; with one collector it is `QLAgent`'s, bit for bit.
+    All else is as in `QLAgent`.
 
-    `workers` lends processes; without, each call starts its own and ends them. `restarts` counts the processes
-    replaced, `seconds` sums what the batches took: collect, replay, evaluate; `bytes` what was shipped. A run raises
-    RuntimeError where more than 5 processes are lost in a row, with nothing learned or tested between.
+    `workers` lends processes, or `InProcess()`, which needs no Ray; without, a session's runs share processes, started
+    by the first. A process that has not answered for `patience` seconds (or twice the longest batch so far) is given
+    up, as is one that died: the work is sent again. A run raises RuntimeError where one process is lost more than 5
+    times in a row, or cannot be reached for `patience` seconds, with nothing learned or tested between; what was
+    learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run ends.
+
+    `restarts` counts the processes replaced, `batches` the batches learned; `cost` sums what they cost.
     """
 
     agent_name = "Distributed Q-learning"
     single = QLAgent  # what its workers hold
+    roles = {"server": QLAgentServer, "collector": CollectingWorker, "evaluator": EvaluationWorker}
+
+    cw_num = Setting(check_count)
+    ew_num = Setting(count_between(0, 2**40))
+    batch_size = Setting(check_count)
+    patience = Setting(functools.partial(check_number, low=0.001, high=math.inf))
+    checkpoint_seconds = Setting(functools.partial(check_number, high=math.inf))
 
     def __init__(
-        self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *,
-        cw_num=4, ew_num=4, batch_size=100, workers: Workers | None = None, **settings,
+        self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *, cw_num=4, ew_num=4,
+        batch_size=100, workers=None, patience=300.0, checkpoint=None, checkpoint_seconds=60.0, **settings,
     ):  # fmt: skip
+        self.cw_num = cw_num
+        self.ew_num = ew_num
+        self.batch_size = batch_size
+        self.workers = workers
+        self.patience = patience
+        self.checkpoint = checkpoint
+        self.checkpoint_seconds = checkpoint_seconds
         super().__init__(simulator, epsilon, learning_rate, learning_episodes, **settings)
-        self.cw_num, self.ew_num = _check_count("cw_num", cw_num), _check_count("ew_num", ew_num, int(self.do_test))
-        self.batch_size = _check_count("batch_size", batch_size)
-        if not isinstance(workers, Workers | None):
-            raise TypeError(f"workers must be Workers or None, got {workers!r}")
-        if workers and (workers.cw_num < self.cw_num or workers.ew_num < self.ew_num * self.do_test):
-            got = f"{workers.cw_num} and {workers.ew_num}"
-            raise ValueError(f"workers must be {cw_num} collectors and {ew_num} evaluators at least, got {got}")
-        self.workers, self.restarts, self.batches, self.bytes = workers, 0, 0, 0
-        self.seconds = {"collect": 0.0, "replay": 0.0, "evaluate": 0.0}
-        self._recent = (self.q_table,) * self.cw_num  # the tables that the next batches are collected on
-        self._untested = {}  # test: q_table, until its result is in
+        self.restarts, self.batches, self.cost = 0, 0, Cost()
+        self._untested = {}  # episode: the q_table to test, until its result is in
+        self._warn_of_cut_batches()
+
+    @property
+    def kernel(self) -> Rule:
+        """The rule, which is that of the workers."""
+        return self.single.kernel
+
+    @property
+    def lag(self) -> int:
+        """How many batches lie between the table that a batch is collected on and the one that it is learned on."""
+        return self.cw_num
+
+    @property
+    def episodes_a_batch(self) -> int:
+        """How many episodes are learned at once, where no test cuts them."""
+        return self.batch_size
 
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more (None: a test interval). Cut within a batch, it gives another result than in one go."""
-        episodes = self.test_interval if episodes is None else _check_count("episodes", episodes, 0, MAX_EPISODES)
-        self._run(self.episode + episodes, False, False)
+        for _ in self.learn_in_batches(episodes):
+            pass
 
-    def _run(self, until: int, do_test: bool, progress: bool) -> None:
+    def learn_in_batches(self, episodes: int | None = None) -> Iterator[Batch]:
+        """Learn `episodes` more (None: a test interval), and yield each batch when it is learned.
+
+        `q_table`, `steps` and `cost` are then those after the batch; the table is read-only until the run has ended.
+        """
+        self._check_settings()
+        yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
+
+    def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
         """Learn up to episode `until`, whatever process dies; what was learned stays when it is interrupted."""
-        import ray
-
-        test, rest = divmod(self.episode, self.test_interval)
-        if do_test and test and not rest and test not in self.rewards:
-            self._untested.setdefault(test, self.q_table)
+        if do_test and self._test_is_due():
+            self._untested.setdefault(self.episode, self.q_table)
         if self.episode >= until and not (do_test and self._untested):
             return
-        recipe = ray.cloudpickle.dumps(functools.partial(self.single, self.simulator, **self._local_settings()))
-        workers = self.workers or Workers(self.cw_num, self.ew_num if do_test else 0)
-        try:
-            with workers.turn:
-                self._run_on(workers, recipe, until, do_test, progress)
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None  # the simulator's own error, from a worker
-        finally:
-            # Ray's arrays are read-only, and would fill its store for as long as this agent lives.
-            self.q_table, *recent = map(np.array, (self.q_table, *self._recent))
-            self._recent, self._untested = tuple(recent), {test: np.array(q) for test, q in self._untested.items()}
-            if self.workers is None:
-                workers.stop()
+        with self._pool(do_test) as pool:
+            recovery = Recovery(pool, self.patience)
+            tests = Tests(pool, recovery, self.ew_num, self._untested if do_test else {}, self._keep_test)
+            saved_at = time.monotonic()
+            try:
+                while self.episode < until:
+                    try:
+                        interval = self.test_interval if self.do_test else None
+                        batches = plan(self.episode, until, self.episodes_a_batch, interval)
+                        for batch, snapshot in dataflow(pool, recovery, batches, self._snapshots(), self._submit):
+                            self._commit(batch, snapshot)
+                            recovery.succeeded()
+                            if do_test and self._test_is_due():
+                                tests.add(self.episode, self.q_table)
+                            if self.checkpoint is not None and time.monotonic() - saved_at >= self.checkpoint_seconds:
+                                self.save(self.checkpoint)
+                                saved_at = time.monotonic()
+                            yield batch
+                    except Lost as lost:
+                        recovery.mend(lost)
+                tests.finish()
+            finally:
+                self.restarts += recovery.replaced
+                self._own_arrays()
+                if self.checkpoint is not None:
+                    self.save(self.checkpoint)
 
-    def _run_on(self, workers: Workers, recipe, until: int, do_test: bool, progress: bool) -> None:
-        """The run, on processes that work for no other meanwhile."""
-        import ray
+    def _submit(self, pool, batch: Batch, snapshot):
+        """Send a batch on its way, to be collected on a snapshot: the call that returns the next one."""
+        episodes = batch.last - batch.first
+        collected = pool.submit("collector", batch.number % self.cw_num, "collect", snapshot, batch.first, episodes)
+        return pool.submit("server", 0, "learn", collected)
 
-        workers.start()
-        recipe = ray.put(recipe) if len(recipe) > 50_000 else recipe
-        used = self.cw_num, self.ew_num if do_test else 0
-        self._losses, before = 0, workers.restarts(*used)
-        with self._bar(until, progress) as bar:
-            evaluations = _Evaluations(self, workers, recipe, do_test)
-            while self.episode < until:
-                try:
-                    for _ in self._batches(workers, recipe, until):
-                        self._losses = 0
-                        if do_test and self.episode % self.test_interval == 0:
-                            evaluations.add(self.episode // self.test_interval)
-                        bar.update(self.episode - bar.n)
-                except _system_failures() as error:  # a lost collector tries again, so this was the server
-                    self._lost(error)
-                    workers.replace_server()
-                    self.restarts += 1
-            while evaluations.flight:
-                evaluations.take()
-        self.restarts += workers.restarts(*used) - before
+    def _commit(self, batch: Batch, snapshot: Snapshot) -> None:
+        """Take over what a batch led to: the one place where a run changes what was learned."""
+        recent = (*self._tables_to_act_on()[1:], snapshot.q_table)
+        self._learned = Learned(snapshot.q_table, batch.last, snapshot.steps, recent)
+        self.batches += 1
+        self.cost = self.cost.plus(snapshot.cost)
 
-    def _lost(self, error: Exception) -> None:
-        """Count a lost process; RuntimeError where it was one too many."""
-        self._losses += 1
-        if self._losses > LOSSES:
-            problem = f"processes were lost {self._losses} times in a row, with nothing learned between"
-            raise RuntimeError(f"{problem}: does the simulator end its process?") from error
+    def _keep_test(self, episode: int, mean: float, seconds: float) -> None:
+        """Take over the result of a test."""
+        self.rewards[episode] = mean
+        self.cost = self.cost.plus(Cost(evaluate=seconds))
 
-    def _batches(self, workers: Workers, recipe, until: int):
-        """The dataflow, two batches a collector in flight, so that no snapshot waits here; yields after each batch."""
-        import ray
+    def _snapshots(self) -> list[Snapshot]:
+        """What the next batches are collected on, `lag` of them; the server starts from the last."""
+        return [Snapshot(q_table, self.steps) for q_table in self._tables_to_act_on()]
 
-        snapshots = deque((table, self.steps) for table in (*self._recent[:-1], self.q_table))
-        flight, sent, number = deque(), self.episode, 0
-        workers.server.begin.remote(snapshots[-1])
-        while self.episode < until:
-            while len(flight) < 2 * len(self._recent) and sent < until:
-                end = self._batch_end(sent, until)
-                snapshots.append(self._send(workers, recipe, number, snapshots.popleft(), sent, end))
-                flight.append((end, snapshots[-1]))
-                sent, number = end, number + 1
-            end, reference = flight.popleft()
-            q_table, steps, cost = ray.get(reference)
-            self.bytes += cost.pop("bytes")
-            self.batches += 1
-            for role, seconds in cost.items():
-                self.seconds[role] += seconds
-            # One statement without a call in it, so that no interrupt can fall between the four.
-            self.q_table, self.episode, self.steps, self._recent = q_table, end, steps, (*self._recent[1:], q_table)
-            yield
+    def _tables_to_act_on(self) -> tuple:
+        """The tables that the next batches are collected on, `lag` of them, the latest last."""
+        recent = self._learned.recent[-self.lag :] or (self.q_table,)
+        return (recent[0],) * (self.lag - len(recent)) + recent
 
-    def _local_settings(self) -> dict:
-        """The settings of the workers' agents."""
-        return self._settings
+    def _own_arrays(self) -> None:
+        """Copy what came from Ray: its arrays are read-only, and fill its store for as long as they are held."""
+        recent = tuple(map(np.array, self._learned.recent))
+        self._learned = self._learned._replace(q_table=np.array(self.q_table), recent=recent)
+        self._untested = {episode: np.array(q_table) for episode, q_table in self._untested.items()}
 
-    def _send(self, workers: Workers, recipe, number: int, snapshot, first: int, end: int):
-        """Send batch `number`, episodes `first` to `end`, on its way: the reference of its snapshot."""
-        collector = workers.collectors[number % self.cw_num]
-        return workers.server.learn.remote(recipe, collector.collect.remote(recipe, snapshot, first, end - first))
+    @contextlib.contextmanager
+    def _pool(self, do_test: bool):
+        """The pool of a run, once its processes know what to hold."""
+        pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
+        settings = self._worker_settings()
+        makers = {
+            name: functools.partial(_play, role, self.single, self.simulator, settings)
+            for name, role in self.roles.items()
+        }
+        with pool.run(makers):
+            yield pool
 
-    def _batch_end(self, first: int, until: int) -> int:
-        """Where the batch that begins at episode `first` ends: at a test point at the latest."""
-        size = self.batch_size * self.cw_num // len(self._recent)  # federated workers share one
-        return min(first + size, first - first % self.test_interval + self.test_interval, until)
+    def _worker_settings(self) -> dict:
+        """The settings of the workers' agents, as they stand now."""
+        own = settings_of(self)
+        return {name: own[name] for name in own if hasattr(self.single, name)} | {"compiled": self.compiled}
 
-    def _state(self):
-        tests = sorted(self._untested)
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if type(self).kernel is not DistributedQLAgent.kernel:
+            raise TypeError(
+                f"{type(self).__name__}.kernel must not be set, since its workers learn by the kernel of `single`, "
+                f"{self.single.__name__}: set `single` alone"
+            )
+        self._check_rule()
+        instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
+        _refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
+        _refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
+        if self.checkpoint is not None and not Path(self.checkpoint).resolve().parent.is_dir():
+            raise ValueError(f"checkpoint must be a file in a folder that exists, got {self.checkpoint!r}")
+        if self.do_test and self.ew_num == 0:
+            raise ValueError("ew_num must be 1 or more where do_test is True, got 0")
+        workers = self.workers
+        if not isinstance(workers, Workers | InProcess | None):
+            raise TypeError(f"workers must be Workers, InProcess or None, got {workers!r}")
+        if workers and (workers.cw_num < self.cw_num or workers.ew_num < self.ew_num * self.do_test):
+            needed = f"{self.cw_num} collectors and {self.ew_num} evaluators at least"
+            raise ValueError(f"workers must be {needed}, got {workers.cw_num} and {workers.ew_num}")
+
+    def _check_rule(self) -> None:
+        """TypeError where the server could not replay."""
+        if not isinstance(self.kernel, Rule) or self.kernel.needs_next_action:
+            raise TypeError(
+                f"{self.single.__name__} cannot be replayed by a server: its update needs the next action of the "
+                "policy that acted, which the server's table no longer follows. Let its workers learn for themselves: "
+                "beyond.FederatedSARSAAgent, or a FederatedQLAgent with `single` set to it"
+            )
+
+    def _warn_of_cut_batches(self) -> None:
+        """Tell where tests make batches smaller than was asked for."""
+        if self.do_test and self.episodes_a_batch > self.test_interval:
+            warnings.warn(
+                f"a batch of {self.episodes_a_batch} episodes is cut to {self.test_interval}, since a test follows "
+                f"every {self.test_interval}: set test_interval, or do_test=False",
+                stacklevel=3,
+            )
+
+    def _header(self) -> dict:
+        return super()._header() | {"cw_num": self.cw_num, "batch_size": self.batch_size}
+
+    def _state(self) -> dict[str, np.ndarray]:
+        untested = sorted(self._untested)
+        tables = [self._untested[episode] for episode in untested]
         return super()._state() | {
-            "settings_cw_num": np.array(self.cw_num),
-            "settings_batch_size": np.array(self.batch_size),
-            "recent": np.array(self._recent),
-            "untested": np.array(tests, dtype=np.int64),
-            "untested_q_tables": np.array([self._untested[test] for test in tests]).reshape(-1, *self.q_table.shape),
+            "recent": np.array(self._tables_to_act_on()),
+            "untested": np.array(untested, np.int64),
+            "untested_q_tables": np.array(tables).reshape(-1, *self._shape),
         }
 
-    def _restore(self, state):
-        super()._restore(state)
-        self._recent = tuple(state["recent"])
-        self._untested = dict(zip(state["untested"].tolist(), state["untested_q_tables"], strict=True))
+    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
+        recent = check_saved("recent", arrays, np.float64, (None, *self._shape))
+        untested = check_saved("untested", arrays, np.int64, (None,))
+        q_tables = check_saved("untested_q_tables", arrays, np.float64, (len(untested), *self._shape))
+        super()._restore(header, arrays)
+        self._learned = self._learned._replace(recent=tuple(recent))
+        self._untested = dict(zip(untested.tolist(), q_tables, strict=True))
+        for name in ("cw_num", "batch_size"):
+            if header.get(name) != getattr(self, name):
+                warnings.warn(
+                    f"saved with {name}={header.get(name)}, this agent has {getattr(self, name)}: it goes on from what "
+                    "was learned, but to another result than a run in one go",
+                    stacklevel=4,
+                )
 
 
-class FederatedQLAgent(DistributedQLAgent):
-    """Q-learning on `cw_num` workers that learn for themselves, and a server that merges what they learned.
-
-    A round is `batch_size` episodes a worker, cut at test points, all from the same table, with a local learning rate
-    of max(learning_rate, min(cap, 1 - (1 - learning_rate)**cw_num)); `merge` has the rule. With one worker the result
-    is the single-core agent's. The rest is as in `DistributedQLAgent`, also if processes are killed.
-    """
-
-    agent_name = "Federated Q-learning"
-
-    def __init__(self, *arguments, cap: float = 0.2, **settings):
-        self.cap = _check_number("cap", cap)
-        super().__init__(*arguments, **settings)
-        self._recent = (self.q_table,)  # all workers start from the latest
-
-    @property
-    def local_rate(self) -> float:
-        """The workers' learning rate."""
-        together = -math.expm1(self.cw_num * math.log1p(-self.learning_rate)) if self.learning_rate < 1 else 1.0
-        return max(self.learning_rate, min(self.cap, together)) if self.cw_num > 1 else self.learning_rate
-
-    def _local_settings(self) -> dict:
-        return self._settings | {"learning_rate": self.local_rate}
-
-    def _send(self, workers, recipe, number, snapshot, first, end):
-        """Each worker learns an even share of the episodes; the server merges them in the workers' order."""
-        cuts = [first + (end - first) * m // self.cw_num for m in range(self.cw_num + 1)]
-        shares = zip(workers.collectors, cuts, cuts[1:], strict=False)
-        reports = [worker.learn.remote(recipe, snapshot, cut, after - cut) for worker, cut, after in shares]
-        return workers.server.merge.remote(recipe, self.learning_rate, *reports)
-
-    def _state(self):
-        return super()._state() | {"settings_cap": np.array(self.cap)}
-
-
-class FederatedSARSAAgent(FederatedQLAgent):
-    """SARSA in the same way: a worker's next action comes from its own present table, so it stays on-policy."""
-
-    agent_name = "Federated SARSA"
-    kernel = staticmethod(sarsa)
-    single = SARSAAgent
-
-
-class _Evaluations:
-    """The tests of a run in flight: two an evaluator at most, taken in the order of the tests."""
-
-    def __init__(self, agent: DistributedQLAgent, workers: Workers, recipe, do_test: bool):
-        self.agent, self.workers, self.recipe, self.flight = agent, workers, recipe, deque()
-        for test in sorted(agent._untested) if do_test else ():  # of a run that was interrupted
-            self.send(test)
-
-    def add(self, test: int) -> None:
-        """Test the table as it is now."""
-        self.agent._untested[test] = self.agent.q_table
-        self.send(test)
-        while len(self.flight) > 2 * self.agent.ew_num:
-            self.take()
-
-    def send(self, test: int) -> None:
-        evaluator = self.workers.evaluators[test % self.agent.ew_num]
-        self.flight.append((test, evaluator.evaluate.remote(self.recipe, (self.agent._untested[test],), test)))
-
-    def take(self) -> None:
-        import ray
-
-        test, reference = self.flight.popleft()
-        try:
-            mean, seconds = ray.get(reference)
-        except _system_failures() as error:
-            self.agent._lost(error)
-            self.send(test)
-            return
-        self.agent._losses = 0
-        self.agent.rewards[test] = mean
-        self.agent.seconds["evaluate"] += seconds
-        self.agent._untested.pop(test)
-
-
-def _system_failures() -> tuple:
-    """What Ray raises where a process or an object is lost; the work is sent again."""
-    from ray import exceptions
-
-    return exceptions.RayActorError, exceptions.ObjectLostError, exceptions.WorkerCrashedError, exceptions.NodeDiedError
-
-
-# 7. Pictures --------------------------------------------------------------------------
-# Plots take data and return the figure. matplotlib is imported where it is used: workers never need it.
-
-COLORS = {"Q-learning": "#0072B2", "SARSA": "#D55E00", "Distributed": "#009E73", "Federated": "#CC79A7"}
-
-
-def color_of(label: str) -> str | None:
-    """The colour of an algorithm (Okabe and Ito's, told apart by all), by the last of its names in a label."""
-    found = [name for name in COLORS if name.lower() in label.lower()]
-    return COLORS[found[-1]] if found else None
-
-
-def plot_result(total_rewards, test_interval: int, legend, optimum: float | None = None, title: str = "Learning curve"):
-    """Learning curves over episodes: the figure.
-
-    `total_rewards` is one curve (a number a test) with its name in `legend`, or a list of curves with a list of names.
-    A dashed line marks the `optimum`. Raises ValueError where names are missing.
-    """
-    import matplotlib.pyplot as plt
-
-    _check_count("test_interval", test_interval)
-    names = [legend] if isinstance(legend, str) else list(legend or ())
-    curves = [total_rewards] if np.ndim(total_rewards[0] if len(total_rewards) else 0) == 0 else list(total_rewards)
-    if len(names) != len(curves):
-        raise ValueError(f"legend must have a name for each of {len(curves)} curves, got {names or legend!r}")
-    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    styles = {}
-    for name, curve in zip(names, curves, strict=True):
-        color = color_of(name)
-        shade = styles[color] = styles.get(color, -1) + 1  # curves of one algorithm differ by their dashes
-        dashes = ("-", "--", ":", "-.")[shade % 4]
-        axes.plot(test_interval * np.arange(1, len(curve) + 1), curve, dashes, color=color, label=name, linewidth=1.5)
-    if optimum is not None:
-        axes.axhline(optimum, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"exact optimum {optimum:.1f}")
-    axes.set(title=title, xlabel="learning episodes", ylabel="mean discounted return, greedy policy")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # curves leave no room
-    return figure
+# Pictures -----------------------------------------------------------------------------------
 
 
 def plot_image(q_table: np.ndarray, desc, title: str = "Value and greedy policy"):
@@ -1653,73 +994,10 @@ def plot_image(q_table: np.ndarray, desc, title: str = "Value and greedy policy"
     Cells that were never updated carry no arrow; maps beyond 4096 cells are shown without arrows, and
     thinned out to 1000 cells a side. Raises ValueError where `q_table` does not fit the map.
     """
-    import matplotlib.pyplot as plt
-
-    letters = _parse_map(desc)
-    q_table = _check_q_table(q_table, (letters.size + 1, 4))
-    rows, cols = letters.shape
-    thin = max(1, -(-max(rows, cols) // 1000))
-    values = np.where(letters == b"H", np.nan, q_table.max(axis=1)[:-1].reshape(rows, cols))  # holes stretch the scale
-    cell = min(0.45, 9 / max(rows, cols))
-    figure, axes = plt.subplots(figsize=(max(4.0, cell * cols + 2), max(3.2, cell * rows + 1)), layout="constrained")
-    least = min(0.0, np.nanmin(values))  # 0 is in the scale, so that pictures of one lake can be compared
-    image = axes.imshow(values[::thin, ::thin], vmin=least, extent=(-0.5, cols - 0.5, rows - 0.5, -0.5))
-    figure.colorbar(image, ax=axes, label="value: highest action value", shrink=0.8)
-    if letters.size <= 4096:
-        moves = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])[q_table.argmax(axis=1)[:-1]]
-        ice = np.isin(letters.ravel(), [b"S", b"F"]) & q_table.any(axis=1)[:-1]
-        row, col = np.divmod(np.flatnonzero(ice), cols)
-        axes.quiver(
-            col, row, *moves[ice].T, color="white", edgecolor="black", linewidth=0.4, pivot="mid", angles="xy",
-            scale_units="xy", scale=1.5, units="x", width=0.09, headwidth=4, headlength=4, headaxislength=4,
-        )  # fmt: skip
-        size = max(4.0, min(11.0, 40 * cell))
-        for row, col in np.argwhere(letters != b"F"):
-            letter = letters[row, col].decode()
-            ink, ground = {"H": ("white", "#333333"), "G": ("black", "#F0E442"), "S": ("white", "none")}[letter]
-            axes.add_patch(plt.Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=ground))
-            at = (col - 0.32, row - 0.28) if letter == "S" else (col, row)  # S leaves room for its arrow
-            axes.text(*at, letter, color=ink, fontsize=size * (0.8 if letter == "S" else 1), ha="center", va="center")
-    axes.set(title=title, xlabel="column", ylabel="row", facecolor="#333333")
-    return figure
-
-
-def plot_timing(run_time: dict, title: str = "Running time"):
-    """Running times as sorted bars on a log scale: the figure.
-
-    `run_time` maps a name to seconds, or to a list of repetitions: then the bar is the median, the
-    line the range. Raises ValueError where there is none, or one is not positive.
-    """
-    import matplotlib.pyplot as plt
-
-    if not isinstance(run_time, dict):
-        raise TypeError(f"run_time must map names to positive seconds, got {run_time!r}")
-    times = {name: np.atleast_1d(np.asarray(seconds, float)) for name, seconds in run_time.items()}
-    if not times or any(t.size == 0 or not (t > 0).all() for t in times.values()):
-        raise ValueError(f"run_time must map names to positive seconds, got {run_time!r}")
-    names = sorted(times, key=lambda name: -np.median(times[name]))
-    medians = np.array([np.median(times[name]) for name in names])
-    spread = np.array([(m - times[n].min(), times[n].max() - m) for n, m in zip(names, medians, strict=True)]).T
-    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.32 * len(names)), layout="constrained")
-    colors = [color_of(name) or "#777777" for name in names]
-    bars = axes.barh(names, medians, xerr=spread if spread.any() else None, color=colors)
-    axes.bar_label(bars, [f"{m:.3g} s" for m in medians], padding=4, fontsize="small")
-    axes.set(xscale="log", xlabel="seconds (log scale)", title=title)
-    axes.set_xlim(right=medians.max() * 4)
-    return figure
-
-
-def save_figure(figure, path) -> None:
-    """Write a figure as PNG, the same bytes every time: whole or not at all."""
-    with _replacing(path) as file:
-        figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
-
-
-def show_source(*things):
-    """The source of functions or classes, to be shown by a notebook."""
-    import inspect
-
-    from IPython.display import Markdown
-
-    sources = (inspect.getsource(getattr(thing, "py_func", thing)).rstrip() for thing in things)
-    return Markdown("```python\n" + "\n\n\n".join(sources) + "\n```")
+    letters = parse_map(desc)
+    q_table = check_q_table("q_table", q_table, (letters.size + 1, 4))[:-1]  # without the exit state
+    values = q_table.max(axis=1).reshape(letters.shape)
+    actions = q_table.argmax(axis=1).reshape(letters.shape)
+    learned = q_table.any(axis=1).reshape(letters.shape) & np.isin(letters, [b"S", b"F"])
+    values = np.where(letters == b"H", np.nan, values)  # holes would stretch the scale
+    return plot_grid(values, np.where(learned, actions, -1), letters, title)

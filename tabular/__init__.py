@@ -1,1 +1,1 @@
-"""What agents stand on: transition tables, the compiled loops that learn from them, exact answers, processes."""
+"""What tabular learning stands on: tables, kernels, exact answers, and where calls run. Knows no lake and no agent."""

@@ -1,16 +1,40 @@
-"""Transition tables as arrays, and packed for the compiled loops."""
+"""Transition tables: an MDP with finite states and actions as arrays, and the packed form that kernels sample from."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
+
+from .checks import check_probabilities
+
+# Envs whose step and reset do nothing but sample from their P and initial_state_distrib. An env of one's own
+# says the same of its two methods with `samples_table`.
+KNOWN_ENVS = {
+    "gym.envs.toy_text.frozen_lake.FrozenLakeEnv",
+    "gym.envs.toy_text.cliffwalking.CliffWalkingEnv",
+    "gym.envs.toy_text.taxi.TaxiEnv",
+    "gymnasium.envs.toy_text.frozen_lake.FrozenLakeEnv",
+    "gymnasium.envs.toy_text.cliffwalking.CliffWalkingEnv",
+    "gymnasium.envs.toy_text.taxi.TaxiEnv",
+}
+
+
+def samples_table(method):
+    """Declare that an env's step or reset does nothing but sample from its `table`, or its `P`: it may be compiled.
+
+    The mark is the method's own, so a subclass that overrides the method loses it.
+    """
+    method.samples_table = True
+    return method
 
 
 class PackedTable(NamedTuple):
     """A transition table packed for sampling: on a lake a state is 64 bytes, one cache line, and the rest is shared.
 
-    Outcome k of a state and action falls where a 32-bit draw first does not exceed threshold k.
+    Outcome k of a state and action is drawn where a 32-bit draw first does not exceed threshold k.
 
     `shared` is True where one row of thresholds serves all pairs, as on a lake, and None (not False) where each pair
     has its own. To numba None is a type, not a value: the two cases are compiled apart, and neither asks at run time.
@@ -25,40 +49,112 @@ class PackedTable(NamedTuple):
     start_thresholds: np.ndarray  # uint32, (starts,)
 
 
-def pack(table) -> PackedTable:
-    """Pack a table of probability, next_state, reward, terminated (states, actions, outcomes), start (states,)."""
-    states = table.next_state.shape[0]
-    reward, terminated = _once(table.reward), _once(table.terminated)
-    rewards, kinds = np.unique(reward, return_inverse=True)
-    kinds = 2 * kinds.reshape(reward.shape) + terminated
-    bits = int(states - 1).bit_length()
-    word = np.uint32 if bits + int(kinds.max()).bit_length() <= 32 else np.uint64
-    outcomes = kinds.astype(word) << word(bits) | table.next_state.astype(word)
+@dataclasses.dataclass(frozen=True, eq=False)
+class TransitionTable:
+    """An MDP with finite states and actions as arrays; a terminated outcome is worth its reward alone.
 
-    probability = _once(table.probability)
-    thresholds = _threshold(np.cumsum(probability, axis=-1))
-    # Nothing can follow the last outcome of a probability above 0, whatever rounding leaves.
-    thresholds[..., :-1][probability[..., 1:] == 0.0] = 2**32 - 1
-    thresholds[..., -1] = 2**32 - 1
-    shared = thresholds.size == thresholds.shape[-1]
-    if not shared:
-        thresholds = np.broadcast_to(thresholds, table.next_state.shape)
+    Outcomes of a pair are ordered from the most likely to the least, and padded with probability 0.
+    """
 
-    start_states = np.flatnonzero(table.start)
-    start_thresholds = _threshold(np.cumsum(table.start[start_states]))
-    start_thresholds[-1] = 2**32 - 1
-    return PackedTable(
-        outcomes=outcomes,
-        bits=bits,
-        rewards=np.repeat(rewards, 2),
-        thresholds=thresholds.reshape(-1, thresholds.shape[-1]),
-        shared=True if shared else None,
-        start_states=start_states,
-        start_thresholds=start_thresholds,
-    )
+    probability: np.ndarray  # float64, (states, actions, outcomes)
+    next_state: np.ndarray  # int32, likewise
+    reward: np.ndarray  # float64, likewise
+    terminated: np.ndarray  # bool, likewise
+    start: np.ndarray  # float64, (states,): where episodes start
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(states, actions), the shape of a q_table."""
+        return self.next_state.shape[:2]
+
+    @classmethod
+    def from_env(cls, env) -> TransitionTable:
+        """The table of an env whose step and reset do nothing but sample from it; else ValueError."""
+        for name in ("step", "reset"):
+            if not _samples_table(env, name):
+                raise ValueError(
+                    f"simulator must be an env whose {name} is known to sample from a transition table and to do "
+                    f"nothing else, to be compiled; got {env!r} (td.samples_table declares it of one's own)"
+                )
+        if isinstance(getattr(env, "table", None), cls):
+            return env.table
+        if getattr(env, "fickle_passenger", False):  # Taxi then moves its goal, which P does not tell
+            raise ValueError("simulator must be all in its P to be compiled: a fickle passenger is not")
+        try:
+            return cls.from_lists(env.P, env.initial_state_distrib)
+        except (AttributeError, TypeError, LookupError) as error:
+            raise ValueError(f"P must be a dict of dicts of lists of outcomes ({error})") from error
+
+    @classmethod
+    def from_lists(cls, P, start) -> TransitionTable:
+        """The table of P[state][action] = [(probability, next_state, reward, terminated), ...]."""
+        states, actions = len(P), max(map(len, P.values()))
+        outcomes = max(len(pair) for row in P.values() for pair in row.values())
+        if set(P) != set(range(states)) or any(set(row) != set(range(actions)) for row in P.values()):
+            raise ValueError("P must have an entry for every state and action, numbered from 0")
+        start = np.array(check_probabilities("initial_state_distrib", np.ravel(start).tolist(), states))
+        entries = np.zeros((states, actions, outcomes, 4))
+        for state, row in P.items():
+            for action, pair in row.items():
+                check_probabilities(f"P[{state}][{action}]", (outcome[0] for outcome in pair), len(pair))
+                entries[state, action, : len(pair)] = sorted(pair, key=lambda outcome: -outcome[0])
+        probability, next_state, reward, terminated = np.moveaxis(entries, -1, 0).copy()
+        if not np.isfinite(reward).all():
+            raise ValueError("P must have finite rewards")
+        if not 0 <= next_state.min() <= next_state.max() < states:
+            raise ValueError(f"P must lead to states from 0 to {states - 1}")
+        return cls(probability, next_state.astype(np.int32), reward, terminated.astype(bool), start)
+
+    @functools.cached_property
+    def packed(self) -> PackedTable:
+        """The table packed for the kernels."""
+        rewards, numbers = np.unique(_without_repeats(self.reward), return_inverse=True)
+        kinds = 2 * numbers.reshape(_without_repeats(self.reward).shape) + _without_repeats(self.terminated)
+        bits = int(self.shape[0] - 1).bit_length()
+        word = np.uint32 if bits + int(kinds.max()).bit_length() <= 32 else np.uint64
+        outcomes = kinds.astype(word) << word(bits) | self.next_state.astype(word)
+        thresholds = self._thresholds()
+        shared = thresholds.size == thresholds.shape[-1]
+        if not shared:
+            thresholds = np.broadcast_to(thresholds, self.next_state.shape)
+        starts = np.flatnonzero(self.start)
+        start_thresholds = _threshold(np.cumsum(self.start[starts]))
+        start_thresholds[-1] = 2**32 - 1
+        return PackedTable(
+            outcomes=outcomes,
+            bits=bits,
+            rewards=np.repeat(rewards, 2),
+            thresholds=thresholds.reshape(-1, thresholds.shape[-1]),
+            shared=True if shared else None,
+            start_states=starts,
+            start_thresholds=start_thresholds,
+        )
+
+    def _thresholds(self) -> np.ndarray:
+        """The cumulative probabilities of the outcomes as 32-bit thresholds."""
+        probability = self.probability
+        if probability.strides[-1] == 0:  # one number for all outcomes: an axis to sum over, not a repeat to drop
+            probability = np.array(probability)
+        probability = _without_repeats(probability)
+        thresholds = _threshold(np.cumsum(probability, axis=-1))
+        # Nothing can follow the last outcome of a probability above 0, whatever rounding leaves.
+        last = np.ones(probability.shape, bool)
+        last[..., :-1] = probability[..., 1:] == 0.0
+        thresholds[last] = 2**32 - 1
+        return thresholds
 
 
-def _once(array: np.ndarray) -> np.ndarray:
+def _samples_table(env, name: str) -> bool:
+    """Whether an env's method is known, or declared, to sample from its table and to do nothing else."""
+    method = getattr(type(env), name, None)
+    if name in vars(env):  # patched on the instance
+        method = vars(env)[name]
+    declared = getattr(method, "samples_table", False)
+    place = f"{getattr(method, '__module__', '')}.{getattr(method, '__qualname__', '')}"
+    return declared or place.removesuffix(f".{name}") in KNOWN_ENVS
+
+
+def _without_repeats(array: np.ndarray) -> np.ndarray:
     """The array, with a single entry along each axis over which it is broadcast."""
     return array[tuple(slice(None) if stride else slice(1) for stride in array.strides)]
 

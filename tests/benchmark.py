@@ -2,7 +2,7 @@
 
 `python tests/benchmark.py [section ...]` (default: all; see SECTIONS). A figure is the median of
 five or more runs with its range, warm. `--write` keeps the figures of these sections in
-tests/benchmark.jsonl and puts the tables of all that is there into README.md.
+tests/benchmark.jsonl, renders all that is there as tests/benchmark.md, and five of them in README.md.
 """
 
 import argparse
@@ -27,11 +27,13 @@ sys.path.insert(0, str(ROOT))
 import gymnasium  # noqa: E402
 
 import td_helpers as td  # noqa: E402
+from beyond import FederatedQLAgent  # noqa: E402
+from tabular.kernels import EVALUATION, Experience, Parameters, evaluate  # noqa: E402
 
 FIGURES: list[dict] = []
 ACTIONS = (0, 1, 2, 3)
 LABELS = {td.q_learning: "Q-learning", td.sarsa: "SARSA"}
-PARAMETERS = td.Parameters(epsilon=0.3, learning_rate=0.001, beta=0.999, max_step=1000, key=1)
+PARAMETERS = Parameters(epsilon=0.3, learning_rate=0.001, beta=0.999, max_step=1000, key=1)
 
 C_SOURCE = r"""
 #include <stdint.h>
@@ -127,23 +129,22 @@ def lakes() -> dict:
 def bench_kernels() -> None:
     """Learning, replaying and evaluating, compiled."""
     for name, (lake, episodes) in lakes().items():
-        model, shape = lake.table.model, lake.table.shape
+        model, shape = lake.table.packed, lake.table.shape
         fresh = lambda shape=shape: np.zeros(shape)
         for kernel in (td.q_learning, td.sarsa):
-            arguments = (model, ACTIONS, PARAMETERS, 0, episodes, None, None)
-            work = lambda kernel=kernel, arguments=arguments, fresh=fresh: kernel(fresh(), *arguments)[1]
+            arguments = (model, ACTIONS, PARAMETERS, 0, episodes)
+            work = lambda kernel=kernel, arguments=arguments, fresh=fresh: kernel(fresh(), *arguments)
             figure(f"{LABELS[kernel]}, {name}", rates(work), "million steps/s")
-        buffer = np.zeros(4_000_000, np.int32), np.zeros(4_000_000)
-        q_table = fresh()
-        done, steps = td.q_learning(q_table, model, ACTIONS, PARAMETERS, 0, episodes, None, buffer)
-        batch = tuple(part[: done + steps] for part in buffer)
-        work = lambda batch=batch, fresh=fresh: td.replay(fresh(), batch, ACTIONS, 0.001, 0.999)
+        log, q_table = Experience.empty(4_000_000), fresh()
+        recorded = min(episodes, log.episodes_that_fit(PARAMETERS.max_step))
+        td.q_learning(q_table, model, ACTIONS, PARAMETERS, 0, recorded, log)
+        work = lambda log=log, fresh=fresh: td.q_learning.replay(fresh(), *log.recorded(), ACTIONS, PARAMETERS)
         figure(f"replay, {name}", rates(work), "million steps/s")
         count = PARAMETERS._replace(beta=1.0)  # with every reward 1, the return counts the steps
         counting = model._replace(rewards=np.ones_like(model.rewards))
         policy = np.argmax(td.value_iteration(lake.table, tolerance=1e-3) if lake.desc.size < 1e5 else q_table, axis=1)
-        work = lambda policy=policy, counting=counting, count=count, episodes=episodes: td.evaluate(
-            policy, counting, count, td.EVALUATION, min(episodes, 10_000)
+        work = lambda policy=policy, counting=counting, count=count, episodes=episodes: evaluate(
+            policy, counting, count, EVALUATION, min(episodes, 10_000)
         )
         figure(f"greedy evaluation, {name}", rates(work), "million steps/s")
 
@@ -161,7 +162,7 @@ def bench_c() -> None:
         subprocess.run(command, check=True)
         loops = ctypes.CDLL(str(library))
     lake = td.FrozenLakeEnv(map_name="16x16")
-    model, pointer = lake.table.model, lambda array: array.ctypes.data_as(ctypes.c_void_p)
+    model, pointer = lake.table.packed, lambda array: array.ctypes.data_as(ctypes.c_void_p)
 
     def in_c(name):
         q_table, loop = np.zeros(lake.table.shape), getattr(loops, name)
@@ -176,7 +177,7 @@ def bench_c() -> None:
         ours, theirs = [], []
         for _ in range(15):  # in turn, so that both see the machine in the same state
             q_table = np.zeros(lake.table.shape)
-            ours += rates(lambda k=kernel, q=q_table: k(q, model, ACTIONS, PARAMETERS, 0, 30_000, None, None)[1], 1)
+            ours += rates(lambda k=kernel, q=q_table: k(q, model, ACTIONS, PARAMETERS, 0, 30_000), 1)
             theirs += rates(lambda k=kernel: in_c(k.__name__), 1)
         figure(f"{LABELS[kernel]} in C at -O3 on 16x16", theirs, "million steps/s")
         figure(f"{LABELS[kernel]} on 16x16, ours / C", np.divide(ours, theirs), "times as fast")
@@ -229,15 +230,15 @@ def bench_batches() -> None:
                 for _ in range(6):
                     agent = td.DistributedQLAgent(lake, **run, cw_num=cw_num, batch_size=size, workers=workers)
                     walls.append(_learn_seconds(agent) / agent.batches * 1e3)
-                    parts.append([agent.seconds[role] / agent.batches * 1e3 for role in ("collect", "replay")])
+                    parts.append([seconds / agent.batches * 1e3 for seconds in (agent.cost.collect, agent.cost.replay)])
                 wall, (collect, replay) = np.median(walls[1:]), np.median(parts[1:], axis=0)
                 transfer.setdefault(size, wall - collect - replay)  # one collector never waits
                 figure(
                     f"{size} episodes a batch, {cw_num} collector{'s' * (cw_num > 1)}", walls[1:], "ms a batch",
                     collect_ms=float(collect), transfer_ms=float(transfer[size]), replay_ms=float(replay),
                     wait_ms=float(max(0.0, cw_num * wall - collect - transfer[size] - replay)),
-                    learner_busy=float(replay / wall), bytes=agent.bytes // agent.batches,
-                    bytes_per_step=agent.bytes / agent.steps,
+                    learner_busy=float(replay / wall), bytes=agent.cost.bytes // agent.batches,
+                    bytes_per_step=agent.cost.bytes / agent.steps,
                 )  # fmt: skip
 
 
@@ -255,7 +256,7 @@ def bench_distributed() -> None:
             alone, with_tests, without = map(_learn_seconds, (single, tested, untested))
             ratios.append(alone / with_tests)
             slowdowns.append(with_tests / without)
-            shares.append(1 + tested.seconds["evaluate"] / (tested.seconds["collect"] + tested.seconds["replay"]))
+            shares.append(1 + tested.cost.evaluate / (tested.cost.collect + tested.cost.replay))
         figure("(2,4) stepped on 16x16, against one core", ratios[1:], "times as fast")
         medians = {"slow_down": float(np.median(slowdowns[1:])), "share": float(np.median(shares[1:]))}
         ratios = np.divide(slowdowns[1:], shares[1:])
@@ -267,50 +268,70 @@ def bench_distributed() -> None:
 
 
 def bench_federated() -> None:
-    """What a federated round costs on 128 x 128, and a model of larger machines fitted to it."""
+    """What a federated round of two workers costs on 128 x 128, in mid-learning, and its parts."""
     lake = td.FrozenLakeEnv(td.generate_map((128, 128), 0.08, seed=1))
-    run = {"epsilon": 0.05, "learning_rate": 0.01, "learning_episodes": 10**7, "test_interval": 10**7, "do_test": False}
+    run = {"epsilon": 0.05, "learning_rate": 0.01, "learning_episodes": 10**7, "do_test": False}
     size, single = 40_000, td.QLAgent(lake, **run)
     single.learn(300_000)  # past the first, aimless episodes
     with td.Workers(2, 0) as workers:
-        agent = td.FederatedQLAgent(lake, cw_num=2, ew_num=0, batch_size=size, workers=workers, **run)
-        agent.q_table, agent.episode = single.q_table.copy(), single.episode
-        agent._recent = (agent.q_table,)
+        agent = FederatedQLAgent(lake, cw_num=2, ew_num=0, batch_size=size, workers=workers, **run)
+        agent.q_table = single.q_table
         agent.learn(2 * size)
-        alone, both, costs = [], [], []
+        alone, both, merges, megabytes = [], [], [], []
         for _ in range(5):
             alone.append(_steps_per_second(single, 8 * size))
-            before = agent.seconds["replay"], agent.batches, agent.bytes
+            cost, batches = agent.cost, agent.batches
             both.append(_steps_per_second(agent, 8 * size))
-            rounds = agent.batches - before[1]
-            costs.append([(agent.seconds["replay"] - before[0]) / rounds / 2, (agent.bytes - before[2]) / rounds / 2])
+            rounds = agent.batches - batches
+            merges.append((agent.cost.replay - cost.replay) / rounds * 1e3)
+            megabytes.append((agent.cost.bytes - cost.bytes) / rounds / 1e6)
     figure("federated, 2 workers on 128x128, against one core", np.divide(both, alone), "times the steps/s")
-    steps, (merge, shipped) = agent.steps / (agent.episode - 300_000) * size, np.median(costs, axis=0)
-    learn = steps / statistics.median(alone)
-    ray = 2 * steps / statistics.median(both) - learn - 2 * merge
-    parts = f"{learn * 1e3:.1f} ms of learning, {ray * 1e3:.1f} ms in Ray (fitted)"
-    print(f"model of a round: {parts}, {merge * 1e3:.2f} ms to merge and {shipped / 1e6:.2f} MB to ship a worker")
-    for cores, nodes in ((16, 1), (64, 1), (64, 4)):  # nodes of so many cores, 10 Gbit/s between them
-        network = (nodes > 1) * (cores * (nodes - 1) * shipped + nodes * lake.table.shape[0] * 32) / 1.25e9
-        seconds = learn + ray + cores * nodes * merge + network
-        machines = f"{nodes} machine{'s' * (nodes > 1)} of {cores} cores"
-        figure(f"MODEL, not measured: {machines}", cores * nodes * learn / seconds, "times the steps/s")
+    figure("federated, 2 workers on 128x128: merge", merges, "ms a round")
+    figure("federated, 2 workers on 128x128: shipped to the server", megabytes, "MB a round")
+
+
+BARE_START = """
+import time
+import ray
+start = time.perf_counter()
+ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+class Empty:
+    def ready(self): pass
+actors = [ray.remote(Empty).options(num_cpus=0).remote() for _ in range(13)]
+ray.get([actor.ready.remote() for actor in actors])
+print(time.perf_counter() - start)
+"""
+OUR_START = """
+import time
+import ray
+import td_helpers as td
+start = time.perf_counter()
+td.start_ray()
+between = time.perf_counter()
+td.Workers(8, 4).start()
+print(between - start, time.perf_counter() - start)
+"""
 
 
 def bench_start() -> None:
     """What starting costs: import, compiling, loading what was compiled, and Ray."""
     learn = "import td_helpers as td; a = td.QLAgent(td.FrozenLakeEnv(), do_test=False); a.learn(1)"
-    for name, code in {
-        "import": "import td_helpers",
-        "import, then learn from the cache": learn,
-        "Ray": "import td_helpers as td; td.start_ray()",
-    }.items():
+    for name, code in {"import": "import td_helpers", "import, then learn from the cache": learn}.items():
         figure(f"start: {name}", [_timed(lambda c=code: _python(c)) for _ in range(5)], "s")
     fresh = []
     for _ in range(5):
         with tempfile.TemporaryDirectory() as folder:
             fresh.append(_timed(lambda f=folder: _python(learn, NUMBA_CACHE_DIR=f)))
     figure("start: import, compile, then learn", fresh, "s")
+    bare, ours, ray_alone = [], [], []
+    for _ in range(5):  # in turn, so that both see the machine in the same state
+        bare.append(float(_python(BARE_START)))
+        ray_seconds, seconds = map(float, _python(OUR_START).split())
+        ray_alone.append(ray_seconds)
+        ours.append(seconds)
+    figure("start: Ray", ray_alone, "s")
+    figure("start: Ray and 13 processes", ours, "s")
+    figure("start: the same, against Ray and 13 empty actors", np.divide(ours, bare), "times as long")
 
 
 def bench_large() -> None:
@@ -322,13 +343,14 @@ desc, found = td.generate_map((1000, 1000), 0.08, seed=1), {}
 def clock(name, work):
     start = time.perf_counter(); result = work(); found[name] = time.perf_counter() - start; return result
 lake = td.FrozenLakeEnv(desc)
-clock("build", lambda: lake.table.model)
+clock("build", lambda: lake.table.packed)
 agent = td.QLAgent(lake, do_test=False)
 agent.learn(1); start = time.perf_counter(); agent.learn(3000)
 found["learn"] = agent.steps / (time.perf_counter() - start) / 1e6
 found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 values = clock("values", lambda: td.value_iteration(lake.table, tolerance=1e-9))
-again = td.action_values(lake.table, values.max(axis=1))
+from tabular.exact import action_values
+again = action_values(lake.table, values.max(axis=1))
 found["residual"] = float(abs(again - values).max())
 import matplotlib; matplotlib.use("Agg")
 clock("draw", lambda: td.plot_image(values, desc).savefig("/dev/null", format="png"))
@@ -390,14 +412,21 @@ def machine() -> str:
 def tables(figures: list[dict]) -> str:
     """The figures in Markdown: those of kernels and batches crosswise, then the others, a row each."""
     head, *figures = figures
-    crossed = [[f for f in figures if f["section"] == section] for section in ("kernels", "batches")]
-    rest = [f for f in figures if f["section"] not in ("kernels", "batches")]
-    ranges = [f"{f['low']:g} to {f['high']:g}" if f["runs"] > 1 else "" for f in rest]
-    rows = [[f["figure"], f"{f['median']:g}", span, f["unit"]] for f, span in zip(rest, ranges, strict=True)]
-    parts = [f"{head['machine']}. Medians of five runs or more, but for the model; ranges show the noise.", ""]
-    for group in filter(None, crossed):
-        parts += [*crosswise(group), ""]
-    return "\n".join([*parts, *markdown(["figure", "median", "range", "unit"], rows)])
+    parts = [f"{head['machine']}. Medians of five runs or more; ranges show the noise.", ""]
+    for section in ("kernels", "batches"):
+        group = [row for row in figures if row["section"] == section]
+        if group:
+            parts += [*crosswise(group), ""]
+    rest = [row for row in figures if row["section"] not in ("kernels", "batches")]
+    return "\n".join([*parts, *listed(rest)])
+
+
+def listed(figures: list[dict]) -> list[str]:
+    """A table with a row a figure."""
+    rows = [
+        [row["figure"], f"{row['median']:g}", f"{row['low']:g} to {row['high']:g}", row["unit"]] for row in figures
+    ]
+    return markdown(["figure", "median", "range", "unit"], rows)
 
 
 def crosswise(figures: list[dict]) -> list[str]:
@@ -414,14 +443,36 @@ def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in (head, ["---", *["---:"] * (len(head) - 1)], *rows)]
 
 
+IN_README = (  # the five figures that a user asks for
+    "Q-learning, 16x16",
+    "Q-learning on 16x16, ours / C",
+    "start: Ray and 13 processes",
+    "(2,4) stepped on 16x16, against one core",
+    "8 collectors, each step waits 1 ms, against 1",
+)
+
+
 def in_readme(text: str, figures: list[dict]) -> str:
-    """The README's text with the tables between its marks."""
+    """The README's text with the five figures between its marks."""
     before, _, rest = text.partition("<!-- benchmark -->\n")
-    return f"{before}<!-- benchmark -->\n{tables(figures)}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+    shown = [row for name in IN_README for row in figures[1:] if row["figure"] == name]
+    table = "\n".join([figures[0]["machine"] + ":", "", *listed(shown)])
+    return f"{before}<!-- benchmark -->\n{table}\n<!-- end -->{rest.partition('<!-- end -->')[2]}"
+
+
+def in_document(figures: list[dict]) -> str:
+    """The text of benchmark.md."""
+    return f"""# What it costs
+
+Measured by `make bench`. The speeds of kernels are those of a run's first episodes. A batch is what a run over Ray
+sends at once.
+
+{tables(figures)}
+"""
 
 
 def write() -> None:
-    """Keep the figures in place of those of the same sections, and put the tables into the README."""
+    """Keep the figures in place of those of the same sections, and render them."""
     path, readme = ROOT / "tests" / "benchmark.jsonl", ROOT / "README.md"
     kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else FIGURES[:1]
     if kept[0] != FIGURES[0]:
@@ -434,12 +485,13 @@ def write() -> None:
     rows = FIGURES[:1] + [row for section in SECTIONS for row in found.get(section, [])]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     readme.write_text(in_readme(readme.read_text(), rows))
+    (ROOT / "tests" / "benchmark.md").write_text(in_document(rows))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", metavar="section", help=", ".join(SECTIONS))
-    parser.add_argument("--write", action="store_true", help="keep the figures, and put the tables into README.md")
+    parser.add_argument("--write", action="store_true", help="keep and render the figures")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.sections if name not in SECTIONS]:
         parser.error(f"unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}")

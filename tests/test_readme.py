@@ -10,9 +10,11 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_table_of_costs_is_the_committed_measurement():
+def test_the_tables_of_costs_are_the_committed_measurement():
     figures = [json.loads(line) for line in (ROOT / "tests" / "benchmark.jsonl").read_text().splitlines()]
     assert benchmark.in_readme(README, figures) == README
+    assert benchmark.in_document(figures) == (ROOT / "tests" / "benchmark.md").read_text()
+    assert all(name in README for name in benchmark.IN_README)
 
 
 def test_every_link_leads_somewhere_and_every_target_of_make_is_there():

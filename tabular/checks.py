@@ -1,0 +1,121 @@
+"""Checks of arguments, generators from seeds, and files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import numbers
+import operator
+import os
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+
+def check_count(name: str, value, low: int = 1, high: int = 2**40) -> int:
+    """The value as an int; TypeError unless it is a whole number, ValueError outside low..high."""
+    expected = f"{name} must be a whole number from {low} to {high}, got {value!r}"
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(expected)
+    try:
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(expected) from None
+    if not low <= count <= high:
+        raise ValueError(expected)
+    return count
+
+
+def check_number(name: str, value, low: float = 0.0, high: float = 1.0) -> float:
+    """The value as a float; TypeError unless it is a real number, ValueError outside low..high."""
+    expected = f"{name} must be a number from {low:g} to {high:g}, got {value!r}"
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(expected)
+    if not low <= value <= high:  # nan fails this, too
+        raise ValueError(expected)
+    return float(value)
+
+
+def check_flag(name: str, value) -> bool:
+    """The value as a bool; TypeError unless it is one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def check_probabilities(name: str, values, count: int) -> tuple[float, ...]:
+    """The values as floats; raises unless they are `count` probabilities that sum to 1."""
+    if not np.iterable(values):
+        raise TypeError(f"{name} must be {count} probabilities that sum to 1, got {values!r}")
+    values = tuple(check_number(name, value) for value in values)
+    if len(values) != count or not math.isclose(sum(values), 1.0, abs_tol=1e-9):
+        raise ValueError(f"{name} must be {count} probabilities that sum to 1, got {values} (sum {sum(values):g})")
+    return values
+
+
+def check_q_table(name: str, q_table, shape: tuple[int, int]) -> np.ndarray:
+    """The table as a float64 array; ValueError unless it is finite and has the shape (states, actions)."""
+    q_table = np.asarray(q_table)
+    if q_table.shape != shape:
+        raise ValueError(f"{name} must have shape {shape} (states, actions), got {q_table.shape}")
+    if q_table.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got {q_table.dtype}")
+    q_table = np.asarray(q_table, np.float64)
+    if not np.isfinite(q_table).all():
+        raise ValueError(f"{name} must be finite, got nan or inf")
+    return q_table
+
+
+class Setting:
+    """A setting of a class that is checked whenever it is assigned: `check(name, value)` returns what is stored."""
+
+    def __init__(self, check):
+        self.check = check
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, instance, owner=None):
+        return self if instance is None else vars(instance)[self.name]
+
+    def __set__(self, instance, value):
+        vars(instance)[self.name] = self.check(self.name, value)
+
+
+def settings_of(instance) -> dict:
+    """The values of all settings of an instance, by name."""
+    return {
+        name: getattr(instance, name)
+        for kind in reversed(type(instance).__mro__)
+        for name, attribute in vars(kind).items()
+        if isinstance(attribute, Setting)
+    }
+
+
+def count_between(low: int, high: int):
+    """The check of a setting that is a whole number from `low` to `high`."""
+    return functools.partial(check_count, low=low, high=high)
+
+
+def generator(seed) -> np.random.Generator:
+    """The generator of a seed; a generator is returned as it is."""
+    if isinstance(seed, np.random.Generator):
+        return seed
+    return np.random.default_rng(check_count("seed", seed, 0, 2**63 - 1))
+
+
+@contextlib.contextmanager
+def written_whole(path):
+    """A binary file to write to, which replaces `path` once all is written: whole or not at all."""
+    # Each draft has a name of its own: two threads may save to one path.
+    draft = Path(f"{path}.{uuid.uuid4().hex}.tmp")
+    try:
+        with draft.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

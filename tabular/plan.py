@@ -1,0 +1,68 @@
+"""The plan of a distributed run, apart from where it runs: its batches, and what passes between the roles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Batch(NamedTuple):
+    """Episodes `first`, ..., `last` - 1 of a run, which are learned together; numbered from 0 in each call."""
+
+    number: int
+    first: int
+    last: int
+
+
+class Cost(NamedTuple):
+    """What was spent: seconds of collecting, replaying (or merging) and evaluating, and bytes shipped to the server."""
+
+    collect: float = 0.0
+    replay: float = 0.0
+    evaluate: float = 0.0
+    bytes: int = 0
+
+    def plus(self, other: Cost) -> Cost:
+        """The sum, part by part."""
+        return Cost(*map(sum, zip(self, other, strict=True)))
+
+
+class Collected(NamedTuple):
+    """The experience of a batch, as it is shipped."""
+
+    pairs: np.ndarray  # int32, as in `Experience`
+    rewards: np.ndarray  # float32 where that is exact, else float64
+    seconds: float  # that collecting took
+
+
+class Snapshot(NamedTuple):
+    """The q_table after `steps` learning steps, and what the batch that led to it cost."""
+
+    q_table: np.ndarray
+    steps: int
+    cost: Cost = Cost()
+
+
+class Learned(NamedTuple):
+    """What an agent has learned. One attribute holds it all, so that no interrupt falls between its parts."""
+
+    q_table: np.ndarray  # float64, (states, actions)
+    episode: int  # how many were learned
+    steps: int
+    recent: tuple = ()  # of a distributed agent: the tables that the next batches are collected on, latest last
+
+
+def plan(first: int, until: int, size: int, test_interval: int | None) -> Iterator[Batch]:
+    """The batches of episodes `first` to `until` - 1: `size` each, cut at multiples of `test_interval`, if any.
+
+    So whatever tables are tested stand at exact multiples of the test interval.
+    """
+    number = 0
+    while first < until:
+        last = min(first + size, until)
+        if test_interval:
+            last = min(last, first - first % test_interval + test_interval)
+        yield Batch(number, first, last)
+        number, first = number + 1, last

@@ -1,0 +1,356 @@
+"""Where calls run: at once in this process, or in processes of Ray's. The only file that names Ray.
+
+A pool plays roles, which are plain classes: "server", "collector" and "evaluator", as many of each as a run needs.
+`run(makers)` tells what each role's processes hold; `submit` sends a call on its way and returns it, `result` waits
+for what it returns. An argument of `submit` may be a call itself: what it returns is then passed on, and need not be
+there yet. So a run is a graph of calls, wired once, and no process ever asks another whether there is work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import math
+import os
+import pickle
+import socket
+import threading
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from .checks import check_count
+
+PROJECT = Path(__file__).resolve().parent.parent  # the folder of td_helpers and of the packages beside it
+READY_SECONDS = 120  # how long to wait for the next process to start
+
+
+class Lost(Exception):
+    """A process that a call needed is lost, cannot be reached, or has not answered in time."""
+
+    def __init__(self, call: Call, process, reason: str, unreachable: bool = False):
+        super().__init__(f"{call.role} {call.i} {reason}")
+        self.call, self.process, self.unreachable = call, process, unreachable
+
+
+class Call(NamedTuple):
+    """A call on its way: method `method` of process `i` of a role."""
+
+    role: str
+    i: int
+    method: str
+    process: object
+    reference: object
+    waits_for: tuple[Call, ...]
+
+
+class _Pool:
+    """What the pools share: runs take turns, and one that would wait for itself is told."""
+
+    def __init__(self):
+        self._lock, self._owner, self._makers = threading.Lock(), None, {}
+
+    @contextlib.contextmanager
+    def _turn(self):
+        if self._owner == threading.get_ident():
+            raise RuntimeError("workers are busy with another run of this thread, which must come to its end first")
+        with self._lock:
+            self._owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._owner, self._makers = None, {}
+
+
+class InProcess(_Pool):
+    """Runs each call at once in this process, without Ray: to be stepped through, or to play a thousand workers.
+
+    All processes of a role share one object, as their calls are functions of their arguments (there is one server).
+    Given as `workers=` it leads to the bits that `Workers` lead to.
+    """
+
+    cw_num = ew_num = math.inf
+    in_flight = 0  # batches a collector that are worth sending before the first is in: a call returns when it is done
+
+    @contextlib.contextmanager
+    def run(self, makers: dict):
+        """Take a turn; until its end each role is played by what its maker makes."""
+        with self._turn():
+            self._makers, self._players = makers, {}
+            yield self
+
+    def submit(self, role: str, i: int, method: str, *arguments):
+        """Do the call: what it returns."""
+        if role not in self._players:
+            self._players[role] = self._makers[role]()
+        return getattr(self._players[role], method)(*arguments)
+
+    def result(self, reference, timeout: float | None = None):
+        """What the call returned."""
+        return reference
+
+
+class Workers(_Pool):
+    """The processes of distributed runs, over Ray: a server, `cw_num` collectors and `ew_num` evaluators.
+
+    A run without `workers=` takes the session's own (`shared_workers`). `with Workers(8, 4) as workers:` makes others,
+    which end with the block. Runs in several threads take turns.
+    """
+
+    in_flight = 2  # batches a collector, so that it finds the next one waiting when it has finished one
+
+    def __init__(self, cw_num: int = 4, ew_num: int = 4):
+        self.cw_num, self.ew_num = check_count("cw_num", cw_num), check_count("ew_num", ew_num, 0)
+        super().__init__()
+        self._session, self._processes = None, {}
+
+    def start(self) -> Workers:
+        """Start what is not running, and wait until all answer; TimeoutError if no further one is ready in 120 s."""
+        start_ray()
+        self._forget_other_sessions()
+        started = []
+        try:
+            for role, count in {"server": 1, "collector": self.cw_num, "evaluator": self.ew_num}.items():
+                for i in range(count):
+                    if (role, i) not in self._processes:
+                        self._processes[role, i] = _spawn()
+                        started.append(self._processes[role, i])
+            _wait_until_ready(started)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self, *_) -> None:
+        """End the processes."""
+        processes, self._processes = self._processes, {}
+        for process in processes.values():
+            _end(process)
+
+    __enter__, __exit__ = start, stop
+
+    @contextlib.contextmanager
+    def run(self, makers: dict):
+        """Take a turn; until its end each role's processes hold what its maker makes, whichever process it is."""
+        import ray
+
+        with self._turn():
+            self.start()
+            pickled = {role: ray.cloudpickle.dumps(maker) for role, maker in makers.items()}
+            # A large lake is stored once, and not sent along with every call.
+            self._makers = {role: ray.put(maker) if len(maker) > 50_000 else maker for role, maker in pickled.items()}
+            yield self
+
+    def submit(self, role: str, i: int, method: str, *arguments) -> Call:
+        """Send a call on its way; it starts once the calls among its arguments have returned."""
+        process = self._processes[role, i]
+        # Without what they wait for in turn, or a run would keep all of its calls.
+        waits_for = tuple(argument._replace(waits_for=()) for argument in arguments if isinstance(argument, Call))
+        references = (argument.reference if isinstance(argument, Call) else argument for argument in arguments)
+        reference = process.call.remote(self._makers[role], method, *references)
+        return Call(role, i, method, process, reference, waits_for)
+
+    def result(self, call: Call, timeout: float | None = None):
+        """What a call returned, or its own error. Raises `Lost` where a process was lost, or gave nothing in time."""
+        import ray
+        from ray import exceptions
+
+        try:
+            return ray.get(call.reference, timeout=timeout)
+        except exceptions.GetTimeoutError:
+            at_fault = next((one for one in call.waits_for if not _returned(one.reference)), call)
+            raise Lost(at_fault, at_fault.process, f"has not answered {at_fault.method} in {timeout:.0f} s") from None
+        except exceptions.RayError as error:
+            cause = getattr(error, "cause", None) or error
+            if not isinstance(cause, _system_failures()):
+                raise cause from None  # the simulator's own error, from a worker
+            at_fault = next((one for one in call.waits_for if _failed(one.reference)), call)
+            unreachable = isinstance(cause, exceptions.ActorUnavailableError)
+            reason = f"{'cannot be reached' if unreachable else 'was lost'} during {at_fault.method}"
+            raise Lost(at_fault, at_fault.process, reason, unreachable) from cause
+
+    def replace(self, lost: Lost) -> int:
+        """New processes for one that was lost and for others that are dead, too: how many there were."""
+        slot = lost.call.role, lost.call.i
+        if self._processes[slot] is not lost.process:
+            return 0  # a call from before it was replaced
+        dead = {slot} | self._dead()
+        for slot in dead:
+            _end(self._processes[slot])
+            self._processes[slot] = _spawn()
+        return len(dead)
+
+    def _dead(self) -> set:
+        """The processes that Ray knows to be dead; those that are busy do not answer."""
+        import ray
+
+        answers = {process.ready.remote(): slot for slot, process in self._processes.items()}
+        answered, _ = ray.wait(list(answers), num_returns=len(answers), timeout=0.1)
+        return {answers[answer] for answer in answered if _failed(answer)}
+
+    def _forget_other_sessions(self) -> None:
+        """Drop the processes of a Ray that was shut down meanwhile: they are gone."""
+        import ray
+
+        context = ray.get_runtime_context()
+        session = context.get_job_id(), context.get_node_id()
+        if session != self._session:
+            self._session, self._processes = session, {}
+
+
+class _Host:
+    """A process of `Workers`: holds what a maker makes, and passes calls on to it.
+
+    The maker comes with every call, so any process can take the place of any other.
+    """
+
+    def __init__(self):
+        self.maker = self.held = None
+
+    def ready(self) -> int:
+        """The process id, which tells that the process is up."""
+        return os.getpid()
+
+    def call(self, maker: bytes, method: str, *arguments):
+        """Call a method of what the maker makes."""
+        if maker != self.maker:
+            self.maker, self.held = maker, pickle.loads(maker)()
+        return getattr(self.held, method)(*arguments)
+
+
+def start_ray(num_cpus: int | None = None) -> None:
+    """Join the Ray cluster that RAY_ADDRESS names, else start a private one, quietly; called again, do nothing.
+
+    `num_cpus` (None: all) is for the private one. Raises ImportError where ray is not installed, and ConnectionError
+    where nothing answers at RAY_ADDRESS, or the private one has not started in three tries, each told by a warning.
+    """
+    if num_cpus is not None:
+        check_count("num_cpus", num_cpus)
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("ray is not installed: pip install -r requirements.txt") from error
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS") or "local"
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address != "local":
+        _check_address(address)
+        ray.init(address=address, runtime_env={"py_modules": _modules()}, **quiet)
+        return
+    quiet["include_dashboard"] = False
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), path]))  # for the workers
+    try:
+        for tries_left in (2, 1, 0):
+            try:
+                ray.init(address="local", num_cpus=num_cpus, object_store_memory=10**9, **quiet)
+                break
+            except Exception as error:  # on a busy machine Ray gives up after 30 s; what it loaded helps the next try
+                ray.shutdown()
+                needs = "it needs a writable HOME and temporary folder, and a machine idle enough to start in 30 s"
+                if not tries_left or "timed out" not in str(error):
+                    raise ConnectionError(f"Ray did not start ({error}); {needs}") from error
+                warnings.warn(f"Ray did not start in 30 s, trying {tries_left} times more; {needs}", stacklevel=2)
+    finally:
+        os.environ.pop("PYTHONPATH") if path is None else os.environ.update(PYTHONPATH=path)
+
+
+def _check_address(address: str) -> None:
+    """ConnectionError unless something listens at host:port."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto" or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        hint = "start a cluster there, or unset RAY_ADDRESS to use this machine alone"
+        raise ConnectionError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}): {hint}") from None
+
+
+def _modules() -> list[str]:
+    """What travels with a job to the nodes of a cluster."""
+    return [str(PROJECT / name) for name in ("tabular", "beyond", "td_helpers.py")]
+
+
+_shared: Workers | None = None
+_shared_lock = threading.Lock()
+
+
+def shared_workers(cw_num: int, ew_num: int) -> Workers:
+    """The session's own processes, at least so many: started once, ended by `ray.shutdown()` or with this process."""
+    global _shared
+    with _shared_lock:
+        if _shared is None:
+            _shared = Workers(cw_num, ew_num)
+        _shared.cw_num, _shared.ew_num = max(_shared.cw_num, cw_num), max(_shared.ew_num, ew_num)
+        return _shared
+
+
+@functools.cache
+def _actor_class():
+    """The host as Ray has it."""
+    import ray
+
+    # No CPU of its own: an actor that asks for one waits silently where there is none left. A byte of memory,
+    # since Ray would place one that asks for nothing at random, and not spread them.
+    return ray.remote(num_cpus=0, memory=1, scheduling_strategy="SPREAD")(_Host)
+
+
+def _spawn():
+    """A new process."""
+    return _actor_class().remote()
+
+
+def _wait_until_ready(processes: list) -> None:
+    """Wait until all answer."""
+    import ray
+
+    waiting = [process.ready.remote() for process in processes]
+    while waiting:
+        done, waiting = ray.wait(waiting, timeout=READY_SECONDS)
+        ray.get(done)
+        if not done:
+            raise TimeoutError(f"{len(waiting)} Ray actors did not start: none in {READY_SECONDS} s")
+
+
+def _end(process) -> None:
+    """End a process; those of a Ray that was shut down are gone already."""
+    import ray
+
+    if ray.is_initialized():
+        with contextlib.suppress(ray.exceptions.RayError, ValueError):
+            ray.kill(process)
+
+
+def _returned(reference) -> bool:
+    """Whether a call has come to its end."""
+    import ray
+
+    return bool(ray.wait([reference], timeout=0, fetch_local=False)[0])
+
+
+def _failed(reference) -> bool:
+    """Whether a call has ended without a result."""
+    import ray
+
+    if not _returned(reference):
+        return False
+    try:
+        ray.get(reference, timeout=0)
+    except ray.exceptions.RayError:
+        return True
+    return False
+
+
+def _system_failures() -> tuple:
+    """What Ray raises where a process or an object is lost; the work is sent again."""
+    from ray import exceptions
+
+    return (
+        exceptions.RayActorError,
+        exceptions.ObjectLostError,
+        exceptions.WorkerCrashedError,
+        exceptions.NodeDiedError,
+    )

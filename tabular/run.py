@@ -1,0 +1,127 @@
+"""A run of a plan on a pool: batches sent ahead, tests beside them, and what is lost on the way sent again."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from .plan import Batch, Snapshot
+from .pool import Lost
+
+LOSSES = 5  # a run gives up where one process is lost more often than this, with nothing learned or tested between
+
+
+class Recovery:
+    """Replaces what a run loses, and gives up where nothing was learned or tested between two losses."""
+
+    def __init__(self, pool, patience: float):
+        self.pool, self.patience = pool, patience
+        self.replaced = 0
+        self._longest, self._last_success = 0.0, time.monotonic()
+        self._losses, self._unreachable_since = {}, None
+
+    def succeeded(self) -> None:
+        """Something was learned or tested."""
+        now = time.monotonic()
+        self._longest, self._last_success = max(self._longest, now - self._last_success), now
+        self._losses, self._unreachable_since = {}, None
+
+    def result(self, call):
+        """The result of a call, waited for as long as patience lasts, but at least twice the longest wait so far."""
+        return self.pool.result(call, max(self.patience, 2 * self._longest))
+
+    def mend(self, lost: Lost) -> None:
+        """Replace a lost process, or wait for one that cannot be reached; RuntimeError where that goes on for long."""
+        if lost.unreachable:
+            self._wait_for(lost)
+        elif replaced := self.pool.replace(lost):
+            self.replaced += replaced
+            self._count(lost)
+
+    def _count(self, lost: Lost) -> None:
+        """Count the losses of a process in a row."""
+        name = f"{lost.call.role} {lost.call.i}"
+        losses = self._losses[name] = self._losses.get(name, 0) + 1
+        if losses > LOSSES:
+            problem = f"{name} was lost {losses} times in a row, with nothing learned between"
+            raise RuntimeError(f"{problem}: does the simulator end its process, or never return?") from lost
+
+    def _wait_for(self, lost: Lost) -> None:
+        """Give the network a second to come back; where a node is lost for good, Ray tells in half a minute."""
+        now = time.monotonic()
+        if self._unreachable_since is None:
+            self._unreachable_since = now
+        if now - self._unreachable_since > self.patience:
+            waited = f"{now - self._unreachable_since:.0f} s"
+            raise RuntimeError(f"{lost}, and nothing was learned for {waited}: the run gives up") from lost
+        time.sleep(1.0)
+
+
+def dataflow(
+    pool, recovery: Recovery, batches: Iterable[Batch], snapshots: list[Snapshot], submit: Callable
+) -> Iterator[tuple[Batch, Snapshot]]:
+    """Send batches ahead, so that no process waits for this one: yields each, in order, with the snapshot it leads to.
+
+    `submit(pool, batch, snapshot)` sends a batch on its way, to be collected on a snapshot: that of as many batches
+    before as there are `snapshots` to begin with, of which the last is where the server starts.
+    """
+    snapshots = deque(snapshots)
+    ahead = max(1, pool.in_flight * len(snapshots))
+    pool.submit("server", 0, "begin", snapshots[-1])
+    sent = deque()
+    for batch in batches:
+        if len(sent) == ahead:
+            first, call = sent.popleft()
+            yield first, recovery.result(call)
+        snapshots.append(submit(pool, batch, snapshots.popleft()))
+        sent.append((batch, snapshots[-1]))
+    for batch, call in sent:
+        yield batch, recovery.result(call)
+
+
+class Tests:
+    """The tests of a run on their way: two an evaluator at most, kept in the order of the tests.
+
+    `untested` maps the episode of a test that is due to its q_table, until `keep(episode, mean, seconds)` has it.
+    """
+
+    def __init__(self, pool, recovery: Recovery, evaluators: int, untested: dict[int, np.ndarray], keep: Callable):
+        self.pool, self.recovery, self.evaluators = pool, recovery, evaluators
+        self.untested, self.keep = untested, keep
+        self.sent, self.count = deque(), 0
+        for episode in sorted(untested):  # of a run that was interrupted
+            self.send(episode)
+
+    def add(self, episode: int, q_table: np.ndarray) -> None:
+        """Test a table, that after so many episodes."""
+        self.untested[episode] = q_table
+        self.send(episode)
+        while len(self.sent) > 2 * self.evaluators:
+            self.take()
+
+    def finish(self) -> None:
+        """Wait for all that is on its way."""
+        while self.sent:
+            self.take()
+
+    def send(self, episode: int) -> None:
+        """Send a test on its way, to each evaluator in turn."""
+        evaluator, self.count = self.count % self.evaluators, self.count + 1
+        call = self.pool.submit("evaluator", evaluator, "evaluate", self.untested[episode], episode)
+        self.sent.append((episode, call))
+
+    def take(self) -> None:
+        """Wait for the first result, and keep it; what was lost is sent again."""
+        episode, call = self.sent.popleft()
+        try:
+            mean, seconds = self.recovery.result(call)
+        except Lost as lost:
+            self.recovery.mend(lost)
+            self.send(episode)
+            return
+        self.recovery.succeeded()
+        self.keep(episode, mean, seconds)
+        del self.untested[episode]
