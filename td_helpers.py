@@ -31,11 +31,11 @@ from tabular.checks import (
     check_probabilities,
     check_q_table,
     count_between,
-    generator,
     settings_of,
     written_whole,
 )
-from tabular.exact import policy_value, value_iteration
+from tabular.exact import likeliest_path, policy_value, value_iteration
+from tabular.grids import MAPS, generate_map, generate_random_map, generate_row, parse_map
 from tabular.kernels import (
     EVALUATION,
     MAX_EPISODES,
@@ -60,7 +60,19 @@ from tabular.kernels import (
     sarsa_update,
 )
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan
-from tabular.plots import COLORS, color_of, plot_grid, plot_result, plot_timing, save_figure, show_source
+from tabular.plots import (
+    COLORS,
+    Belief,
+    Film,
+    color_of,
+    film,
+    grid_pixels,
+    plot_grid,
+    plot_result,
+    plot_timing,
+    save_figure,
+    show_source,
+)
 from tabular.pool import InProcess, Lost, Workers, shared_workers, start_ray
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import check_saved, read_save
@@ -70,10 +82,8 @@ from tabular.tables import TransitionTable, samples_table
 try:
     with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice, which no filter stops
         import gym
-        from gym.envs.toy_text.frozen_lake import is_valid
 except ImportError:
     import gymnasium as gym
-    from gymnasium.envs.toy_text.frozen_lake import is_valid
 
 __all__ = [
     # The assignment
@@ -91,133 +101,6 @@ __all__ = [
 
 LEFT, DOWN, RIGHT, UP = range(4)
 
-MAPS = {
-    "4x4": [
-        "SFFF",
-        "FHFH",
-        "FFFF",
-        "HFFG",
-    ],
-    "8x8": [
-        "SFFFFFFF",
-        "FFFFFFFF",
-        "FFFHFFFF",
-        "FFFFFHFF",
-        "FFFHFFFF",
-        "FHHFFFHF",
-        "FHFFHFHF",
-        "FFFHFFFG",
-    ],
-    "Dangerous Hallway": [
-        "SFFFFFFF",
-        "FFFFFFFF",
-        "HFHHHFFF",
-        "HFHHHFFF",
-        "HFHHHFFF",
-        "HFHHHFFF",
-        "HFFFFFFF",
-        "FGFFFFFF",
-    ],
-    "16x16": [
-        "SFFFFFFFFHFFFFHF",
-        "FFFFFFFFFFFFFHFF",
-        "FFFHFFFFHFFFFFFF",
-        "FFFFFFFFHFFFFFFF",
-        "FFFFFFFFFFFFFFFF",
-        "FFHHFFFFFFFHFFFH",
-        "FFFFFFFFFFFFFFFF",
-        "FFFFFHFFFFFFHFFF",
-        "FFFFFHFFFFFFFFFH",
-        "FFFFFFFHFFFFFFFF",
-        "FFFFFFFFFFFFHFFF",
-        "FFFFFFHFFFFFFFFF",
-        "FFFFFFFFHFFFFFFF",
-        "FFFFFFFFFHFFFFHF",
-        "FFFFFFFFFFHFFFFF",
-        "FFFHFFFFFFFFFFFG",
-    ],
-    "32x32": [
-        "SFFFFFFFFFFFFFFFFFFFFFFFFFHFFFFF",
-        "FFFFFFFFHFFFFFFFFFFFFFFFFFHFFFFF",
-        "FFFHFFFFFFFFHFFHFFFFFFFFFFFFFFFF",
-        "FFFFFFFFFFFFFFHFHHFHFHFFFFFHFFFH",
-        "FFFFHFFFFFFFFFFFFFFFHFHFFFFFFFHF",
-        "FFFFFHFFFFFFFFFFHFFFFFFFFFFHFFFF",
-        "FFHHFFFFHFFFFFFFFFFFFFFFFFFFFFFF",
-        "FFFHFFFFFFFFFFHFFFHFHFFFFFFFFHFF",
-        "FFFFHFFFFFFHFFFFHFHFFFFFFFFFFFFH",
-        "FFFFHHFHFFFFHFFFFFFFFFFFFFFFFFFF",
-        "FHFFFFFFFFFFHFFFFFFFFFFFHHFFFHFH",
-        "FFFHFFFHFFFFFFFFFFFFFFFFFFFFHFFF",
-        "FFFHFHFFFFFFFFHFFFFFFFFFFFFHFFHF",
-        "FFFFFFFFFFFFFFFFHFFFFFFFHFFFFFFF",
-        "FFFFFFHFFFFFFFFHHFFFFFFFHFFFFFFF",
-        "FFHFFFFFFFFFHFFFFFFFFFFHFFFFFFFF",
-        "FFFHFFFFFFFFFHFFFFHFFFFFFHFFFFFF",
-        "FFFFFFFFFFFFFFFFFFFFFFFFFFHFFFFF",
-        "FFFFFFFFHFFFFFFFHFFFFFFFFFFFFFFH",
-        "FFHFFFFFFFFFFFFFFFHFFFFFFFFFFFFF",
-        "FFFFFFFHFFFFFFFFFFFFFFFFFFFFFFFF",
-        "FFFFFFFFFFFFFFFHFFFFHFFFFFFFHFFF",
-        "FFHFFFFHFFFFFFFFFHFFFFFFFFFFFHFH",
-        "FFFFFFFFFFHFFFFHFFFFFFFFFFFFFFFF",
-        "FFFFFFFFFFFFFFFFFHHFFHHHFFFHFFFF",
-        "FFFFFFFFFFFFFFHFFFFHFFFFFFFHFFFF",
-        "FFFFFFFHFFFFFFFFFFFFFFFFFFFFFFFF",
-        "FFFFFHFFFFFFFFFFFFFFFFHFFHFFFFFF",
-        "FFFFFFFHFFFFFFFFFHFFFFFFFFFFFFFF",
-        "FFFFFFFFFFFFFFFFFFFFFFFFHFFFFFFF",
-        "FFFFFFFFFFFFFFFFFFFFFFFFHFFFFFFF",
-        "FFFFFFFFFFFFFFFHFFFFFFFFHFFFFFFG",
-    ],
-}
-
-
-def generate_row(length: int, h_prob: float = 0.1, seed=0) -> str:
-    """A row of `length` cells, each a hole with probability `h_prob`, else frozen.
-
-    `seed` is an int or a numpy Generator. Raises TypeError or ValueError for bad arguments.
-    """
-    check_count("length", length, 0)
-    check_number("h_prob", h_prob)
-    return "".join(np.where(generator(seed).random(length) < h_prob, "H", "F"))
-
-
-def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed=0) -> list[str]:
-    """A map of `shape` (width, height): S and G in opposite corners, 2 x 2 safe cells at each, else holes at `h_prob`.
-
-    A path to G is likely, not certain. Raises TypeError or ValueError for bad arguments or fewer than two cells.
-    """
-    if not isinstance(shape, (tuple, list)) or len(shape) != 2:
-        raise TypeError(f"shape must be a pair (width, height), got {shape!r}")
-    width, height = (check_count("shape", side, 1, 2**15) for side in shape)
-    if width * height < 2:
-        raise ValueError(f"shape must have room for S and G, two cells at least, got {shape!r}")
-    rng = generator(seed)
-    grid = np.array([list(generate_row(width, h_prob, rng)) for _ in range(height)])
-    grid[:2, :2] = "F"
-    grid[-2:, -2:] = "F"
-    grid[0, 0] = "S"
-    grid[-1, -1] = "G"
-    return ["".join(row) for row in grid]
-
-
-def generate_random_map(size: int = 8, p: float = 0.8, seed=0) -> list[str]:
-    """A `size` x `size` map whose cells are frozen with probability `p`, with a path from S to G.
-
-    Raises ValueError where 1000 maps have no path, and TypeError or ValueError for bad arguments.
-    """
-    check_count("size", size, 2, 2**15)
-    check_number("p", p)
-    rng = generator(seed)
-    for _ in range(1000):
-        grid = np.where(rng.random((size, size)) < p, "F", "H")
-        grid[0, 0] = "S"
-        grid[-1, -1] = "G"
-        if is_valid(grid.tolist(), size):  # whether there is a path
-            return ["".join(row) for row in grid]
-    raise ValueError(f"p must leave a path: {p!r} gave none in 1000 maps of {size} x {size}")
-
 
 class FrozenLakeEnv(gym.Env):
     """A slippery grid world: walk from S to G over ice (F), past holes (H).
@@ -230,14 +113,14 @@ class FrozenLakeEnv(gym.Env):
     for an unknown map name, and for probabilities that are not four numbers that sum to 1.
     """
 
-    metadata = {"render_modes": ["human", "ansi"], "render_fps": 4}
+    metadata = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 4}
     reward_range = (-1000, 1000)
 
     def __init__(self, desc=None, map_name="4x4", transition_prob=(0.97, 0.01, 0.01, 0.01), render_mode=None):
         if desc is None and map_name not in [None, *MAPS]:
             raise ValueError(f"map_name must be one of {sorted(MAPS)}, got {map_name!r}")
         if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode must be None, 'human' or 'ansi', got {render_mode!r}")
+            raise ValueError(f"render_mode must be None, 'human', 'ansi' or 'rgb_array', got {render_mode!r}")
         if desc is None:
             desc = generate_random_map() if map_name is None else MAPS[map_name]
         self.desc = parse_map(desc)
@@ -296,9 +179,11 @@ class FrozenLakeEnv(gym.Env):
         return self.s, {"prob": 1.0 / len(starts)}
 
     def render(self):
-        """The map as text, the agent's cell in red: returned for "ansi", printed for "human"."""
+        """The map, the agent's cell in red: text for "ansi", printed for "human", pixels (uint8) for "rgb_array"."""
         if self.render_mode is None:
             return None
+        if self.render_mode == "rgb_array":
+            return grid_pixels(self.desc, None if self.s == self.exit_state else divmod(self.s, self.ncol))
         rows = [[cell.decode() for cell in row] for row in self.desc]
         lines = []
         if self.s == self.exit_state:
@@ -389,22 +274,6 @@ class _ReadOnlyList(list):
     """A list that refuses to be edited."""
 
     __setitem__ = __delitem__ = __iadd__ = append = extend = insert = pop = remove = clear = sort = _refuse_edit
-
-
-def parse_map(desc) -> np.ndarray:
-    """The map as an array of single bytes, shape (rows, columns); TypeError or ValueError where it is none."""
-    if isinstance(desc, str) or not np.iterable(desc) or not all(map(np.iterable, desc)):
-        raise TypeError(f"desc must be a list of strings, one a row, got {desc!r}")
-    rows = [[cell.decode() if isinstance(cell, bytes) else str(cell) for cell in row] for row in desc]
-    lengths = {len(row) for row in rows}
-    if len(lengths) != 1 or lengths == {0}:
-        raise ValueError(f"desc must have rows of one length, 1 or more, got lengths {sorted(lengths)}")
-    letters = {cell for row in rows for cell in row}
-    if not letters <= set("SFHG"):
-        raise ValueError(f"desc must consist of the letters S, F, H and G, got {sorted(letters - set('SFHG'))}")
-    if missing := [letter for letter in "SG" if letter not in letters]:
-        raise ValueError(f"desc must have at least one S and one G, got a map without {' and '.join(missing)}")
-    return np.array(rows, dtype="S1")
 
 
 # Agents on one core -----------------------------------------------------------------------
@@ -988,16 +857,55 @@ class DistributedQLAgent(QLAgent):
 # Pictures -----------------------------------------------------------------------------------
 
 
-def plot_image(q_table: np.ndarray, desc, title: str = "Value and greedy policy"):
-    """A lake's learned values as a heat map with the greedy actions as arrows: the figure.
+def as_lake(lake) -> FrozenLakeEnv:
+    """A lake: itself, also from within wrappers, or made from a name of `MAPS` or from a map."""
+    inner = getattr(lake, "unwrapped", lake)
+    if isinstance(inner, FrozenLakeEnv):
+        return inner
+    return FrozenLakeEnv(map_name=lake) if isinstance(lake, str) else FrozenLakeEnv(lake)
 
-    Cells that were never updated carry no arrow; maps beyond 4096 cells are shown without arrows, and
-    thinned out to 1000 cells a side. Raises ValueError where `q_table` does not fit the map.
+
+def greedy_path(q_table: np.ndarray, lake) -> list[int]:
+    """The states from S where the greedy policy leads if every move has its likeliest outcome; it ends before a loop.
+
+    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. The last state is a goal if the path leads to one.
     """
-    letters = parse_map(desc)
-    q_table = check_q_table("q_table", q_table, (letters.size + 1, 4))[:-1]  # without the exit state
-    values = q_table.max(axis=1).reshape(letters.shape)
-    actions = q_table.argmax(axis=1).reshape(letters.shape)
-    learned = q_table.any(axis=1).reshape(letters.shape) & np.isin(letters, [b"S", b"F"])
-    values = np.where(letters == b"H", np.nan, values)  # holes would stretch the scale
-    return plot_grid(values, np.where(learned, actions, -1), letters, title)
+    lake = as_lake(lake)
+    return [state for state in likeliest_path(lake.table, q_table) if state != lake.exit_state]
+
+
+def _belief(q_table: np.ndarray, lake: FrozenLakeEnv, text: str = "") -> Belief:
+    """What a table says of a lake's cells, as pictures show it: cells never updated have no action."""
+    cells = check_q_table("q_table", q_table, lake.table.shape)[:-1]  # without the exit state
+    learned = cells.any(axis=1).reshape(lake.desc.shape) & np.isin(lake.desc, [b"S", b"F"])
+    values = cells.max(axis=1).reshape(lake.desc.shape)
+    values = np.where(lake.desc == b"H", np.nan, values)  # holes would stretch the scale
+    actions = np.where(learned, cells.argmax(axis=1).reshape(lake.desc.shape), -1)
+    return Belief(values, actions, [divmod(state, lake.ncol) for state in greedy_path(q_table, lake)], text)
+
+
+def plot_image(q_table: np.ndarray, lake, title: str = "Value and greedy policy"):
+    """A lake's learned values as a heat map, the greedy actions as arrows and the likeliest path as a line: the figure.
+
+    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. Cells that were never updated carry no arrow; maps beyond
+    4096 cells are shown without arrows, and thinned out to 1000 cells a side. Raises ValueError where `q_table` does
+    not fit the lake.
+    """
+    lake = as_lake(lake)
+    values, actions, path, _ = _belief(q_table, lake)
+    return plot_grid(values, actions, lake.desc, title, path)
+
+
+def animate(tables: dict[str, list[np.ndarray]], lake, episodes, seconds: float = 0.2) -> Film:
+    """What learners believed of a lake, side by side: a film to be shown or saved as a GIF.
+
+    `tables` maps a learner's name to its q_tables, one after each of `episodes` learned. Each picture has the exact
+    value of the greedy policy below. Raises ValueError where their numbers differ.
+    """
+    lake = as_lake(lake)
+    beliefs = {
+        name: [_belief(table, lake, f"exact value {policy_value(lake.table, table)[0]:.0f}") for table in of_one]
+        for name, of_one in tables.items()
+    }
+    alt = f"{' and '.join(tables)} while learning: the value of each cell, the greedy actions and the likeliest path"
+    return Film(film(lake.desc, beliefs, [f"episode {episode:,}" for episode in episodes], seconds), alt)

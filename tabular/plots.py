@@ -1,6 +1,9 @@
-"""Pictures: plots take data and return the figure; they never train. And the source of code, for a notebook to show."""
+"""Pictures: plots take data and return the figure; they never train. And what notebooks show: films, code."""
 
 from __future__ import annotations
+
+import io
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,6 +12,13 @@ from .checks import check_count, written_whole
 # matplotlib is imported where it is used: workers never need it.
 
 COLORS = {"Q-learning": "#0072B2", "SARSA": "#D55E00", "Distributed": "#009E73", "Federated": "#CC79A7"}
+CELLS = {b"S": "#F0E442", b"F": "#DCEBF5", b"H": "#333333", b"G": "#009E73"}  # of a grid drawn by itself
+AGENT = "#D55E00"
+_DIRECTIONS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1), (np.nan, np.nan)])  # the last is that of no action, -1
+_ARROWS = {
+    "color": "white", "edgecolor": "black", "linewidth": 0.4, "pivot": "mid", "angles": "xy", "scale_units": "xy",
+    "scale": 1.5, "units": "x", "width": 0.09, "headwidth": 4, "headlength": 4, "headaxislength": 4, "zorder": 2.5,
+}  # fmt: skip
 
 
 def color_of(label: str) -> str | None:
@@ -45,12 +55,12 @@ def plot_result(total_rewards, test_interval: int, legend, optimum: float | None
     return figure
 
 
-def plot_grid(values: np.ndarray, actions: np.ndarray, letters: np.ndarray, title: str):
+def plot_grid(values: np.ndarray, actions: np.ndarray, letters: np.ndarray, title: str, path=()):
     """A grid world as a heat map of `values`, with an arrow for each action of `actions`: the figure.
 
     All three have the shape (rows, columns). Actions are numbered left, down, right, up; -1 draws no arrow. Cells whose
-    `letters` are not b"F" show them. Grids beyond 4096 cells are shown without arrows and letters, and thinned out to
-    1000 cells a side.
+    `letters` are not b"F" show them. `path` is drawn as a line through cells (row, column). Grids beyond 4096 cells are
+    shown without arrows and letters, and thinned out to 1000 cells a side.
     """
     import matplotlib.pyplot as plt
 
@@ -61,6 +71,7 @@ def plot_grid(values: np.ndarray, actions: np.ndarray, letters: np.ndarray, titl
     least = min(0.0, np.nanmin(values))  # 0 is in the scale, so that pictures of one lake can be compared
     image = axes.imshow(values[::thin, ::thin], vmin=least, extent=(-0.5, cols - 0.5, rows - 0.5, -0.5))
     figure.colorbar(image, ax=axes, label="value: highest action value", shrink=0.8)
+    _draw_path(axes, path, cell)
     if letters.size <= 4096:
         _draw_arrows(axes, actions)
         _draw_letters(axes, letters, size=max(4.0, min(11.0, 40 * cell)))
@@ -68,44 +79,115 @@ def plot_grid(values: np.ndarray, actions: np.ndarray, letters: np.ndarray, titl
     return figure
 
 
+def _draw_path(axes, path, cell: float):
+    """A line through the middle of cells, `cell` inches wide, under the arrows."""
+    rows, cols = np.array(path, float).reshape(-1, 2).T
+    return axes.plot(cols, rows, color=AGENT, linewidth=14 * cell, alpha=0.85, solid_joinstyle="round", zorder=1.5)[0]
+
+
 def _draw_arrows(axes, actions: np.ndarray) -> None:
     """An arrow in the middle of each cell that has an action."""
-    directions = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])
     row, col = np.nonzero(actions >= 0)
-    dx, dy = directions[actions[row, col]].T
-    axes.quiver(
-        col,
-        row,
-        dx,
-        dy,
-        color="white",
-        edgecolor="black",
-        linewidth=0.4,
-        pivot="mid",
-        angles="xy",
-        scale_units="xy",
-        scale=1.5,
-        units="x",
-        width=0.09,
-        headwidth=4,
-        headlength=4,
-        headaxislength=4,
-    )
+    dx, dy = _DIRECTIONS[actions[row, col]].T
+    axes.quiver(col, row, dx, dy, **_ARROWS)
 
 
 def _draw_letters(axes, letters: np.ndarray, size: float) -> None:
     """The letters of all cells that are not frozen."""
+    import matplotlib.patheffects as effects
     import matplotlib.pyplot as plt
 
+    outline = [effects.withStroke(linewidth=2, foreground="black")]
     styles = {"H": ("white", "#333333"), "G": ("black", "#F0E442"), "S": ("white", "none")}  # ink and ground
     for row, col in np.argwhere(letters != b"F"):
         letter = letters[row, col].decode()
         ink, ground = styles[letter]
-        axes.add_patch(plt.Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=ground))
-        if letter == "S":  # leaves room for its arrow
-            axes.text(col - 0.32, row - 0.28, letter, color=ink, fontsize=size * 0.8, ha="center", va="center")
+        axes.add_patch(plt.Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=ground, zorder=2))
+        if letter == "S":  # leaves room for its arrow, and is readable on any value
+            corner = {"path_effects": outline, "fontweight": "bold"}
+            axes.text(col - 0.3, row - 0.26, letter, color=ink, fontsize=size * 0.8, ha="center", va="center", **corner)
         else:
             axes.text(col, row, letter, color=ink, fontsize=size, ha="center", va="center")
+
+
+def grid_pixels(letters: np.ndarray, at: tuple[int, int] | None) -> np.ndarray:
+    """A grid world as an image, uint8 (height, width, 3), with an agent `at` a cell (None: nowhere).
+
+    A cell has 2 to 48 pixels a side, an even number as videos want it.
+    """
+    side = max(2, min(48, 768 // max(letters.shape) // 2 * 2))
+    cells = np.zeros((*letters.shape, 3), np.uint8)
+    for letter, color in CELLS.items():
+        cells[letters == letter] = _rgb(color)
+    pixels = cells.repeat(side, axis=0).repeat(side, axis=1)
+    if side >= 8:
+        pixels[::side] = pixels[:, ::side] = 255  # lines between cells
+    if at is not None:
+        y, x = np.ogrid[:side, :side]
+        corner = pixels[at[0] * side :, at[1] * side :][:side, :side]
+        corner[np.hypot(y - side / 2 + 0.5, x - side / 2 + 0.5) <= 0.36 * side] = _rgb(AGENT)
+    return pixels
+
+
+def _rgb(color: str) -> list[int]:
+    """A colour such as #00FF80 as its red, green and blue."""
+    return list(bytes.fromhex(color[1:]))
+
+
+class Belief(NamedTuple):
+    """What a table says, as one picture of a film: as in `plot_grid`, and a line of text below."""
+
+    values: np.ndarray
+    actions: np.ndarray
+    path: list
+    text: str
+
+
+def film(letters: np.ndarray, beliefs: dict[str, list[Belief]], titles: list[str], seconds: float = 0.2) -> bytes:
+    """Grid worlds side by side while what is believed of them changes: an animated GIF, the same bytes every time.
+
+    `beliefs` maps the name of a panel to its pictures, one for each of `titles`. The last picture stands for two
+    seconds longer. Raises ValueError where the numbers of pictures differ.
+    """
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    if not titles or any(len(pictures) != len(titles) for pictures in beliefs.values()):
+        counts = {name: len(pictures) for name, pictures in beliefs.items()}
+        raise ValueError(f"film needs as many pictures as titles, {len(titles)} and 1 or more, got {counts}")
+    scale = max(np.nanmax(picture.values) for pictures in beliefs.values() for picture in pictures)
+    side = 3.0 / max(letters.shape)  # inches a cell
+    size = (len(beliefs) * (side * letters.shape[1] + 0.3), side * letters.shape[0] + 0.9)
+    figure, panels = plt.subplots(1, len(beliefs), figsize=size, dpi=100, squeeze=False)
+    figure.subplots_adjust(left=0.02, right=0.98, bottom=0.5 / size[1], top=1 - 0.6 / size[1], wspace=0.06)
+    drawn = []
+    for axes, (name, pictures) in zip(panels[0], beliefs.items(), strict=True):
+        image = axes.imshow(pictures[0].values, vmin=0.0, vmax=max(scale, 1.0))
+        row, col = np.nonzero(np.isin(letters, [b"S", b"F"]))
+        arrows = axes.quiver(col, row, 0 * col, 0 * row, **_ARROWS)
+        _draw_letters(axes, letters, size=max(4.0, min(11.0, 30 * side)))
+        axes.set(xticks=[], yticks=[], facecolor="#333333")
+        axes.set_title(name, fontsize=11, color=color_of(name) or "black", pad=4)
+        drawn.append((image, arrows, _draw_path(axes, (), 0.8 * side), axes.set_xlabel("", fontsize=10), pictures))
+    headline = figure.suptitle("", fontsize=11, y=1 - 0.08 / size[1])
+    frames = []
+    for i, title in enumerate(titles):
+        headline.set_text(title)
+        for image, arrows, line, label, pictures in drawn:
+            image.set_data(pictures[i].values)
+            arrows.set_UVC(*_DIRECTIONS[pictures[i].actions[np.isin(letters, [b"S", b"F"])]].T)
+            rows, cols = np.array(pictures[i].path, float).reshape(-1, 2).T
+            line.set_data(cols, rows)
+            label.set_text(pictures[i].text)
+        figure.canvas.draw()
+        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()))
+    plt.close(figure)
+    palette = frames[-1].quantize(96)
+    frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    durations = [round(1000 * seconds)] * (len(frames) - 1) + [round(1000 * seconds) + 2000]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0)
+    return file.getvalue()
 
 
 def plot_timing(run_time: dict, title: str = "Running time"):
@@ -141,11 +223,84 @@ def save_figure(figure, path) -> None:
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
 
 
-def show_source(*things):
-    """The source of functions or classes, to be shown by a notebook."""
+class Film:
+    """An animated GIF with a text that says what it shows: a notebook shows it without any connection."""
+
+    def __init__(self, gif: bytes, alt: str):
+        self.gif, self.alt = gif, alt
+
+    def save(self, path) -> None:
+        """Write the GIF, whole or not at all."""
+        with written_whole(path) as file:
+            file.write(self.gif)
+
+    def _repr_html_(self) -> str:
+        import base64
+        import html
+
+        data = base64.b64encode(self.gif).decode()
+        return f'<img alt="{html.escape(self.alt)}" src="data:image/gif;base64,{data}" style="max-width: 100%">'
+
+    def __repr__(self) -> str:
+        return self.alt
+
+
+def show(figure, alt: str | None = None) -> None:
+    """Show a figure in a notebook, as a small PNG with alternative text (None: its titles and labels), and close it."""
+    import matplotlib.pyplot as plt
+    from IPython.display import Image, display
+    from PIL import Image as Pillow
+
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=144)
+    plt.close(figure)
+    picture = Pillow.open(file).convert("RGB").quantize(128, dither=Pillow.Dither.NONE)
+    small = io.BytesIO()
+    picture.save(small, "PNG", optimize=True)
+    width, height = (side // 2 for side in picture.size)  # dense pixels for screens that have them
+    display(Image(small.getvalue(), format="png", width=width, height=height, alt=alt or _words_of(figure)))
+
+
+def _words_of(figure) -> str:
+    """What a figure says in words: its panels' titles, labels and legends."""
+    panels = []
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        names = ", ".join(text.get_text() for text in legend.get_texts()) if legend else ""
+        words = [axes.get_title(), axes.get_ylabel(), f"over {axes.get_xlabel()}" if axes.get_xlabel() else "", names]
+        panels.append("; ".join(word for word in words if word))
+    return ". ".join(filter(None, panels))
+
+
+class Listing:
+    """Code to be shown by a notebook: highlighted in JupyterLab and in exported HTML, plain elsewhere."""
+
+    def __init__(self, code: str):
+        self.code = code
+
+    def _repr_html_(self) -> str:
+        from pygments import highlight
+        from pygments.formatters import HtmlFormatter
+        from pygments.lexers import PythonLexer
+
+        box = "background: #f7f7f7; color: #1f1f1f; padding: 2px 10px; overflow-x: auto"
+        pre = "white-space: pre; line-height: 135%; margin: 6px 0; font-size: 13px; background: none"
+        return highlight(self.code, PythonLexer(), HtmlFormatter(noclasses=True, cssstyles=box, prestyles=pre))
+
+    def __repr__(self) -> str:
+        return self.code
+
+
+def show_source(*things) -> Listing:
+    """The source of functions or classes; of methods, as far left as functions."""
     import inspect
+    import textwrap
 
-    from IPython.display import Markdown
+    sources = (inspect.getsource(_plain(thing)) for thing in things)
+    return Listing("\n\n\n".join(textwrap.dedent(source).rstrip() for source in sources))
 
-    sources = (inspect.getsource(getattr(thing, "py_func", thing)).rstrip() for thing in things)
-    return Markdown("```python\n" + "\n\n\n".join(sources) + "\n```")
+
+def _plain(thing):
+    """What has source: of a rule its update, of a compiled function the plain one."""
+    thing = getattr(thing, "update", thing)
+    return getattr(thing, "py_func", thing)

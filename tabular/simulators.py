@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .checks import check_count
 from .kernels import MAX_STEP
 from .tables import TransitionTable
 
@@ -65,3 +66,31 @@ class Policy(NamedTuple):
 
     def __getitem__(self, state):
         return self.function(state)
+
+
+class Rollout(NamedTuple):
+    """One episode: `states` has one more entry than `actions` and `rewards`."""
+
+    states: np.ndarray  # int64
+    actions: np.ndarray  # int64
+    rewards: np.ndarray  # float64
+    terminated: bool
+    truncated: bool  # by the env or by the step limit
+
+
+def rollout(env, policy, seed: int = 0, max_steps: int = 1000) -> Rollout:
+    """Follow `policy(state)` for one episode of a seeded env, at most `max_steps` steps."""
+    shape_of(env)
+    if not callable(policy):
+        raise TypeError(f"policy must be a function of a state, got {policy!r}")
+    check_count("seed", seed, 0)
+    check_count("max_steps", max_steps)
+    states, actions, rewards = [env.reset(seed=seed)[0]], [], []
+    terminated = truncated = False
+    while not (terminated or truncated):
+        actions.append(policy(states[-1]))
+        state, reward, terminated, truncated, _ = env.step(actions[-1])
+        states.append(state)
+        rewards.append(reward)
+        truncated = truncated or (len(actions) == max_steps and not terminated)
+    return Rollout(np.array(states), np.array(actions), np.array(rewards, float), bool(terminated), bool(truncated))

@@ -1,11 +1,13 @@
 """Run a notebook in place, top to bottom, so that its outputs can be committed and compared.
 
-`python tests/run_notebook.py distributed_td.ipynb` executes it in its own folder, keeps no timings,
-widgets or stderr, and prints the output of the cell tagged `comparison` and what to open.
+`python tests/run_notebook.py distributed_td.ipynb` executes it in its own folder, keeps no timings, widgets or stderr,
+and prints the output of the cell tagged `comparison` and where the result is. Where the folder cannot be written to,
+the result goes to a temporary one; so does what Jupyter and Ray write to HOME. Both are told before anything runs.
 """
 
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,8 +15,8 @@ import nbformat
 from nbclient import NotebookClient
 
 
-def run(path: Path) -> nbformat.NotebookNode:
-    """Execute the notebook and write it back, whole or not at all."""
+def run(path: Path, result: Path) -> nbformat.NotebookNode:
+    """Execute the notebook and write it to `result`, whole or not at all."""
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(
         notebook,
@@ -29,9 +31,9 @@ def run(path: Path) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
-    draft = path.with_name(path.name + ".tmp")
+    draft = result.with_name(result.name + ".tmp")
     nbformat.write(notebook, draft)
-    os.replace(draft, path)
+    os.replace(draft, result)
     return notebook
 
 
@@ -41,15 +43,32 @@ def _is_passing(output) -> bool:
     return widget or output.get("name") == "stderr"
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether files can be made in a folder: tried, since permissions do not tell of a read-only disk."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def main() -> None:
-    path = Path(sys.argv[1]).resolve()
-    print(f"Running {path.name}; this takes one to two minutes.", flush=True)
+    path = result = Path(sys.argv[1]).resolve()
+    if not is_writable(path.parent):
+        result = Path(tempfile.mkdtemp(prefix="notebook-")) / path.name
+        print(f"{path.parent} cannot be written to: the result will be {result}")
+    home = Path(os.environ.get("HOME") or os.path.expanduser("~"))
+    if os.name == "posix" and not is_writable(home):
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
+        print(f"HOME, {home}, cannot be written to: {os.environ['HOME']} stands in for it")
+    print(f"Running {path.name}; this takes about a minute.", flush=True)
     start = time.perf_counter()
-    notebook = run(path)
+    notebook = run(path, result)
     for cell in notebook.cells:
         if "comparison" in cell.metadata.get("tags", []):
             print(*(output.get("text", "") for output in cell.outputs), sep="\n")
-    print(f"{path.name} ran in {time.perf_counter() - start:.0f} s. To read it: make lab; the report: Report.md")
+    print(f"{path.name} ran in {time.perf_counter() - start:.0f} s.")
+    print("To read it: make lab; the report: Report.md" if result == path else f"To read it, open {result}")
 
 
 if __name__ == "__main__":

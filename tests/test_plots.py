@@ -146,6 +146,7 @@ def test_a_failed_save_leaves_the_old_picture(tmp_path, monkeypatch):
 
 
 def test_sources_are_shown_as_they_stand_in_the_module():
-    shown = td.show_source(td.q_learning, td.QLAgent).data
-    assert shown.startswith("```python\n@kernel\ndef q_learning(") and shown.endswith("\n```")
-    assert "class QLAgent(TDAgent):" in shown
+    shown = td.show_source(td.q_learning, td.QLAgent, td.TDAgent.greedy_policy)
+    assert "def q_learning_update(" in repr(shown) and "class QLAgent(TDAgent):" in repr(shown)
+    assert "\ndef greedy_policy(self" in repr(shown)  # a method, as far left as a function
+    assert "style=" in shown._repr_html_() and "<pre" in shown._repr_html_()
