@@ -21,7 +21,6 @@ from numba.extending import overload, register_jitable
 
 from tabular.tables import PackedTable
 
-
 INT32, FLOAT64 = np.dtype(np.int32), np.dtype(np.float64)
 
 
