@@ -59,6 +59,16 @@ def action_values(table: TransitionTable, values: np.ndarray, beta: float = 0.99
     return ahead
 
 
+def likeliest_path(table: TransitionTable, q_table: np.ndarray) -> list[int]:
+    """The states from the likeliest start on if every greedy action has its likeliest outcome; ends before a loop."""
+    policy = np.argmax(check_q_table("q_table", q_table, table.shape), axis=1)
+    path, state = [], int(np.argmax(table.start))
+    while state not in path:
+        path.append(state)
+        state = int(table.next_state[state, policy[state], 0])  # outcomes stand likeliest first
+    return path
+
+
 def _markov_chain(table: TransitionTable, policy: np.ndarray, epsilon: float):
     """What the policy makes of the table: transition matrix (sparse), mean rewards, and where an episode may end."""
     from scipy import sparse  # here, since workers never need it

@@ -97,7 +97,7 @@ def reset(simulator, key, stream):
     """Start the episode whose draws begin at `stream`."""
     if type(simulator) is PackedTable:
         return sample_start.py_func(simulator, draw(key, stream)[1])
-    return _widened(simulator.reset(seed=key ^ stream)[0])
+    return _widened(_seeded_reset(simulator, key ^ stream)[0])
 
 
 def step(simulator, state, action, slip):
@@ -110,6 +110,14 @@ def step(simulator, state, action, slip):
     if type(next_state) is not int or type(reward) is not float:
         next_state, reward = _widened(next_state), float(reward)
     return next_state, reward, terminated, truncated
+
+
+def _seeded_reset(env, seed):
+    """Reset an env with a seed of 63 bits, or of the 32 bits that numpy's RandomState takes at most."""
+    try:
+        return env.reset(seed=seed)
+    except ValueError:
+        return env.reset(seed=int(mix(seed)) >> 32)
 
 
 def _widened(state):
@@ -294,13 +302,13 @@ def sarsa_update(
 
 
 @register_jitable
-def q_learning_episode(q_table, simulator, actions, parameters, stream, log, update):
+def q_learning_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
     """Act, update, act again: the next action is chosen after the update. Returns the steps."""
     epsilon, key = parameters.epsilon, parameters.key
     state = reset(simulator, key, stream)
     for t in range(1, parameters.max_step + 1):
         explore, slip = draw(key, stream + t)
-        action = explore_or_exploit(q_table[state], actions, epsilon, explore)
+        action = policy(q_table[state], actions, epsilon, explore)
         next_state, reward, terminated, truncated = step(simulator, state, action, slip)
         update(q_table, state, action, reward, next_state, terminated, actions, parameters)
         if log is not None:
@@ -314,16 +322,16 @@ def q_learning_episode(q_table, simulator, actions, parameters, stream, log, upd
 
 
 @register_jitable
-def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update):
+def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
     """Act, choose the next action, update: with what it will do next. Returns the steps."""
     epsilon, key = parameters.epsilon, parameters.key
     state = reset(simulator, key, stream)
     explore, slip = draw(key, stream + 1)
-    action = explore_or_exploit(q_table[state], actions, epsilon, explore)
+    action = policy(q_table[state], actions, epsilon, explore)
     for t in range(1, parameters.max_step + 1):
         next_state, reward, terminated, truncated = step(simulator, state, action, slip)
         explore, slip = draw(key, stream + t + 1)
-        next_action = explore_or_exploit(q_table[next_state], actions, epsilon, explore)
+        next_action = policy(q_table[next_state], actions, epsilon, explore)
         update(
             q_table, state, action, reward, next_state, next_action, terminated, actions, parameters
         )
@@ -377,19 +385,33 @@ def place_noted():
 # Checks, before compiled code reads and writes where it is told --------------------------------
 
 
+def _arguments(function) -> list[str]:
+    """The names of a plain function's arguments; TypeError where it is none, or they do not go by their place."""
+    if not isinstance(function, types.FunctionType):
+        raise TypeError(f"a rule must be made of plain functions, got {function!r}")
+    arguments = inspect.signature(function).parameters
+    if any(argument.kind is not argument.POSITIONAL_OR_KEYWORD for argument in arguments.values()):
+        raise TypeError(f"{function.__name__} must take plain arguments, got {inspect.signature(function)}")
+    return list(arguments)
+
+
 def _check_update(update) -> bool:
     """Whether an update takes the next action; TypeError unless it is a function that an episode can call."""
-    if not isinstance(update, types.FunctionType):
-        raise TypeError(f"a rule must be made of a plain function, got {update!r}")
-    off_policy, on_policy = (list(inspect.signature(own).parameters) for own in (q_learning_update, sarsa_update))
-    arguments = inspect.signature(update).parameters
-    positional = all(argument.kind is argument.POSITIONAL_OR_KEYWORD for argument in arguments.values())
-    if not positional or list(arguments) not in (off_policy, on_policy):
+    off_policy, on_policy = _arguments(q_learning_update), _arguments(sarsa_update)
+    found = _arguments(update)
+    if found not in (off_policy, on_policy):
         raise TypeError(
             f"{update.__name__} must take ({', '.join(off_policy)}), and next_action after next_state if it needs it, "
-            f"got {inspect.signature(update)}"
+            f"got ({', '.join(found)})"
         )
-    return list(arguments) == on_policy
+    return found == on_policy
+
+
+def _check_policy(policy) -> None:
+    """TypeError unless a policy is a function that an episode can call."""
+    needed, found = _arguments(explore_or_exploit), _arguments(policy)
+    if found != needed:
+        raise TypeError(f"{policy.__name__} must take ({', '.join(needed)}), got ({', '.join(found)})")
 
 
 def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
@@ -430,14 +452,14 @@ def _check_experience(q_table, pairs, rewards, actions) -> None:
 # Rules: an update function, and all that is made of it -----------------------------------------
 
 
-def _learning_loop(episode_of, update):
+def _learning_loop(episode_of, update, policy):
     """The loop over episodes of a rule."""
 
     def learn(q_table, simulator, actions, parameters, first, episodes, log):
         steps = 0
         for episode in range(first, first + episodes):
             stream = LEARNING + (episode << 20)
-            steps += episode_of(q_table, simulator, actions, parameters, stream, log, update)
+            steps += episode_of(q_table, simulator, actions, parameters, stream, log, update, policy)
         return steps
 
     return learn
@@ -472,19 +494,27 @@ class Rule:
         def update(q_table, state, action, reward, next_state, next_action, terminated, actions, parameters):
 
     It changes `q_table[state][action]`; `actions` is 0, 1, ... to loop over; `parameters` has epsilon, learning_rate
-    and beta. Where `terminated`, next_state must not matter: a replay does not know it. The update may call functions
-    of its own file or notebook. Raises TypeError for anything else.
+    and beta. Where `terminated`, next_state must not matter: a replay does not know it.
 
-    A rule travels to other processes as its update function, and is compiled anew there.
+    A `policy` says how to act, in the place of `explore_or_exploit`; `row` is q_table[state], and `explore` the one
+    random number it may use, uniform in [0, 1):
+
+        def policy(row, actions, epsilon, explore):
+
+    Both may call functions of their own file or notebook. Raises TypeError for anything else. A rule travels to other
+    processes as these functions, and is compiled anew there.
     """
 
-    def __init__(self, update):
-        update = getattr(update, "py_func", update)  # of what numba has compiled, the plain function
+    def __init__(self, update, policy=explore_or_exploit):
+        # Of what numba has compiled, the plain functions.
+        update, policy = (getattr(function, "py_func", function) for function in (update, policy))
         self.needs_next_action = _check_update(update)
-        self.update = update
+        _check_policy(policy)
+        self.update, self.policy = update, policy
         self.__name__ = update.__name__.removesuffix("_update")
         self.__doc__ = update.__doc__
-        self.py_func = _learning_loop(sarsa_episode if self.needs_next_action else q_learning_episode, update)
+        episode = sarsa_episode if self.needs_next_action else q_learning_episode
+        self.py_func = _learning_loop(episode, update, policy)
         self._token = uuid.uuid4().hex
 
     def __call__(self, q_table, simulator, actions, parameters, first, episodes, log=None) -> int:
@@ -536,19 +566,20 @@ class Rule:
         return None if self.needs_next_action else self._compile(_replay_loop(self.update))
 
     def _compile(self, loop):
-        if self.update.__module__ == __name__:
+        if self.update.__module__ == self.policy.__module__ == __name__:
             # Kept under a hash of the pickled closure. A function of this file is pickled as its name, the same in
             # every process, and what is kept is dropped when this file changes.
             return kernel(loop)
-        # Not kept: numba would not notice a change in the file that has the update.
-        for function in _with_helpers(self.update):
-            register_jitable(function)
+        # Not kept: numba would not notice a change in the file that has the functions.
+        for function in _with_helpers(self.update) + _with_helpers(self.policy):
+            if function.__module__ != __name__:
+                register_jitable(function)
         return numba.njit(error_model="numpy")(loop)
 
     def __reduce__(self):
         if globals().get(self.__name__) is self:
             return self.__name__
-        return _received, (self._token, self.update)
+        return _received, (self._token, self.update, self.policy)
 
     def __repr__(self):
         return f"<rule {self.__name__}>"
@@ -557,22 +588,22 @@ class Rule:
 _received_rules = weakref.WeakValueDictionary()
 
 
-def _received(token: str, update) -> Rule:
+def _received(token: str, update, policy) -> Rule:
     """The rule that another process sent: the same one, compiled once, if it sends it again."""
     rule = _received_rules.get(token)
     if rule is None:
-        rule = _received_rules[token] = Rule(update)
+        rule = _received_rules[token] = Rule(update, policy)
         rule._token = token
     return rule
 
 
-def _with_helpers(update) -> list:
-    """An update, and the functions of its own file or notebook that it calls, directly or by way of others."""
-    found = [update]
+def _with_helpers(function) -> list:
+    """A function, and those of its own file or notebook that it calls, directly or by way of others."""
+    home, found = function.__module__, [function]
     for function in found:
         names = inspect.getclosurevars(function)
         for other in (*names.globals.values(), *names.nonlocals.values()):
-            if isinstance(other, types.FunctionType) and other.__module__ == update.__module__ and other not in found:
+            if isinstance(other, types.FunctionType) and other.__module__ == home and other not in found:
                 found.append(other)
     return found
 

@@ -5,44 +5,70 @@ import itertools
 import json
 import re
 import shutil
-import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import td_helpers as td
+from figures import (
+    curves,
+    distributed,
+    exact,
+    experiments,
+    federated,
+    hallway,
+    make_figures,
+    merging,
+    report,
+    timing,
+    value_functions,
+)
+from figures.experiments import HALLWAY, SINGLE
+from figures.rows import read_rows, where, write_rows
+from figures.slow import Slow
+from figures.summaries import bootstrap
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "figures"))
-
-import make_figures as figures  # noqa: E402
-
-import td_helpers as td  # noqa: E402
-
-SMALL = {"seeds": 2, "tests": 2, "episodes": {figures.HALLWAY: 200}, "rates": (0.1,), "epsilons": (0.3,)}
+SMALL = {"seeds": 2, "tests": 2, "episodes": {HALLWAY: 200}, "rates": (0.1,), "epsilons": (0.3,)}
 
 
 @pytest.fixture(scope="module")
 def data():
     """The committed rows of all experiments."""
-    return {n: figures.read_rows(ROOT / "figures" / "data" / f"{n}.csv", f) for n, f in figures.EXPERIMENTS.items()}
+    return {
+        name: read_rows(ROOT / "figures" / "data" / f"{name}.csv", experiment)
+        for name, experiment in make_figures.EXPERIMENTS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def rendered(data):
+    """The report of the committed data, and its claims."""
+    return report.render(data)
 
 
 @pytest.fixture
-def house(tmp_path, monkeypatch):
-    """A copy of figures/ and the report to write to."""
-    shutil.copytree(ROOT / "figures", tmp_path / "figures", ignore=shutil.ignore_patterns("*.tmp", "__pycache__"))
+def folder(tmp_path):
+    """A copy of figures/ beside the report to write to."""
+    ignored = shutil.ignore_patterns("*.tmp", "__pycache__")
     shutil.copy(ROOT / "Report.md", tmp_path)
-    monkeypatch.setattr(figures, "HERE", tmp_path / "figures")
-    return tmp_path
+    return shutil.copytree(ROOT / "figures", tmp_path / "figures", ignore=ignored)
+
+
+def contents(folder: Path) -> dict:
+    """All files of the project's copy."""
+    return {path: path.read_bytes() for path in folder.parent.rglob("*") if path.is_file()}
 
 
 # Pictures and data
 
 
 def test_every_figure_is_committed_and_cited_once():
-    report = (ROOT / "Report.md").read_text()
-    cited = re.findall(r"!\[[^\]]+\]\(figures/(\w+)\.png\)", report)
-    assert sorted(cited) == sorted(figures.FIGURES) == sorted(p.stem for p in (ROOT / "figures").glob("*.png"))
+    text = (ROOT / "Report.md").read_text()
+    cited = re.findall(r"!\[[^\]]+\]\(figures/(\w+)\.png\)", text)
+    assert sorted(cited) == sorted(make_figures.PICTURES) == sorted(p.stem for p in (ROOT / "figures").glob("*.png"))
     assert len(cited) <= 10
 
 
@@ -63,10 +89,10 @@ def test_every_data_file_is_drawn(data):
 
     import matplotlib.pyplot as plt
 
-    for figure in figures.FIGURES.values():
-        assert figure(Watched(data)).axes
+    for picture in make_figures.PICTURES.values():
+        assert picture(Watched(data)).axes
         plt.close("all")
-    assert {p.stem for p in (ROOT / "figures" / "data").glob("*.csv")} == set(figures.EXPERIMENTS) <= read
+    assert {p.stem for p in (ROOT / "figures" / "data").glob("*.csv")} == set(make_figures.EXPERIMENTS) <= read
 
 
 def test_no_file_is_larger_than_2_mb():
@@ -76,27 +102,53 @@ def test_no_file_is_larger_than_2_mb():
 # Text
 
 
-def test_tables_and_numbers_of_the_report_are_those_of_the_data(data):
-    assert figures.report(data) == (ROOT / "Report.md").read_text()
+def test_tables_and_numbers_of_the_report_are_those_of_the_data(rendered):
+    assert rendered[0] == (ROOT / "Report.md").read_text()
 
 
-def test_every_table_and_no_unknown_name_stands_in_the_template(data):
-    names = re.findall(r"{(\w+)", (ROOT / "figures" / "report_template.md").read_text())
-    assert set(figures.TABLES) <= set(names) <= set(figures.TABLES) | set(figures.numbers(data))
+def test_a_name_that_no_question_has_is_an_error(data, folder):
+    (folder / "report_template.md").write_text("{{ curves.lates() }}")
+    with pytest.raises(report.jinja2.UndefinedError, match="lates"):
+        report.render(data, folder)
 
 
-def test_what_the_words_say_holds_in_the_data_but_for_times(data):
-    times = {"stepped, (2,4) is faster", "waiting, more collectors are faster", "the learner is idle most of the time",
-             "two federated workers beat one core on the largest lake", "small lakes do not pay",
-             "stepped tests of the single core's tables take longer"}  # fmt: skip
-    assert [claim for claim, holds in figures.claims(data).items() if not holds and claim not in times] == []
+def test_every_function_of_a_question_is_used():
+    sources = [path.read_text() for path in (ROOT / "figures").glob("*.py")]
+    text = "\n".join([*sources, (ROOT / "figures" / "report_template.md").read_text()])
+    for name, question in report.QUESTIONS.items():
+        for function in vars(question).values():
+            if inspect.isfunction(function) and function.__module__ == question.__name__:
+                uses = re.findall(rf"(?<!def )\b{function.__name__}\b", text)
+                assert uses, f"{name}.{function.__name__}"
+
+
+def test_what_the_words_say_holds_in_the_data_but_for_times(rendered):
+    claims = rendered[1]
+    assert len({claim.words for claim in claims}) == len(claims) > 25
+    assert [str(claim) for claim in claims if not claim.holds and not claim.is_timing] == []
+
+
+def test_claims_fail_where_data_say_something_else(data):
+    values = data["curves"]["value"].where(data["curves"]["seed"] != 7, 500.0)
+    changed = data | {"hallway": data["hallway"].assign(route="bypass"), "curves": data["curves"].assign(value=values)}
+    claims = {claim.words: claim for claim in report.render(changed)[1]}
+    lines = (ROOT / "figures" / "report_template.md").read_text().splitlines()
+    for words in (
+        "Q-learning is locked in, whichever table it starts from",
+        "with epsilon 0.05 SARSA is in the hallway in all seeds",
+        "all settings learn to reach the goal, in all seeds",
+    ):
+        assert not claims[words].holds
+        assert words in lines[claims[words].line - 1]
+        assert f"line {claims[words].line}" in str(claims[words])
+    assert claims["adding up diverges at 0.1"].holds
 
 
 def test_the_report_answers_nine_items_each_with_a_sentence_first():
     sections = re.split(r"\n## ", (ROOT / "Report.md").read_text())
-    items = [s for s in sections if re.match(r"\d\. ", s)]
-    assert [s[0] for s in items] == list("123456789")
-    assert all(s.split("\n\n")[1].startswith("**") for s in items)
+    items = [section for section in sections if re.match(r"\d\. ", section)]
+    assert [item[0] for item in items] == list("123456789")
+    assert all(item.split("\n\n")[1].startswith("**") for item in items)
 
 
 # Statistics
@@ -106,7 +158,7 @@ def test_bootstrap_interval_brackets_the_mean_and_narrows_with_more_seeds():
     sample = np.random.default_rng(1).normal(5.0, 2.0, 320)
     widths = []
     for count in (20, 80, 320):
-        mean, low, high = figures.bootstrap(sample[:count])
+        mean, low, high = bootstrap(sample[:count])
         assert low < mean == sample[:count].mean() < high
         widths.append(high - low)
     assert widths[0] > widths[1] > widths[2]
@@ -115,34 +167,33 @@ def test_bootstrap_interval_brackets_the_mean_and_narrows_with_more_seeds():
 
 def test_bootstrap_repeats_and_takes_columns_at_once():
     sample = np.random.default_rng(2).random((20, 3))
-    together = np.array(figures.bootstrap(sample))
-    assert np.array_equal(together, figures.bootstrap(sample))
+    together = np.array(bootstrap(sample))
+    assert np.array_equal(together, bootstrap(sample))
     for k in range(3):
-        assert together[:, k] == pytest.approx(figures.bootstrap(sample[:, k]))
+        assert together[:, k] == pytest.approx(bootstrap(sample[:, k]))
 
 
 def test_shares_of_routes_add_up(data):
-    for group in figures.hallway_groups(data).values():
-        assert sum(len(figures.where(group, route=route)) for route in figures.ROUTES) == len(group) == 20
+    for setting, group in hallway.groups(data):
+        assert sum(hallway.seeds_on(data, route, *setting) for route in hallway.ROUTES) == len(group) == 20
+        assert sum(hallway.route_share(data, *setting).values()) == pytest.approx(1)
 
 
-def test_routes_are_read_from_the_way():
-    lake = figures.lake_of(figures.HALLWAY)
-    assert figures.route_of(lake, td.value_iteration(lake.table)) == "bypass"
-    assert figures.route_of(lake, np.zeros(lake.table.shape)) == "neither"
+def test_routes_are_read_from_the_path():
+    lake = experiments.lake_of(HALLWAY)
+    assert experiments.route_of(lake, td.value_iteration(lake.table)) == "bypass"
+    assert experiments.route_of(lake, np.zeros(lake.table.shape)) == "neither"
     down_the_hallway = np.zeros(lake.table.shape)
     down_the_hallway[:, td.DOWN] = 1
     down_the_hallway[0] = np.eye(4)[td.RIGHT]
-    assert figures.route_of(lake, down_the_hallway) == "hallway"
+    assert experiments.route_of(lake, down_the_hallway) == "hallway"
 
 
-def test_same_seeds_on_both_sides_of_a_comparison(data):
-    for name in ("curves", "hallway", "distributed"):
-        groups = {}
-        for row in data[name]:
-            key = tuple(row.get(k) for k in ("map", "algorithm", "learning_rate", "epsilon", "start", "collectors"))
-            groups.setdefault(key, set()).add(row["seed"])
-        assert {tuple(sorted(seeds)) for seeds in groups.values()} == {tuple(range(20))}
+@pytest.mark.parametrize("name", ["curves", "hallway", "distributed"])
+def test_same_seeds_on_both_sides_of_a_comparison(data, name):
+    keys = ["map", "algorithm", "learning_rate", "epsilon", "start", "collectors"]
+    groups = data[name].groupby([key for key in keys if key in data[name]])
+    assert {tuple(sorted(seeds.unique())) for _, seeds in groups["seed"]} == {tuple(range(20))}
 
 
 # Experiments
@@ -151,34 +202,147 @@ def test_same_seeds_on_both_sides_of_a_comparison(data):
 def test_a_small_grid_run_twice_gives_the_same_bytes(workers, tmp_path):
     paths = [tmp_path / "first.csv", tmp_path / "second.csv"]
     for path in paths:
-        figures.write_rows(path, figures.curves, figures.curves(**SMALL))
+        write_rows(path, curves.run, curves.run(**SMALL))
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert len(paths[0].read_text().splitlines()) == 2 + 2 * 2 * 2
 
 
-def test_committed_curves_are_what_the_code_gives(data):
-    setting = {"algorithm": "SARSA", "epsilon": 0.05, "seed": 3}
-    fresh = figures.learning_curve(figures.HALLWAY, rate=0.001, episodes=30_000, tests=100, **setting)
-    committed = figures.where(data["curves"], map=figures.HALLWAY, learning_rate=0.001, **setting)
-    assert [f"{row['value']:.4g}" for row in fresh] == [f"{row['value']:.4g}" for row in committed]
+ONE = {"rate": 0.1, "epsilon": 0.3, "seed": 3, "episodes": 30_000}
+MERGED = ONE | {"algorithm": "SARSA", "batch_size": 10}
+
+
+@pytest.mark.parametrize(
+    ("name", "run", "case"),
+    [
+        ("curves", curves.learning_curve, ONE | {"map_name": HALLWAY, "algorithm": "SARSA", "tests": 100}),
+        ("hallway", hallway.hallway_run, ONE | {"algorithm": "Q-learning", "start": "zeros"}),
+        ("distributed", distributed.distributed_run, ONE | {"map_name": HALLWAY, "collectors": (1, 2, 4, 8)}),
+        ("merging", merging.merging_run, MERGED | {"rule": "retention-matched", "workers": 16}),
+        ("merging", merging.merging_run, MERGED | {"rule": "plain averaging", "workers": 4}),
+        ("merging", merging.merging_run, MERGED | {"rule": "adding up", "workers": 4, "rate": 0.001}),
+    ],
+)
+def test_committed_rows_are_what_the_code_gives(data, tmp_path, name, run, case):
+    if run is distributed.distributed_run:
+        case = case | {"batch_size": 100}
+    path = tmp_path / f"{name}.csv"
+    write_rows(path, make_figures.EXPERIMENTS[name], run(**case))
+    fresh = read_rows(path, make_figures.EXPERIMENTS[name]).astype(data[name].dtypes)
+    assert (fresh.merge(data[name], how="left", indicator=True)["_merge"] == "both").all()
+
+
+def test_committed_tables_are_what_the_code_gives(data):
+    lake = experiments.lake_of(HALLWAY)
+    fresh = experiments.learned_table(lake, 0.1, 0.3, 30_000, collectors=4, seed=0)
+    committed = value_functions.table_of(data, "distributed", map=HALLWAY, collectors=4)
+    assert committed == pytest.approx(fresh, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [SINGLE, 2])
+def test_committed_runs_against_the_clock_learn_what_the_code_learns(data, workers, count):
+    timed = timing.SUITE["compiled"][0]
+    shared = {"workers": workers, "evaluators": 2, "epsilon": 0.3, "rates": experiments.BEST_RATE}
+    fresh = timing.timed_run("compiled", timed, count, evaluated=False, seed=3, **shared)
+    committed = where(
+        data["timing"], simulator="compiled", episodes=30_000, collectors=count, seed=3, evaluated=0
+    ).iloc[0]
+    assert (fresh["steps"], fresh["table"]) == (committed["steps"], committed["table"])
+    assert fresh["replay_seconds"] > 0 or count == SINGLE
+
+    lake = federated.lake_of(16, 0.08, map_seed=1)
+    record = federated.timed_rounds(lake, count, 24, 600, rate=0.01, epsilon=0.05, seed=3, workers=workers)
+    committed = where(data["federated"], side=16, workers=count, seed=3)
+    assert [steps for _, steps, _ in record] == committed["steps"].tolist()
+    values = federated.start_values(lake, [q_table for _, _, q_table in record])
+    assert [f"{value:.6g}" for value in values] == [f"{value:.6g}" for value in committed["value"]]
+    seconds = [moment for moment, _, _ in record]
+    assert seconds == sorted(seconds)
 
 
 def test_tables_computed_in_one_process_are_those_of_ray(workers):
-    lake = figures.lake_of(figures.HALLWAY)
+    lake = experiments.lake_of(HALLWAY)
     settings = {"learning_rate": 0.1, "learning_episodes": 300, "do_test": False, "seed": 5}
     agent = td.DistributedQLAgent(lake, 0.3, cw_num=3, batch_size=20, workers=workers, **settings)
     agent.learn_and_evaluate(progress=False)
-    alone = figures.learned_table(lake, 0.1, 0.3, 300, collectors=3, seed=5, batch_size=20)
-    assert figures.checksum(alone) == figures.checksum(agent.q_table)
+    alone = experiments.learned_table(lake, 0.1, 0.3, 300, collectors=3, seed=5, batch_size=20)
+    assert experiments.checksum(alone) == experiments.checksum(agent.q_table)
 
 
 def test_slow_simulator_takes_the_time_it_states():
-    lake = figures.Slow(figures.lake_of(figures.HALLWAY), 100e-6)
+    lake = Slow(experiments.lake_of(HALLWAY), 100e-6)
     lake.reset(seed=0)
-    start = figures.time.perf_counter()
+    start = time.perf_counter()
     for _ in range(500):
         lake.step(td.UP)
-    assert figures.time.perf_counter() - start >= 0.9 * 500 * 100e-6
+    assert time.perf_counter() - start >= 0.9 * 500 * 100e-6
+
+
+def test_settings_are_the_default_arguments():
+    for name, experiment in make_figures.EXPERIMENTS.items():
+        assert all(p.default is not p.empty for p in inspect.signature(experiment).parameters.values()), name
+
+
+# Publishing
+
+
+@pytest.fixture
+def short_report(folder, monkeypatch):
+    """A report of one sentence without pictures, so that publishing it takes no time."""
+    monkeypatch.setattr(make_figures, "PICTURES", {})
+    (folder / "report_template.md").write_text("The optimum is {{ exact.best(HALLWAY).value | number(1) }}.\n")
+    return folder
+
+
+def test_a_named_experiment_is_run_and_published_with_the_report(short_report):
+    committed = (short_report / "data" / "exact.csv").read_bytes()
+    (short_report / "data" / "exact.csv").unlink()
+    make_figures.main(["exact"], short_report)
+    assert (short_report / "data" / "exact.csv").read_bytes() == committed
+    assert (short_report.parent / "Report.md").read_text() == "The optimum is 960.3.\n"
+
+
+def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short_report, capsys):
+    with open(short_report / "report_template.md", "a") as file:
+        file.write('{% do claim("it is low", exact.best(HALLWAY).value < 100) %}\n')
+    before = contents(short_report)
+    with pytest.raises(SystemExit) as stopped:
+        make_figures.main(["exact"], short_report)
+    assert stopped.value.code == 1
+    assert "report_template.md, line 2: the data do not show that it is low" in capsys.readouterr().err
+    after = contents(short_report)
+    draft = {path for path in after if path.parent.name == "unpublished.tmp"}
+    assert {path.name for path in draft} == {"exact.csv", "Report.md"}
+    assert {path: text for path, text in after.items() if path not in draft} == before
+
+
+def test_a_false_claim_about_times_is_a_warning(short_report, capsys):
+    with open(short_report / "report_template.md", "a") as file:
+        file.write('{% do claim("it is fast", false, is_timing=True) %}\n')
+    make_figures.main(["--draw"], short_report)
+    assert "warning: figures/report_template.md, line 2" in capsys.readouterr().err
+    assert (short_report.parent / "Report.md").read_text() == "The optimum is 960.3.\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_run_broken_off_leaves_every_file_as_it_was(folder, monkeypatch, error):
+    def broken(epsilons=(0.0, 0.05, 0.3)):
+        yield {"map": "half a file"}
+        raise error
+
+    before = contents(folder)
+    monkeypatch.setitem(make_figures.EXPERIMENTS, "exact", broken)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        make_figures.main(["exact"], folder)
+    assert contents(folder) == before
+    assert [path for path in folder.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_a_picture_that_fails_leaves_every_file_as_it_was(short_report, monkeypatch):
+    before = contents(short_report)
+    monkeypatch.setattr(make_figures, "PICTURES", {"routes": hallway.routes, "broken": lambda data: data["broken"]})
+    with pytest.raises(KeyError, match="broken"):
+        make_figures.main(["exact"], short_report)
+    assert contents(short_report) == before
 
 
 # Bad input
@@ -186,53 +350,53 @@ def test_slow_simulator_takes_the_time_it_states():
 
 def test_unknown_experiment_lists_the_known_ones(capsys):
     with pytest.raises(SystemExit) as stopped:
-        figures.main(["curve"])
+        make_figures.main(["curve"])
     assert stopped.value.code == 2
     message = capsys.readouterr().err
-    assert "'curve'" in message or "experiment curve" in message
-    assert all(name in message for name in figures.EXPERIMENTS)
+    assert "experiment curve" in message
+    assert all(name in message for name in make_figures.EXPERIMENTS)
 
 
-def test_data_of_other_settings_are_refused_with_file_and_field(house, capsys):
-    path = house / "figures" / "data" / "hallway.csv"
+def test_data_of_other_settings_are_refused_with_file_and_field(folder, capsys):
+    path = folder / "data" / "hallway.csv"
     first, rest = path.read_text().split("\n", 1)
     saved = json.loads(first.removeprefix("# "))
     path.write_text("# " + json.dumps(saved | {"seeds": 7}) + "\n" + rest)
     with pytest.raises(SystemExit):
-        figures.main(["--draw"])
+        make_figures.main(["--draw"], folder)
     message = capsys.readouterr().err
     assert "figures/data/hallway.csv has seeds = 7, the code has 20" in message
 
 
-@pytest.mark.parametrize("spoil", ["cut", "no settings", "missing"])
-def test_spoilt_data_are_refused_with_the_file(house, spoil):
-    path = house / "figures" / "data" / "exact.csv"
+@pytest.mark.parametrize("damage", ["cut", "cut within a number", "a field less", "no settings", "no rows", "missing"])
+def test_damaged_data_are_refused_with_the_file(folder, damage):
+    path = folder / "data" / "exact.csv"
     text = path.read_text()
-    match spoil:
-        case "cut":
-            path.write_text(text[: text.rindex(",")])
-        case "no settings":
-            path.write_text(text.split("\n", 1)[1])
-        case "missing":
-            path.unlink()
-    with pytest.raises(ValueError, match=r"figures/data/exact\.csv"):
-        figures.read_rows(path, figures.exact)
+    damaged = {
+        "cut": text[: text.rindex(",")],
+        "cut within a number": text[:-2],
+        "a field less": text.replace(",31\n", "\n", 1),
+        "no settings": text.split("\n", 1)[1],
+        "no rows": text.split("\n", 1)[0],
+    }
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_text(damaged[damage])
+    with pytest.raises(ValueError, match=r"figures/data/exact\.csv.*; run: python figures/make_figures\.py exact"):
+        read_rows(path, exact.run)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_a_run_broken_off_leaves_every_file_as_it_was(house, monkeypatch, error):
-    def broken(epsilons=(0.0, 0.05, 0.3)):
-        yield {"map": "half a file"}
-        raise error
-
-    before = {p: p.read_bytes() for p in house.rglob("*") if p.is_file()}
-    monkeypatch.setitem(figures.EXPERIMENTS, "exact", broken)
-    with pytest.raises((OSError, KeyboardInterrupt)):
-        figures.main(["exact"])
-    assert {p: p.read_bytes() for p in house.rglob("*") if p.is_file()} == before
-    assert [p for p in (house / "figures").iterdir() if p.suffix == ".tmp"] == []
+def test_rows_are_read_as_they_were_written(tmp_path):
+    rows = [{"table": "8426e352", "route": "", "value": np.nan, "largest": np.inf, "seed": 1, "epsilon": 0.3}]
+    write_rows(tmp_path / "exact.csv", exact.run, rows)
+    found = read_rows(tmp_path / "exact.csv", exact.run).iloc[0]
+    assert (found["table"], found["route"], found["largest"], found["epsilon"]) == ("8426e352", "", np.inf, 0.3)
+    assert np.isnan(found["value"])
 
 
-def test_settings_are_the_default_arguments():
-    for name, experiment in figures.EXPERIMENTS.items():
-        assert all(p.default is not p.empty for p in inspect.signature(experiment).parameters.values()), name
+def test_numbers_are_read_to_the_last_bit(tmp_path):
+    values = np.random.default_rng(3).normal(size=5_000) * 10.0 ** np.arange(-5, 5).repeat(500)
+    write_rows(tmp_path / "exact.csv", exact.run, [{"value": value} for value in values])
+    found = read_rows(tmp_path / "exact.csv", exact.run)["value"]
+    assert found.tolist() == [float(f"{value:.6g}") for value in values]

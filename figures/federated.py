@@ -1,0 +1,245 @@
+"""Do workers that learn for themselves beat a single core? On lakes of growing size, against the clock."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+import td_helpers as td
+from beyond import FederatedQLAgent
+from figures import timing
+from figures.break_even import crossing
+from figures.experiments import SINGLE, start_ray
+from figures.rows import Data, settings_of, where
+from figures.summaries import bootstrap, interval, markdown, median_range
+
+SIDES = {16: 600, 32: 2_000, 64: 12_000, 128: 80_000}  # side of a lake: episodes of a round, and between evaluations
+SHORTFALL = 200  # the target is the optimum less this
+STRICT = 50  # a stricter one
+WINDOW = 5  # evaluations whose mean must reach the target
+COUNTS = (SINGLE, 2, 4)
+NAMES = {SINGLE: "single core", 2: "2 workers", 4: "4 workers"}
+STYLES = {SINGLE: (td.COLORS["Q-learning"], "-"), 2: (td.COLORS["Federated"], "-"), 4: ("#7a3b5e", ":")}
+
+
+def run(seeds=10, counts=COUNTS, sides=SIDES, rate=0.01, epsilon=0.05, holes=0.08, map_seed=1, rounds=24):
+    """Wall-clock time and exact values, on a single core and with federated workers."""
+    start_ray()
+    with td.Workers(max(counts), 0) as workers:
+        settings = {"rate": rate, "epsilon": epsilon, "workers": workers}
+        for side, count in itertools.product(sides, counts):  # once each to warm up
+            timed_rounds(lake_of(side, holes, map_seed), count, 2, sides[side], seed=0, **settings)
+        cases = list(itertools.product(sides, range(seeds), counts))
+        for side, seed, count in tqdm(cases, desc="federated", unit="run"):
+            lake = lake_of(side, holes, map_seed)
+            record = timed_rounds(lake, count, rounds, sides[side], seed=seed, **settings)
+            values = exact_values(lake, [q_table for _, _, q_table in record])
+            for i, (seconds, steps, _) in enumerate(record):
+                yield {
+                    "side": side,
+                    "workers": count,
+                    "seed": seed,
+                    "episode": (i + 1) * sides[side],
+                    "steps": steps,
+                    "seconds": seconds,
+                    "value": values[i],
+                }
+
+
+def lake_of(side: int, holes: float, map_seed: int) -> td.FrozenLakeEnv:
+    """A random lake."""
+    return td.FrozenLakeEnv(td.generate_map((side, side), holes, seed=map_seed))
+
+
+def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) -> list[tuple]:
+    """(seconds, steps, q_table) after every round of `episodes` episodes."""
+    settings = {"do_test": False, "seed": seed}
+    if count == SINGLE:
+        agent = td.QLAgent(lake, epsilon, rate, rounds * episodes, **settings)
+        learning = (agent.learn(episodes) for _ in range(rounds))  # lazily, one round at a time
+    else:
+        settings |= {"cw_num": count, "ew_num": 0, "batch_size": episodes // count, "workers": workers}
+        agent = FederatedQLAgent(lake, epsilon, rate, rounds * episodes, **settings)
+        learning = agent.learn_in_batches(rounds * episodes)
+    record = []
+    start = time.perf_counter()
+    for _ in learning:
+        record.append((time.perf_counter() - start, agent.steps, agent.q_table))
+    return record
+
+
+def exact_values(lake, q_tables) -> list[float]:
+    """The exact value of the start under the greedy policy of each table; in two Ray tasks, since it takes a while."""
+    import ray
+
+    task = ray.remote(num_cpus=1)(start_values)
+    halves = [q_tables[::2], q_tables[1::2]]
+    values = [None] * len(q_tables)
+    values[::2], values[1::2] = ray.get([task.remote(lake, [np.array(table) for table in half]) for half in halves])
+    return values
+
+
+def start_values(lake, q_tables) -> list[float]:
+    return [float(td.policy_value(lake.table, q_table)[0]) for q_table in q_tables]
+
+
+# Numbers
+
+
+class Speedup(NamedTuple):
+    """speed_up = workers * hardware * statistics; each is (geometric mean over seeds, low, high)."""
+
+    speed_up: tuple
+    hardware: tuple  # steps per second and worker, relative to the single core
+    statistics: tuple  # steps that the single core needs, relative to theirs
+
+
+@functools.cache
+def optimum(side: int) -> float:
+    """The exact optimum of the experiment's lake of this size."""
+    settings = settings_of(run)
+    lake = lake_of(side, settings["holes"], settings["map_seed"])
+    return td.value_iteration(lake.table)[0].max()
+
+
+def seeds(data: Data) -> int:
+    return data["federated"]["seed"].nunique()
+
+
+def rounds_in_words() -> str:
+    """The episodes per round, from the smallest lake to the largest."""
+    *smaller, largest = (f"{episodes:,}" for episodes in SIDES.values())
+    return f"{', '.join(smaller)} and {largest}"
+
+
+def climbs(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> pd.DataFrame:
+    """Seconds and steps to the target, for the seeds that reach it.
+
+    The target counts as reached in the middle of the first five evaluations whose mean reaches it.
+    """
+    target = optimum(side) - shortfall
+    found = {}
+    for seed, rows in where(data["federated"], side=side, workers=workers).groupby("seed"):
+        reached = rows[rows["value"].rolling(WINDOW, center=True).mean() >= target]
+        if len(reached):
+            found[seed] = reached[["seconds", "steps"]].iloc[0]
+    return pd.DataFrame(found, index=["seconds", "steps"]).T
+
+
+def arrived(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> int:
+    """How many seeds reach the target."""
+    return len(climbs(data, side, workers, shortfall))
+
+
+def all_arrive(data: Data) -> bool:
+    """Do all seeds reach the target, on all lakes and with any number of workers?"""
+    return all(arrived(data, side, count) == seeds(data) for side, count in itertools.product(SIDES, COUNTS))
+
+
+def seconds(data: Data, side: int, workers: int) -> float:
+    """The median time to the target."""
+    return climbs(data, side, workers)["seconds"].median()
+
+
+def million_steps(data: Data, side: int, workers: int) -> float:
+    """The median number of steps to the target."""
+    return climbs(data, side, workers)["steps"].median() / 1e6
+
+
+def stragglers(data: Data, side: int, workers: int) -> int:
+    """How many seeds need over a fifth more steps than the median."""
+    steps = climbs(data, side, workers)["steps"]
+    return int((steps > 1.2 * steps.median()).sum())
+
+
+def speed_up(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> Speedup:
+    """The speed-up over a single core and its factors, from the seeds that arrive on both sides."""
+    single = climbs(data, side, SINGLE, shortfall)
+    many = climbs(data, side, workers, shortfall)
+    pairs = single.merge(many, left_index=True, right_index=True, suffixes=("", "_federated"))
+    faster = pairs["seconds"] / pairs["seconds_federated"]
+    fewer = pairs["steps"] / pairs["steps_federated"]
+    ratios = faster, faster / fewer / workers, fewer
+    return Speedup(*(tuple(np.exp(bootstrap(np.log(ratio)))) for ratio in ratios))
+
+
+def even_side(data: Data) -> float:
+    """The side length at which two workers are as fast as a single core."""
+    return crossing(SIDES, [speed_up(data, side, 2).speed_up[0] for side in SIDES])
+
+
+def table(data: Data) -> str:
+    """Seconds and steps to the target by size and workers, and the speed-up with its factors."""
+    rows = []
+    for side, count in itertools.product(SIDES, COUNTS):
+        climb = climbs(data, side, count)
+        factors = [""] * 3 if count == SINGLE else [interval(x, ".3g") for x in speed_up(data, side, count)]
+        rows.append([
+            f"{side} x {side}, {NAMES[count]}",
+            median_range(climb["seconds"]),
+            f"{climb['steps'].median() / 1e6:.3g}",
+            f"{len(climb)} of {seeds(data)}",
+            *factors,
+        ])
+    head = ["lake", "seconds to the target", "million steps", "seeds that arrive", "speed-up"]
+    return markdown([*head, "hardware efficiency", "statistical efficiency"], rows)
+
+
+# Picture
+
+
+def federated_speed(data: Data):
+    """Exact value over seconds on the largest lake, and the speed-up over a single core by the lake's size."""
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", width_ratios=(1.25, 1))
+    draw_values(left, data, max(SIDES))
+    draw_speed_ups(right, data)
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    return figure
+
+
+def draw_values(axes, data: Data, side: int) -> None:
+    """A line for each seed."""
+    for count, (color, line) in STYLES.items():
+        label = NAMES[count]
+        for _, rows in where(data["federated"], side=side, workers=count).groupby("seed"):
+            axes.plot(rows["seconds"], rows["value"], line, color=color, linewidth=1, alpha=0.7, label=label)
+            label = None  # one entry in the legend
+    best = optimum(side)
+    axes.axhline(best, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"optimum {best:.1f}")
+    target = best - SHORTFALL
+    axes.axhline(target, color="#555555", linestyle=":", linewidth=1.2, label=f"target {target:.1f}")
+    axes.set(xlabel="wall-clock seconds", ylabel="exact value of the greedy policy")
+    axes.set_title(f"{side} x {side}, one line a seed", fontsize=11)
+    axes.legend(loc="center left", fontsize=9, handlelength=1.5)
+
+
+def draw_speed_ups(axes, data: Data) -> None:
+    """A line for each number of workers, labelled with the speed-up on the largest lake."""
+    lowest = 1.0
+    sides = list(SIDES)
+    for count, label_at in ((2, 1.1), (4, 0.88)):
+        color, line = STYLES[count]
+        mean, low, high = np.array([speed_up(data, side, count).speed_up for side in sides]).T
+        bars = {"yerr": [mean - low, high - mean], "capsize": 3}
+        axes.errorbar(sides, mean, **bars, color=color, fmt="o", linestyle=line, markersize=6, label=NAMES[count])
+        text = f"{NAMES[count]}: {mean[-1]:.2f}"
+        axes.text(sides[-1] * 1.15, mean[-1] * label_at, text, color=color, fontsize=9, va="center")
+        lowest = min(lowest, low.min())
+    axes.axhline(1, color="black", linestyle=(0, (6, 3)), linewidth=1)
+    axes.text(380, 0.95, "as fast as a single core", fontsize=9, ha="right", va="top")
+    axes.set(xscale="log", yscale="log", xlim=(14, 400), xlabel="side of the lake (log scale)")
+    axes.set_ylabel("speed-up to the target (log scale)")
+    axes.set_xticks(sides, [f"{side}" for side in sides])
+    axes.minorticks_off()
+    axes.set_yticks([0.02, 0.05, 0.1, 0.2, 0.5, 1, 2], ["0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"])
+    axes.set_ylim(lowest / 1.5, 2.6)
+    axes.set_title(f"{timing.cores(data)} cores", fontsize=11)

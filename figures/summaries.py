@@ -1,0 +1,65 @@
+"""Means, their intervals, and how numbers are written in the report."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+
+def bootstrap(values, resamples: int = 10_000, seed: int = 0) -> tuple:
+    """(mean, low, high): the mean over the first axis, the seeds, and its 95% percentile bootstrap interval."""
+    values = np.asarray(values, float)
+    low, high = np.percentile(resampling(len(values), resamples, seed) @ values, [2.5, 97.5], axis=0)
+    return values.mean(axis=0), low, high
+
+
+@functools.cache
+def resampling(count: int, resamples: int, seed: int) -> np.ndarray:
+    """The weight of each of `count` values in each resample."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(count, np.full(count, 1 / count), resamples) / count
+
+
+def number(value, decimals: int = 0) -> str:
+    """12345.6 is written 12,346."""
+    return f"{value:,.{decimals}f}"
+
+
+def signed(value, decimals: int = 0) -> str:
+    """A number with its sign, for differences."""
+    return f"{value:+,.{decimals}f}"
+
+
+def percent(share, decimals: int = 0) -> str:
+    return f"{share:.{decimals}%}"
+
+
+def mean(values, decimals: int = 0) -> str:
+    """The mean over seeds."""
+    return number(np.mean(values), decimals)
+
+
+def interval(estimate, spec: str = ".1f") -> str:
+    """(mean, low, high) is written: mean [low, high]."""
+    middle, low, high = (format(x, spec) for x in estimate)
+    return f"{middle} [{low}, {high}]"
+
+
+def ci(values, decimals: int = 1, sign: str = "") -> str:
+    """The mean over seeds with its 95% bootstrap interval; sign="+" is for differences."""
+    return interval(bootstrap(values), f"{sign}.{decimals}f")
+
+
+def median_range(values) -> str:
+    """The median with its range, to three digits."""
+    return f"{np.median(values):.3g} ({np.min(values):.3g} to {np.max(values):.3g})"
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown; the first column is aligned to the left, the others to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+FILTERS = {f.__name__: f for f in (number, signed, percent, mean, interval, ci)}

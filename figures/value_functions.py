@@ -1,0 +1,154 @@
+"""What do the learned value functions look like? The tables of one seed, drawn as lakes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+import td_helpers as td
+from figures import distributed
+from figures.experiments import (
+    AGENTS,
+    BEST_RATE,
+    EPISODES,
+    EPSILONS,
+    HALLWAY,
+    SINGLE,
+    greedy_path,
+    lake_of,
+    learned_table,
+    over_ray,
+    values_at_start,
+)
+from figures.rows import Data, where
+
+ACTIONS = ["left", "down", "right", "up"]
+
+
+def run(seed=0, episodes=EPISODES, epsilons=EPSILONS, rate=0.001, best_rates=BEST_RATE, collectors=(0, 2, 4, 8)):
+    """The tables of one seed: both algorithms on Dangerous Hallway, and distributed Q-learning on both maps."""
+    cases = [
+        {
+            "shown": "algorithms",
+            "map_name": HALLWAY,
+            "algorithm": algorithm,
+            "rate": rate,
+            "epsilon": epsilon,
+            "episodes": episodes[HALLWAY],
+            "seed": seed,
+            "collectors": SINGLE,
+        }
+        for epsilon, algorithm in itertools.product(epsilons, AGENTS)
+    ]
+    cases += [
+        {
+            "shown": "distributed",
+            "map_name": map_name,
+            "algorithm": "Q-learning",
+            "rate": best_rates[map_name],
+            "epsilon": epsilons[0],
+            "episodes": episodes[map_name],
+            "seed": seed,
+            "collectors": count,
+        }
+        for map_name, count in itertools.product(episodes, collectors)
+    ]
+    yield from over_ray(table_run, cases, "value_functions")
+
+
+def table_run(shown, map_name, algorithm, rate, epsilon, episodes, seed, collectors) -> list[dict]:
+    """A run's final table, one row per state."""
+    lake = lake_of(map_name)
+    if algorithm == "SARSA":
+        agent = td.SARSAAgent(lake, epsilon, rate, episodes, do_test=False, seed=seed)
+        agent.learn(episodes)
+        q_table = agent.q_table
+    else:
+        q_table = learned_table(lake, rate, epsilon, episodes, collectors, seed)
+    setting = {
+        "shown": shown,
+        "map": map_name,
+        "algorithm": algorithm,
+        "learning_rate": rate,
+        "epsilon": epsilon,
+        "collectors": collectors,
+    }
+    return [
+        {**setting, "state": state, **dict(zip(ACTIONS, values, strict=True))}
+        for state, values in enumerate(q_table.tolist())
+    ]
+
+
+def table_of(data: Data, shown: str, **fields) -> np.ndarray:
+    """A q_table from its rows."""
+    return where(data["value_functions"], shown=shown, **fields)[ACTIONS].to_numpy()
+
+
+# Pictures
+
+
+def values_hallway(data: Data):
+    """Learned values and routes of both algorithms, and the exact optima."""
+    import matplotlib.pyplot as plt
+
+    lake = lake_of(HALLWAY)
+    figure, panels = plt.subplots(2, 3, figsize=(9, 5.9), layout="constrained")
+    for row, epsilon in zip(panels, EPSILONS, strict=True):
+        shown = {name: table_of(data, "algorithms", algorithm=name, epsilon=epsilon) for name in AGENTS}
+        shown["exact optimum"] = td.value_iteration(lake.table, epsilon=epsilon)
+        for axes, (name, q_table) in zip(row, shown.items(), strict=True):
+            found = values_at_start(lake, q_table, epsilon)
+            title = f"{name}, epsilon {epsilon:g}\ngreedy {found['value']:.0f}, exploring {found['on_policy']:.0f}"
+            image = draw_lake(axes, HALLWAY, q_table, title)
+    figure.colorbar(image, ax=panels, label="highest action value of the table", shrink=0.7)
+    return figure
+
+
+def values_distributed(data: Data):
+    """Value functions of the single core and of distributed learning, beside the optimum."""
+    import matplotlib.pyplot as plt
+
+    counts = (SINGLE, 2, 4, 8)
+    figure, panels = plt.subplots(2, 1 + len(counts), figsize=(9.6, 4.7), layout="constrained")
+    for row, map_name in zip(panels, EPISODES, strict=True):
+        lake = lake_of(map_name)
+        optimum = td.value_iteration(lake.table)
+        title = f"exact optimum\nvalue {td.policy_value(lake.table, optimum)[0]:.1f}"
+        draw_lake(row[0], map_name, optimum, title)
+        for axes, count in zip(row[1:], counts, strict=True):
+            q_table = table_of(data, "distributed", map=map_name, collectors=count)
+            values = distributed.values(data, map_name, count)
+            title = f"{distributed.config_name(count)}\nvalue {td.policy_value(lake.table, q_table)[0]:.1f}"
+            title += f"\n{len(values)} seeds: {values.mean():.1f}"
+            image = draw_lake(axes, map_name, q_table, title)
+        row[0].set_ylabel(f"{map_name}\nlearning rate {BEST_RATE[map_name]:g}", fontsize=9)
+    figure.colorbar(image, ax=panels, label="highest action value", shrink=0.7)
+    return figure
+
+
+def draw_lake(axes, map_name: str, q_table, title: str):
+    """A lake's values from 0 to 1000 with the greedy policy's most likely path; arrows on small maps."""
+    lake = lake_of(map_name)
+    values = q_table.max(axis=1)[:-1].reshape(lake.desc.shape)
+    image = axes.imshow(np.where(lake.desc == b"H", np.nan, values), cmap="viridis", vmin=0, vmax=1000)
+    axes.set(facecolor="#222222", xticks=[], yticks=[])
+    if lake.ncol <= 8:
+        draw_arrows(axes, lake, q_table)
+    rows, columns = np.divmod([state for state in greedy_path(lake, q_table) if state != lake.exit_state], lake.ncol)
+    axes.plot(columns, rows, color="#D55E00", linewidth=2.2)
+    circle = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "linewidth": 0.5}
+    for letter in b"S", b"G":
+        y, x = np.argwhere(lake.desc == letter)[0]
+        axes.text(x, y, letter.decode(), ha="center", va="center", fontsize=8, fontweight="bold", bbox=circle)
+    axes.set_title(title, fontsize=9)
+    return image
+
+
+def draw_arrows(axes, lake, q_table) -> None:
+    """Arrows for the greedy actions, on the cells where the agent moves on."""
+    row, column = np.nonzero((lake.desc == b"F") | (lake.desc == b"S"))
+    direction = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])  # (x, y) by action, y downwards
+    dx, dy = direction[q_table.argmax(axis=1)[row * lake.ncol + column]].T
+    units = {"angles": "xy", "scale_units": "xy", "scale": 1.8, "width": 0.012}
+    axes.quiver(column, row, dx, dy, color="white", alpha=0.8, pivot="mid", **units)
