@@ -21,6 +21,8 @@ from numba.extending import overload, register_jitable
 
 from tabular.tables import PackedTable
 
+INT32, FLOAT64 = np.dtype(np.int32), np.dtype(np.float64)
+
 
 def kernel(function):
     """Compile a function when it is first called, and keep the result for the next process."""
@@ -230,47 +232,64 @@ class Experience(NamedTuple):
         return self.pairs[: self.length[0]], self.rewards[: self.length[0]]
 
 
+class GrowingExperience:
+    """Experience as lists, for plain Python, which appends to a list in half the time of writing to an array."""
+
+    __slots__ = ("pairs", "rewards")
+
+    def __init__(self):
+        self.pairs, self.rewards = [], []
+
+    def write_to(self, experience: Experience) -> None:
+        """Add what was recorded to an array's worth of experience."""
+        start = experience.length[0]
+        end = start + len(self.pairs)
+        experience.pairs[start:end] = self.pairs
+        experience.rewards[start:end] = self.rewards
+        experience.length[0] = end
+
+
 def record(log, t, state, action, reward, actions):
-    """Log step t of an episode: as Experience, or in an array of visits (states, actions)."""
-    if type(log) is Experience:
-        _append(log, t, state, action, reward, actions)
+    """Log step t of an episode: as experience, or in an array of visits (states, actions)."""
+    if type(log) is GrowingExperience:
+        log.pairs.append(state * len(actions) + action)
+        log.rewards.append(reward)
     else:
-        _count(log, t, state, action, reward, actions)
+        log[state, action] += 1
 
 
 def finish(log, t, next_state, terminated):
-    """Log that the episode ended after step t, and where."""
-    if type(log) is Experience:
-        _close(log, t, next_state, terminated)
-
-
-def _append(log, t, state, action, reward, actions):
-    entry = log.length[0] + t - 1  # `length` changes once an episode: a counter in memory would cost each step
-    log.pairs[entry] = state * len(actions) + action
-    log.rewards[entry] = reward
-
-
-def _close(log, t, next_state, terminated):
-    end = log.length[0] + t
-    log.pairs[end] = -1 if terminated else -2 - next_state
-    log.rewards[end] = 0.0
-    log.length[0] = end + 1
-
-
-def _count(log, t, state, action, reward, actions):
-    log[state, action] += 1
+    """Log that an episode ended after step t, and where."""
+    if type(log) is GrowingExperience:
+        log.pairs.append(-1 if terminated else -2 - next_state)
+        log.rewards.append(0.0)
 
 
 @overload(record)
 def _(log, t, state, action, reward, actions):
-    return _append if isinstance(log, numba.types.BaseNamedTuple) else _count
+    def write(log, t, state, action, reward, actions):
+        entry = log.length[0] + t - 1  # `length` changes once an episode: a counter in memory would cost each step
+        log.pairs[entry] = state * len(actions) + action
+        log.rewards[entry] = reward
+
+    def count(log, t, state, action, reward, actions):
+        log[state, action] += 1
+
+    return write if isinstance(log, numba.types.BaseNamedTuple) else count
 
 
 @overload(finish)
 def _(log, t, next_state, terminated):
-    if isinstance(log, numba.types.BaseNamedTuple):
-        return _close
-    return lambda log, t, next_state, terminated: None
+    def close(log, t, next_state, terminated):
+        end = log.length[0] + t
+        log.pairs[end] = -1 if terminated else -2 - next_state
+        log.rewards[end] = 0.0
+        log.length[0] = end + 1
+
+    def nothing(log, t, next_state, terminated):
+        pass
+
+    return close if isinstance(log, numba.types.BaseNamedTuple) else nothing
 
 
 # Update rules -------------------------------------------------------------------------------
@@ -366,6 +385,16 @@ class Rows(dict):
             self.table[state] = row
 
 
+class QuickParameters:
+    """Parameters as an object of slots, which plain Python reads in a fifth of a named tuple's time."""
+
+    __slots__ = Parameters._fields
+
+    def __init__(self, *values):
+        for name, value in zip(self.__slots__, values, strict=True):
+            setattr(self, name, value)
+
+
 @contextlib.contextmanager
 def place_noted():
     """Add to an error from a stepped loop where it fell, as read from the loop's local variables."""
@@ -418,7 +447,7 @@ def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
     """ValueError unless the q_table and the log fit the simulator and the episodes."""
     states = len(simulator.outcomes) if type(simulator) is PackedTable else len(q_table)
     shape = (states, len(actions))
-    if q_table.shape != shape or q_table.dtype != np.float64:
+    if q_table.shape != shape or q_table.dtype != FLOAT64:
         raise ValueError(f"q_table must be float64 of shape {shape}, got {q_table.dtype} of shape {q_table.shape}")
     if type(log) is Experience:
         room = log.episodes_that_fit(parameters.max_step)
@@ -431,22 +460,28 @@ def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
 
 
 def _check_experience(q_table, pairs, rewards, actions) -> None:
-    """ValueError unless experience is what episodes on such a q_table leave."""
-    if q_table.ndim != 2 or q_table.shape[1] != len(actions) or q_table.dtype != np.float64:
+    """ValueError unless experience has the form that episodes on such a q_table leave; `_belongs` reads the pairs."""
+    if q_table.ndim != 2 or q_table.shape[1] != len(actions) or q_table.dtype != FLOAT64:
         raise ValueError(
             f"q_table must be float64 of shape (states, {len(actions)}), got {q_table.dtype} of shape {q_table.shape}"
         )
-    if pairs.ndim != 1 or pairs.dtype != np.int32:
+    if pairs.ndim != 1 or pairs.dtype != INT32:
         raise ValueError(f"pairs must be a row of int32, got {pairs.dtype} of shape {pairs.shape}")
     if rewards.shape != pairs.shape or rewards.dtype.kind != "f":
         raise ValueError(f"rewards must be {len(pairs)} floats, got {rewards.dtype} of shape {rewards.shape}")
+
+
+@register_jitable
+def _belongs(pairs, states, width):
+    """Whether all pairs are of a table (states, width), and the last ends an episode."""
     if len(pairs) == 0:
-        return
-    lowest, highest = -1 - len(q_table), q_table.size - 1  # cut in the last state; the last pair
-    if pairs.min() < lowest or pairs.max() > highest:
-        raise ValueError(f"pairs must be from {lowest} to {highest}, got {pairs.min()} to {pairs.max()}")
-    if pairs[-1] >= 0:
-        raise ValueError(f"pairs must end as an episode ends, below 0, got {pairs[-1]}")
+        return True
+    lowest = highest = pairs[0]
+    for i in range(len(pairs)):
+        pair = pairs[i]
+        lowest = pair if pair < lowest else lowest  # the compiler makes vectors of this, not of min()
+        highest = pair if pair > highest else highest
+    return -1 - states <= lowest and highest < states * width and pairs[-1] < 0
 
 
 # Rules: an update function, and all that is made of it -----------------------------------------
@@ -470,6 +505,8 @@ def _replay_loop(update):
 
     def replay(q_table, pairs, rewards, actions, parameters):
         width = len(actions)
+        if not _belongs(pairs, len(q_table), width):
+            return -1
         steps = 0
         for i in range(len(pairs)):
             pair = pairs[i]
@@ -531,13 +568,17 @@ class Rule:
     def plain(self, q_table, simulator, actions, parameters, first, episodes, log=None) -> int:
         """The same in plain Python, on a packed table too."""
         rows = Rows(q_table)
+        plain_log = log
         if type(log) is Experience:
-            log = Experience(*(memoryview(part) for part in log))  # quicker to write to than arrays
+            plain_log = GrowingExperience()
         elif log is not None:
-            log = memoryview(log)
+            plain_log = memoryview(log)  # quicker to write to than an array
+        parameters = QuickParameters(*parameters)
         with place_noted():
-            steps = self.py_func(rows, simulator, actions, parameters, first, episodes, log)
+            steps = self.py_func(rows, simulator, actions, parameters, first, episodes, plain_log)
         rows.write_back()
+        if type(log) is Experience:
+            plain_log.write_to(log)
         return steps
 
     def replay(self, q_table, pairs, rewards, actions, parameters) -> int:
@@ -550,10 +591,18 @@ class Rule:
         if self.needs_next_action:
             raise TypeError(f"{self.__name__} cannot be replayed: it needs the next action, which is not recorded")
         _check_experience(q_table, pairs, rewards, actions)
-        # Arrays of another type, such as read-only ones, would be compiled for anew.
-        pairs = np.require(pairs, requirements=["C", "W"])
-        rewards = np.require(rewards, np.float64, ["C", "W"])
-        return self.replay_kernel(q_table, pairs, rewards, actions, parameters)
+        # Arrays of another kind, such as read-only ones, would be compiled for anew.
+        if not pairs.flags.carray:
+            pairs = np.array(pairs)
+        if rewards.dtype != FLOAT64 or not rewards.flags.carray:
+            rewards = np.array(rewards, FLOAT64)
+        steps = self.replay_kernel(q_table, pairs, rewards, actions, parameters)
+        if steps < 0:
+            raise ValueError(
+                f"pairs must be from {-1 - len(q_table)} to {q_table.size - 1}, the last below 0, "
+                f"got {pairs.min()} to {pairs.max()}, the last {pairs[-1]}"
+            )
+        return steps
 
     @functools.cached_property
     def kernel(self):
@@ -562,7 +611,10 @@ class Rule:
 
     @functools.cached_property
     def replay_kernel(self):
-        """The compiled replay loop, which checks nothing; None where the rule needs the next action."""
+        """The compiled replay loop; None where the rule needs the next action.
+
+        Replays nothing and returns -1 where a pair is not of the table; checks no shapes.
+        """
         return None if self.needs_next_action else self._compile(_replay_loop(self.update))
 
     def _compile(self, loop):

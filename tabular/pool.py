@@ -27,19 +27,34 @@ READY_SECONDS = 120  # how long to wait for the next process to start
 
 
 class Lost(Exception):
-    """A process that a call needed is lost, cannot be reached, or has not answered in time."""
+    """A process that a call needed has died."""
 
-    def __init__(self, call: Call, process, reason: str, unreachable: bool = False):
-        super().__init__(f"{call.role} {call.i} {reason}")
-        self.call, self.process, self.unreachable = call, process, unreachable
+    problem = "died during"
+
+    def __init__(self, call: Call, seconds: float | None = None):
+        took = "" if seconds is None else f" in {seconds:.0f} s"
+        super().__init__(f"{call.role} {call.i} {self.problem} {call.task}{took}")
+        self.call = call
+
+
+class Hung(Lost):
+    """A process has not answered in time."""
+
+    problem = "has not answered"
+
+
+class Unreachable(Lost):
+    """A process cannot be reached: the network may be down, or its node may be lost."""
+
+    problem = "cannot be reached for"
 
 
 class Call(NamedTuple):
-    """A call on its way: method `method` of process `i` of a role."""
+    """A call on its way to process `i` of a role."""
 
     role: str
     i: int
-    method: str
+    task: str  # the method, with the numbers among its arguments
     process: object
     reference: object
     waits_for: tuple[Call, ...]
@@ -149,31 +164,29 @@ class Workers(_Pool):
         waits_for = tuple(argument._replace(waits_for=()) for argument in arguments if isinstance(argument, Call))
         references = (argument.reference if isinstance(argument, Call) else argument for argument in arguments)
         reference = process.call.remote(self._makers[role], method, *references)
-        return Call(role, i, method, process, reference, waits_for)
+        numbers = ", ".join(str(argument) for argument in arguments if isinstance(argument, int | float))
+        return Call(role, i, f"{method}({numbers})", process, reference, waits_for)
 
     def result(self, call: Call, timeout: float | None = None):
-        """What a call returned, or its own error. Raises `Lost` where a process was lost, or gave nothing in time."""
+        """What a call returned, or its own error. Raises `Lost`, `Hung` or `Unreachable` for processes."""
         import ray
         from ray import exceptions
 
         try:
             return ray.get(call.reference, timeout=timeout)
         except exceptions.GetTimeoutError:
-            at_fault = next((one for one in call.waits_for if not _returned(one.reference)), call)
-            raise Lost(at_fault, at_fault.process, f"has not answered {at_fault.method} in {timeout:.0f} s") from None
+            raise Hung(_first(_is_pending, call), timeout) from None
         except exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
             if not isinstance(cause, _system_failures()):
                 raise cause from None  # the simulator's own error, from a worker
-            at_fault = next((one for one in call.waits_for if _failed(one.reference)), call)
-            unreachable = isinstance(cause, exceptions.ActorUnavailableError)
-            reason = f"{'cannot be reached' if unreachable else 'was lost'} during {at_fault.method}"
-            raise Lost(at_fault, at_fault.process, reason, unreachable) from cause
+            kind = Unreachable if isinstance(cause, exceptions.ActorUnavailableError) else Lost
+            raise kind(_first(_failed, call)) from cause
 
     def replace(self, lost: Lost) -> int:
         """New processes for one that was lost and for others that are dead, too: how many there were."""
         slot = lost.call.role, lost.call.i
-        if self._processes[slot] is not lost.process:
+        if self._processes[slot] is not lost.call.process:
             return 0  # a call from before it was replaced
         dead = {slot} | self._dead()
         for slot in dead:
@@ -324,18 +337,23 @@ def _end(process) -> None:
             ray.kill(process)
 
 
-def _returned(reference) -> bool:
-    """Whether a call has come to its end."""
+def _first(condition, call: Call) -> Call:
+    """Of the calls that a call waits for the first that fulfils a condition, or else the call itself."""
+    return next((other for other in call.waits_for if condition(other.reference)), call)
+
+
+def _is_pending(reference) -> bool:
+    """Whether a call has not come to its end."""
     import ray
 
-    return bool(ray.wait([reference], timeout=0, fetch_local=False)[0])
+    return not ray.wait([reference], timeout=0, fetch_local=False)[0]
 
 
 def _failed(reference) -> bool:
     """Whether a call has ended without a result."""
     import ray
 
-    if not _returned(reference):
+    if _is_pending(reference):
         return False
     try:
         ray.get(reference, timeout=0)

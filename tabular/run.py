@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from .plan import Batch, Snapshot
-from .pool import Lost
+from .pool import Hung, Lost, Unreachable
 
 LOSSES = 5  # a run gives up where one process is lost more often than this, with nothing learned or tested between
 
@@ -35,21 +36,23 @@ class Recovery:
 
     def mend(self, lost: Lost) -> None:
         """Replace a lost process, or wait for one that cannot be reached; RuntimeError where that goes on for long."""
-        if lost.unreachable:
+        if isinstance(lost, Unreachable):
             self._wait_for(lost)
-        elif replaced := self.pool.replace(lost):
-            self.replaced += replaced
-            self._count(lost)
+            return
+        replaced = self.pool.replace(lost)
+        self.replaced += replaced
+        if not replaced:  # a call from before the last replacement
+            return
+        if isinstance(lost, Hung):
+            warnings.warn(f"{lost}: it is replaced, and the work sent again", stacklevel=2)
+        process = lost.call.role, lost.call.i
+        self._losses[process] = self._losses.get(process, 0) + 1
+        if self._losses[process] > LOSSES:
+            times = f"for the {self._losses[process]}th time in a row, with nothing learned between"
+            cause = f"take longer than patience={self.patience:g}" if isinstance(lost, Hung) else "end its process"
+            raise RuntimeError(f"{lost}, {times}: does the simulator {cause}?") from lost
 
-    def _count(self, lost: Lost) -> None:
-        """Count the losses of a process in a row."""
-        name = f"{lost.call.role} {lost.call.i}"
-        losses = self._losses[name] = self._losses.get(name, 0) + 1
-        if losses > LOSSES:
-            problem = f"{name} was lost {losses} times in a row, with nothing learned between"
-            raise RuntimeError(f"{problem}: does the simulator end its process, or never return?") from lost
-
-    def _wait_for(self, lost: Lost) -> None:
+    def _wait_for(self, lost: Unreachable) -> None:
         """Give the network a second to come back; where a node is lost for good, Ray tells in half a minute."""
         now = time.monotonic()
         if self._unreachable_since is None:
