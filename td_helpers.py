@@ -91,7 +91,7 @@ __all__ = [
     # The assignment
     "LEFT", "DOWN", "RIGHT", "UP", "MAPS", "FrozenLakeEnv", "generate_row", "generate_map", "generate_random_map",
     "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
-    "plot_image", "plot_result", "plot_timing", "animate", "greedy_path", "rollout",
+    "plot_image", "plot_result", "plot_timing",
     # To watch it
     "rollout", "greedy_path", "animate", "Film", "show", "show_source",
     # What it stands on, handed on from tabular/
