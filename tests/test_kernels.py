@@ -178,6 +178,12 @@ def test_no_draw_is_used_twice_in_learning_and_testing(streams, agent_class):
     assert len({key for key, _ in streams}) == 1
 
 
+@pytest.mark.parametrize("rule, ahead", [(kernels.q_learning, 0), (kernels.sarsa, 1)], ids=["Q-learning", "SARSA"])
+def test_an_episode_takes_its_draws_one_after_the_other(streams, rule, ahead):
+    steps = rule(np.zeros((5, 2)), Ring(), ACTIONS, PARAMETERS, 3, 1)
+    assert [counter - (3 << 20) for _, counter in streams] == list(range(1, steps + ahead + 1))
+
+
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
 def test_evaluating_does_not_disturb_learning(lake, compiled):
     tested, untested = (
@@ -314,6 +320,16 @@ def test_a_table_whose_pairs_have_thresholds_of_their_own_is_learned_alike():
         both(kernels.q_learning, simulator, actions, PARAMETERS, 0, 20)
 
 
+def test_a_pair_is_sampled_by_its_own_thresholds():
+    table = TransitionTable(*mdp(actions=3))
+    for state, action in np.ndindex(table.shape):
+        border = round(table.probability[state, action, 0] * 2**32)  # draws below take the first outcome
+        for outcome, slip in ((0, 0), (0, border - 1), (1, border), (1, 2**32 - 1)):
+            at = state, action, outcome
+            expected = table.next_state[at], table.reward[at], table.terminated[at], False
+            assert kernels.sample_step(table.packed, state, action, slip) == expected
+
+
 def test_values_and_visits_may_be_fields_of_one_array():
     simulator = small_lake()
     q_table, steps = both(kernels.q_learning, simulator, FOUR, PARAMETERS, 0, 50)
@@ -392,6 +408,7 @@ def test_experience_is_a_pair_and_a_reward_a_step_and_how_the_episode_ended():
     right = np.array([[0.0, 0.0, 9.0, 0.0], [0.0] * 4, [0.0] * 4])
     parameters = Parameters(0.0, 0.5, 0.9, 2, 1)
     log = Experience.empty(9)
+    log.rewards.fill(7.0)  # as a log that was used before
     assert log.episodes_that_fit(2) == 3
     assert kernels.q_learning(right.copy(), simulator, FOUR, parameters, 0, 1, log) == 2
     assert kernels.q_learning.plain(right.copy(), simulator, FOUR, parameters, 0, 1, log) == 2
