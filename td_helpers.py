@@ -73,9 +73,10 @@ from tabular.plots import (
     save_figure,
     show_source,
 )
-from tabular.pool import InProcess, Lost, Workers, shared_workers, start_ray
+from tabular.pool import InProcess, Lost, Workers, shared_workers
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import check_saved, read_save
+from tabular.session import start_ray
 from tabular.simulators import Policy, compiled_form, fingerprint, shape_of
 from tabular.tables import TransitionTable, samples_table
 
@@ -273,7 +274,8 @@ class _ReadOnlyDict(dict):
 class _ReadOnlyList(list):
     """A list that refuses to be edited."""
 
-    __setitem__ = __delitem__ = __iadd__ = append = extend = insert = pop = remove = clear = sort = _refuse_edit
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse_edit
+    append = extend = insert = pop = remove = clear = sort = reverse = _refuse_edit
 
 
 # Agents on one core -----------------------------------------------------------------------
@@ -456,7 +458,7 @@ class TDAgent:
         test = episode // self.test_interval % MAX_TESTS
         parameters, stream = self.parameters(max_steps), EVALUATION + (test << 40)
         if policy is None and self.compiled:
-            return evaluate(np.argmax(q_table, axis=1), self._table, parameters, stream, trials) / trials
+            return float(evaluate(np.argmax(q_table, axis=1), self._table, parameters, stream, trials)) / trials
         if policy is None:
             rows = Rows(q_table)
             policy = lambda state: greedy_action(rows[state], self.actions)
@@ -528,6 +530,8 @@ class TDAgent:
             steps=check_count("steps", header.get("steps"), 0, 2**62),
         )
         tests = check_saved("tests", arrays, np.int64, (None,))
+        if (np.diff(tests, prepend=0) <= 0).any():
+            raise ValueError(f"tests must be at ever later episodes, got {tests}")
         rewards = check_saved("rewards", arrays, np.float64, tests.shape)
         self._learned = learned
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))

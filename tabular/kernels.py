@@ -19,7 +19,7 @@ import numba
 import numpy as np
 from numba.extending import overload, register_jitable
 
-from .tables import PackedTable
+from tabular.tables import PackedTable
 
 INT32, FLOAT64 = np.dtype(np.int32), np.dtype(np.float64)
 

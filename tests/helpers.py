@@ -1,23 +1,17 @@
-"""What several test files share: small envs, small lakes, and running a kernel as plain Python."""
+"""What several test files share: small envs and lakes, a distributed run by hand, Ctrl-C where it is wanted."""
 
-import functools
-import pickle
+import contextlib
+import itertools
 
 import gym
 import numpy as np
+import pytest
 
 import td_helpers as td
+from beyond import FederatedQLAgent
 
 NO_SLIP = (1.0, 0.0, 0.0, 0.0)
 AGENTS = (td.QLAgent, td.SARSAAgent)
-
-
-def plain(kernel, q_table, *arguments):
-    """Run the plain Python of a learning kernel on `q_table`, in place."""
-    rows = td._Rows(q_table)
-    result = kernel.py_func(rows, *arguments)
-    rows.write_back()
-    return result
 
 
 def corridor(length: int, **settings) -> td.FrozenLakeEnv:
@@ -30,52 +24,67 @@ def learned(agent) -> tuple:
     return agent.q_table.tobytes(), agent.episode, agent.steps, agent.total_rewards
 
 
-def recipe_of(agent) -> bytes:
-    """What makes the worker's agent."""
-    return pickle.dumps(functools.partial(td.QLAgent, agent.simulator, **agent._settings))
+def by_hand(agent) -> tuple[np.ndarray, int, list[float]]:
+    """What a distributed agent must learn, by a loop of its own over the roles: (q_table, steps, total_rewards).
 
-
-def dataflow(agent, cw_num: int, batches) -> tuple[np.ndarray, int]:
-    """Batches of (first, episodes) through collectors and a server in this process: (q_table, steps).
-
-    Batch i is collected on the table of `cw_num` batches before, and replayed in order.
+    Batch i is collected on the table of `cw_num` batches before, and replayed in order. A federated agent's workers
+    share a round's episodes, and all start from the latest table.
     """
-    recipe, server = recipe_of(agent), td.QLAgentServer()
-    collectors = [td.CollectingWorker() for _ in range(cw_num)]
-    snapshots = [(np.zeros_like(agent.q_table), 0)] * cw_num
+    federated = isinstance(agent, FederatedQLAgent)
+    rate = agent.local_rate if federated else agent.learning_rate
+    worker = agent.single(
+        agent.simulator, agent.epsilon, rate, test_interval=agent.test_interval, trials=agent.trials, beta=agent.beta,
+        max_step=agent.max_step, seed=agent.seed, compiled=agent.compiled,
+    )  # fmt: skip
+    server, evaluator = agent.roles["server"](worker), td.EvaluationWorker(worker)
+    collectors = [agent.roles["collector"](worker) for _ in range(agent.cw_num)]
+    snapshots, means = [td.Snapshot(np.zeros_like(agent.q_table), 0)], []
     server.begin(snapshots[0])
+    size = agent.batch_size * agent.cw_num if federated else agent.batch_size
+    batches = batches_of(agent.learning_episodes, size, agent.test_interval if agent.do_test else None)
     for i, (first, episodes) in enumerate(batches):
-        experience = collectors[i % cw_num].collect(recipe, snapshots[i], first, episodes)
-        snapshots.append(server.learn(recipe, experience))
-    return snapshots[-1][0], snapshots[-1][1]
+        if federated:
+            cuts = [first + episodes * m // agent.cw_num for m in range(agent.cw_num + 1)]
+            shares = [(cut, following - cut) for cut, following in itertools.pairwise(cuts)]
+            reports = [one.learn(snapshots[-1], *share) for one, share in zip(collectors, shares, strict=True)]
+            snapshots.append(server.merge(agent.learning_rate, *reports))
+        else:
+            on = snapshots[max(0, len(snapshots) - agent.cw_num)]
+            snapshots.append(server.learn(collectors[i % agent.cw_num].collect(on, first, episodes)))
+        if agent.do_test and (first + episodes) % agent.test_interval == 0:
+            means.append(evaluator.evaluate(snapshots[-1].q_table, first + episodes)[0])
+    return snapshots[-1].q_table, snapshots[-1].steps, means
 
 
-def batches_of(episodes: int, batch_size: int, test_interval: int) -> list[tuple[int, int]]:
-    """(first, episodes) of batches that end at test points at the latest."""
-    batches, first = [], 0
-    while first < episodes:
-        size = min(batch_size, test_interval - first % test_interval, episodes - first)
-        batches.append((first, size))
-        first += size
-    return batches
+def same_as_by_hand(agent) -> bool:
+    """Whether a distributed agent that has learned all its episodes has the bits of the loop by hand."""
+    q_table, steps, means = by_hand(agent)
+    return learned(agent) == (q_table.tobytes(), agent.learning_episodes, steps, means)
 
 
-def interrupt_at_test(monkeypatch, agent, test: int):
-    """Run the agent until Ctrl-C falls into its evaluation number `test`."""
-    evaluate = agent._evaluate
+def batches_of(episodes: int, batch_size: int, test_interval: int | None) -> list[tuple[int, int]]:
+    """(first, episodes) of batches that end at test points, if any, at the latest."""
+    ends = sorted({episodes, *(range(test_interval, episodes, test_interval) if test_interval else [])})
+    return [
+        (first, min(batch_size, end - first))
+        for start, end in itertools.pairwise([0, *ends])
+        for first in range(start, end, batch_size)
+    ]
 
-    def interrupted(q_table, number, *arguments):
-        if number == test:
+
+@contextlib.contextmanager
+def interrupted(monkeypatch, target, method: str, call: int):
+    """Ctrl-C falls into call number `call` of a method, and the block ends with it."""
+    original, calls = getattr(target, method), itertools.count(1)
+
+    def interrupt(*arguments, **settings):
+        if next(calls) == call:
             raise KeyboardInterrupt
-        return evaluate(q_table, number, *arguments)
+        return original(*arguments, **settings)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(agent, "_evaluate", interrupted)
-        try:
-            agent.learn_and_evaluate(progress=False)
-        except KeyboardInterrupt:
-            return agent
-    raise AssertionError(f"test {test} never came")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(target, method, interrupt)
+        yield
 
 
 class Ring(gym.Env):
@@ -104,6 +113,28 @@ class Ring(gym.Env):
         self.s, last = (self.s + action) % 5, self.s
         slip = -1.0 - 0.25 * self.np_random.random()
         return self.s, slip, self.ends and (last, self.s) == (4, 0), False, {}
+
+
+class Fan(gym.Env):
+    """One state and many actions: each ends the episode, and is worth its number. It may be compiled."""
+
+    def __init__(self, actions: int):
+        self.observation_space, self.action_space = gym.spaces.Discrete(2), gym.spaces.Discrete(actions)
+        self.table = td.TransitionTable(
+            probability=np.ones((2, actions, 1)),
+            next_state=np.ones((2, actions, 1), np.int32),
+            reward=np.broadcast_to(np.arange(float(actions))[:, None], (2, actions, 1)),
+            terminated=np.ones((2, actions, 1), bool),
+            start=np.array([1.0, 0.0]),
+        )
+
+    @td.samples_table
+    def reset(self, *, seed=None, options=None):
+        return 0, {}
+
+    @td.samples_table
+    def step(self, action):
+        return 1, float(action), True, False, {}
 
 
 def frequencies(outcomes) -> dict:

@@ -1,8 +1,7 @@
-"""The single-core agents: counts, cuts, seeds, convergence, foreign envs, interrupts, saving, misbehaving envs."""
+"""The single-core agents: counts, cuts, seeds, convergence, foreign envs, interrupts, misbehaving envs."""
 
-import functools
+import contextlib
 import os
-import pickle
 import subprocess
 import sys
 
@@ -11,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
-from helpers import AGENTS, Ring, corridor, interrupt_at_test, learned
+from helpers import AGENTS, Fan, Ring, corridor, interrupted, learned
 
 import td_helpers as td
 
@@ -37,7 +36,7 @@ def no_evaluation(monkeypatch):
     def fail(*_):
         raise AssertionError("an evaluation")
 
-    monkeypatch.setattr(td.TDAgent, "_evaluate", fail)
+    monkeypatch.setattr(td.TDAgent, "evaluate_on", fail)
 
 
 @both
@@ -144,6 +143,21 @@ def test_the_shorter_of_two_time_limits_cuts(compiled, inner, outer):
     assert agent.steps == 10 * 3
 
 
+@regimes
+def test_a_time_limit_holds_when_max_step_is_raised_later(compiled):
+    agent = small(td.QLAgent, gym.wrappers.TimeLimit(corridor(9), 3), max_step=2, compiled=compiled)
+    agent.max_step = 50
+    agent.learn(10)
+    assert agent.steps == 10 * 3
+
+
+def test_a_time_limit_of_nothing_is_one_step_in_both_regimes():
+    for compiled in (True, False):
+        agent = small(td.QLAgent, gym.wrappers.TimeLimit(corridor(9), 0), compiled=compiled)
+        agent.learn(10)
+        assert agent.steps == 10
+
+
 def test_a_test_measures_the_table_at_its_own_episode():
     agent, until_20 = small(td.QLAgent), small(td.QLAgent)
     run(agent)
@@ -158,6 +172,18 @@ def test_policies_read_the_table():
     chosen = [agent.explore_or_exploit_policy(2) for _ in range(4000)]
     for action, share in enumerate((0.075, 0.775, 0.075, 0.075)):
         assert abs(chosen.count(action) / 4000 - share) < 5 * np.sqrt(share * (1 - share) / 4000)
+
+
+def test_tests_are_known_by_their_episodes():
+    agent = small(td.QLAgent)
+    agent.learn(25)
+    run(agent)
+    assert sorted(agent.rewards) == [30, 40, 50]
+
+
+@both
+def test_values_start_where_they_are_told_to(agent_class):
+    assert small(agent_class, initial_value=-7).q_table.tolist() == [[-7.0] * 4] * 17
 
 
 def test_the_base_class_has_no_rule_to_learn_by():
@@ -223,6 +249,64 @@ def test_a_ring_without_p_is_learned_by_stepping():
     assert agent.q_table[0, 1] == pytest.approx(5 * -1.125, abs=0.5)  # five steps of -1 to -1.25
 
 
+def test_many_actions_are_learned_compiled_and_stepped():
+    """A loop unrolled over so many would not compile."""
+    agents = [td.QLAgent(Fan(1500), 0.5, 0.5, 3000, do_test=False, compiled=compiled) for compiled in (True, False)]
+    assert run(agents[0]) == run(agents[1])
+    assert np.count_nonzero(agents[0].q_table[0]) > 750  # 3000 episodes, half of them explore
+
+
+def test_without_numba_the_same_bits_are_learned(root):
+    script = """
+import td_helpers as td
+agent = td.QLAgent(td.FrozenLakeEnv(), 0.3, 0.1, 57, test_interval=10, trials=4, max_step=60, seed=3)
+rewards, q_table = agent.learn_and_evaluate(progress=False)
+print(q_table.tobytes().hex(), agent.compiled, agent.steps, rewards, sep="|")
+"""
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, env=environment, capture_output=True, text=True, check=True
+    )
+    q_table, _, steps, rewards = run(small(td.QLAgent))
+    assert done.stdout.strip() == f"{q_table.hex()}|True|{steps}|{rewards}"
+
+
+# The progress bar --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """The bars shown while a test runs, as they were made: with the updates that they were given."""
+    made = []
+
+    class Bar(contextlib.nullcontext):
+        def __init__(self, **settings):
+            super().__init__(self)
+            self.settings, self.n, self.updates = settings, settings["initial"], []
+            made.append(self)
+
+        def update(self, n):
+            self.n += n
+            self.updates.append(n)
+
+    monkeypatch.setattr(td, "tqdm", Bar)
+    return made
+
+
+def test_the_progress_bar_follows_the_episodes(bars):
+    agent = small(td.QLAgent)
+    agent.learn(13)
+    agent.learn_and_evaluate()
+    (bar,) = bars
+    assert (bar.settings["initial"], bar.settings["total"], bar.settings["disable"]) == (13, 57, False)
+    assert bar.updates == [7, 10, 10, 10, 7]
+
+
+def test_no_progress_bar_where_none_is_wanted(bars):
+    small(td.QLAgent).learn_and_evaluate(progress=False)
+    assert bars[0].settings["disable"] is True
+
+
 # Interrupts ------------------------------------------------------------------------------
 
 
@@ -265,13 +349,13 @@ def test_an_interrupted_learn_leaves_the_agent_as_it_was(agent_class):
 def test_an_interrupt_of_compiled_code_leaves_the_agent_as_it_was(agent_class, monkeypatch):
     agent = small(agent_class)
     agent.learn(5)
-    before, kernel = learned(agent), agent.kernel
+    before, learn_on = learned(agent), agent.learn_on
 
-    def interrupted(*arguments):  # Python raises it when the compiled loop has returned
-        kernel(*arguments)
+    def learn_and_interrupt(*arguments):  # Python raises it when the compiled loop has returned
+        learn_on(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(agent, "kernel", interrupted)
+    monkeypatch.setattr(agent, "learn_on", learn_and_interrupt)
     with pytest.raises(KeyboardInterrupt):
         agent.learn(5)
     assert learned(agent) == before
@@ -279,7 +363,9 @@ def test_an_interrupt_of_compiled_code_leaves_the_agent_as_it_was(agent_class, m
 
 @pytest.mark.parametrize("test", [1, 3, 5])
 def test_an_interrupted_test_is_made_up_for(monkeypatch, test):
-    agent = interrupt_at_test(monkeypatch, small(td.QLAgent), test)
+    agent = small(td.QLAgent)
+    with interrupted(monkeypatch, agent, "evaluate_on", test):
+        agent.learn_and_evaluate(progress=False)
     assert agent.episode == 10 * test and len(agent.total_rewards) == test - 1
     assert run(agent) == run(small(td.QLAgent))
 
@@ -288,181 +374,6 @@ def test_a_finished_run_is_not_run_again(no_evaluation):
     agent = small(td.QLAgent, do_test=False)
     first = run(agent)
     assert run(agent) == first
-
-
-# Saving ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def saved(tmp_path, monkeypatch):
-    """The file of an agent that was stopped in its test 3."""
-    agent = interrupt_at_test(monkeypatch, small(td.QLAgent), 3)
-    agent.save(tmp_path / "agent.npz")
-    return tmp_path / "agent.npz"
-
-
-@both
-@regimes
-@pytest.mark.parametrize("test", [1, 3])
-def test_a_saved_run_goes_on_with_the_same_bits(tmp_path, monkeypatch, agent_class, compiled, test):
-    stopped = interrupt_at_test(monkeypatch, small(agent_class, compiled=compiled), test)
-    stopped.save(tmp_path / "agent")
-    resumed = small(agent_class, compiled=compiled).load(tmp_path / "agent")
-    assert learned(resumed) == learned(stopped)
-    assert run(resumed) == run(small(agent_class, compiled=compiled))
-
-
-def test_a_saved_run_goes_on_in_another_process(saved, root):
-    script = f"""
-import td_helpers as td
-agent = td.QLAgent(td.FrozenLakeEnv(), 0.3, 0.1, 57, test_interval=10, trials=4, max_step=60, seed=3)
-rewards, q_table = agent.load({str(saved)!r}).learn_and_evaluate(progress=False)
-print(q_table.tobytes().hex(), agent.episode, agent.steps, rewards, sep="|")
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
-    q_table, episode, steps, rewards = run(small(td.QLAgent))
-    assert done.stdout.strip() == f"{q_table.hex()}|{episode}|{steps}|{rewards}"
-
-
-def test_saving_leaves_one_file_and_no_pickle(saved):
-    assert os.listdir(saved.parent) == ["agent.npz"]
-    with np.load(saved, allow_pickle=False) as file:
-        assert not any(file[name].dtype.hasobject for name in file.files)
-
-
-def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved, monkeypatch):
-    before = saved.read_bytes()
-
-    def full(*_, **__):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(td.np, "savez_compressed", full)
-    with pytest.raises(OSError, match="no space left"):
-        small(td.QLAgent).save(saved)
-    assert saved.read_bytes() == before and os.listdir(saved.parent) == ["agent.npz"]
-
-
-def refused(agent, path, match):
-    """The file is refused with such a message, and the agent is as before."""
-    before = learned(agent)
-    with pytest.raises(ValueError, match=match):
-        agent.load(path)
-    assert learned(agent) == before
-
-
-OTHER = {
-    "epsilon": {"epsilon": 0.2}, "learning_rate": {"learning_rate": 0.2}, "beta": {"beta": 0.9},
-    "learning_episodes": {"learning_episodes": 58}, "test_interval": {"test_interval": 11}, "trials": {"trials": 5},
-    "do_test": {"do_test": False}, "max_step": {"max_step": 61}, "seed": {"seed": 4}, "compiled": {"compiled": False},
-    "simulator": {"simulator": td.FrozenLakeEnv(transition_prob=(0.96, 0.02, 0.01, 0.01))},
-    "agent": {"agent_class": td.SARSAAgent},
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("field", OTHER)
-def test_a_save_of_other_settings_is_refused(saved, field):
-    settings = {
-        "simulator": td.FrozenLakeEnv(), "epsilon": 0.3, "learning_rate": 0.1, "learning_episodes": 57,
-        "test_interval": 10, "trials": 4, "max_step": 60, "seed": 3,
-    } | OTHER[field]  # fmt: skip
-    agent = settings.pop("agent_class", td.QLAgent)(**settings)
-    agent.learn(2)
-    refused(agent, saved, f"has {field} ")
-
-
-@pytest.mark.parametrize("other", [td.FrozenLakeEnv(map_name="8x8"), Ring()], ids=["8x8", "Ring"])
-def test_a_save_of_another_simulator_is_refused(saved, other):
-    refused(small(td.QLAgent, other), saved, "has simulator table")
-
-
-def test_a_save_of_another_lake_is_refused_where_it_is_stepped(tmp_path):
-    small(td.QLAgent, compiled=False).save(tmp_path / "agent.npz")
-    other = td.FrozenLakeEnv(["SFFF", "FHFH", "FFFH", "HFFG"], transition_prob=(0.9, 0.05, 0.03, 0.02))
-    refused(small(td.QLAgent, other, compiled=False), tmp_path / "agent.npz", "has simulator table")
-
-
-FIELDS = ["q_table", "episode", "steps", "tests", "rewards", "settings_seed"]
-
-
-@pytest.mark.parametrize("change", ["missing", "of another shape", "of another kind", "in half the bits"])
-@pytest.mark.parametrize("field", FIELDS)
-def test_a_save_with_a_wrong_field_is_refused_by_its_name(saved, field, change):
-    with np.load(saved) as file:
-        arrays = dict(file)
-    wrong = arrays.pop(field)
-    if change == "of another shape":
-        arrays[field] = np.zeros((3, 7, 2), wrong.dtype)
-    elif change == "of another kind":
-        arrays[field] = wrong.astype("S")
-    elif change == "in half the bits":
-        arrays[field] = wrong.astype(wrong.dtype.kind + "4") + (field == "settings_seed")
-    np.savez(saved, **arrays)
-    refused(small(td.QLAgent), saved, field.removeprefix("settings_"))
-
-
-INSANE = {
-    "episode": np.array(-5), "steps": np.array(-1), "rewards": np.zeros(1), "tests": np.array([1, 1]),
-    "q_table": np.full((17, 4), np.nan),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("field", INSANE)
-def test_a_save_with_an_impossible_value_is_refused_by_its_name(saved, field):
-    with np.load(saved) as file:
-        arrays = dict(file)
-    np.savez(saved, **(arrays | {field: INSANE[field]}))
-    refused(small(td.QLAgent), saved, field)
-
-
-def test_a_truncated_save_is_refused_wherever_it_ends(saved):
-    whole = saved.read_bytes()
-    for size in range(0, len(whole), 53):
-        saved.write_bytes(whole[:size])
-        refused(small(td.QLAgent), saved, "not a saved agent")
-
-
-def test_a_save_with_a_flipped_byte_is_refused_or_tells_the_same(saved):
-    whole, good = saved.read_bytes(), learned(small(td.QLAgent).load(saved))
-    for at in range(0, len(whole), 11):
-        saved.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
-        agent = small(td.QLAgent)
-        before = learned(agent)
-        try:
-            assert learned(agent.load(saved)) == good, at
-        except ValueError:
-            assert learned(agent) == before, at
-
-
-def test_foreign_files_are_refused(tmp_path):
-    foreign = {
-        "text": lambda path: path.write_text("not an agent"),
-        "empty": lambda path: path.write_bytes(b""),
-        "npy": lambda path: np.save(path.open("wb"), np.zeros(3)),
-        "npz": lambda path: np.savez(path.open("wb"), weights=np.zeros(3)),
-        "pickle": lambda path: path.write_bytes(pickle.dumps({"q_table": 1})),
-    }
-    for name, write in foreign.items():
-        write(tmp_path / name)
-        refused(small(td.QLAgent), tmp_path / name, "not a saved agent")
-
-
-class Bomb:
-    """An object whose unpickling would be noticed."""
-
-    def __reduce__(self):
-        return os._exit, (7,)
-
-
-def test_no_pickle_in_a_save_is_ever_opened(saved):
-    with np.load(saved) as file:
-        arrays = dict(file)
-    np.savez(saved, **(arrays | {"steps": np.array([Bomb()], dtype=object)}))
-    refused(small(td.QLAgent), saved, "not a saved agent")
-
-
-def test_a_missing_file_is_reported_as_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
-        small(td.QLAgent).load(tmp_path / "none.npz")
 
 
 # Misbehaving envs ------------------------------------------------------------------------
@@ -532,8 +443,3 @@ def test_an_episode_that_never_ends_is_cut_and_bootstrapped(agent_class, compile
     agent.q_table[0, 0] = 0.0
     agent.learn(20)
     assert agent.steps == 1000 and agent.q_table[0, 0] == pytest.approx(-10, abs=0.01)
-
-
-def test_agents_of_a_recipe_are_the_same(lake):
-    recipe = pickle.dumps(functools.partial(td.QLAgent, lake, **small(td.QLAgent)._settings))
-    assert run(pickle.loads(recipe)()) == run(small(td.QLAgent))

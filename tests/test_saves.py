@@ -1,0 +1,358 @@
+"""Saving and loading: a run goes on to the same bits, for longer if wanted, and nothing else passes for a save."""
+
+import functools
+import json
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import gym
+import numpy as np
+import pytest
+from helpers import Ring, corridor, interrupted, learned
+
+import td_helpers as td
+from beyond import FederatedQLAgent, FederatedSARSAAgent
+
+LAKE = td.FrozenLakeEnv()
+
+
+def small(agent_class=td.QLAgent, simulator=LAKE, **settings):
+    """An agent of 60 episodes on the 4 x 4 lake with a test every ten; a distributed one needs no Ray."""
+    defaults = {"learning_episodes": 60, "test_interval": 10, "trials": 4, "max_step": 60, "seed": 3}
+    if issubclass(agent_class, td.DistributedQLAgent):
+        defaults |= {"cw_num": 3, "ew_num": 2, "batch_size": 3, "workers": td.InProcess()}
+    return agent_class(simulator, 0.3, 0.1, **(defaults | settings))
+
+
+def run(agent):
+    """What the agent has learned at the end."""
+    agent.learn_and_evaluate(progress=False)
+    return learned(agent)
+
+
+KINDS = {
+    "Q-learning": small,
+    "SARSA": functools.partial(small, td.SARSAAgent),
+    "stepped": functools.partial(small, compiled=False),
+    "without P": functools.partial(small, simulator=Ring()),
+    "distributed": functools.partial(small, td.DistributedQLAgent),
+    "federated": functools.partial(small, FederatedQLAgent),
+    "federated SARSA": functools.partial(small, FederatedSARSAAgent),
+}
+kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Where to save."""
+    return tmp_path / "agent.npz"
+
+
+@pytest.fixture
+def saved(monkeypatch, path):
+    """The file of an agent that was stopped in its third test."""
+    agent = small()
+    with interrupted(monkeypatch, agent, "evaluate_on", 3):
+        agent.learn_and_evaluate(progress=False)
+    agent.save(path)
+    return path
+
+
+# Going on --------------------------------------------------------------------------------
+
+
+@kinds
+@pytest.mark.parametrize("test", [1, 3])
+def test_a_run_stopped_in_a_test_and_saved_goes_on_with_the_same_bits(path, monkeypatch, make, test):
+    stopped = make()
+    with interrupted(monkeypatch, td.TDAgent, "evaluate_on", test):
+        stopped.learn_and_evaluate(progress=False)
+    stopped.save(path)
+    resumed = make().load(path)
+    assert learned(resumed) == learned(stopped)
+    assert run(resumed) == run(make())
+
+
+@kinds
+def test_a_finished_run_is_continued_for_longer_with_the_bits_of_one_long_run(path, make):
+    first = make()
+    run(first)
+    first.save(path)
+    assert run(make(learning_episodes=100).load(path)) == run(make(learning_episodes=100))
+
+
+@kinds
+def test_a_run_goes_on_after_a_decayed_epsilon(path, make):
+    whole, first = make(), make()
+    for agent in (whole, first):
+        agent.learn(30)
+        agent.epsilon = 0.1
+        agent.learn(9)
+    first.save(path)
+    rest = make().load(path)
+    assert rest.epsilon == 0.3
+    rest.epsilon = 0.1
+    assert run(rest) == run(whole)
+
+
+def test_a_saved_run_goes_on_in_another_process(saved, root):
+    script = f"""
+import td_helpers as td
+agent = td.QLAgent(td.FrozenLakeEnv(), 0.3, 0.1, 60, test_interval=10, trials=4, max_step=60, seed=3)
+rewards, q_table = agent.load({str(saved)!r}).learn_and_evaluate(progress=False)
+print(q_table.tobytes().hex(), agent.episode, agent.steps, rewards, sep="|")
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    q_table, episode, steps, rewards = run(small())
+    assert done.stdout.strip() == f"{q_table.hex()}|{episode}|{steps}|{rewards}"
+
+
+CHANGED = {
+    "epsilon": 0.2, "learning_rate": 0.2, "learning_episodes": 90, "test_interval": 7, "trials": 5, "do_test": False,
+    "max_step": 61, "compiled": False, "initial_value": 5.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_an_agent_of_other_settings_takes_over_what_was_learned_and_keeps_its_own(saved, name):
+    agent = small().load(saved)
+    values = {"epsilon": 0.3, "learning_rate": 0.1} | {name: CHANGED[name]}
+    epsilon, learning_rate = values.pop("epsilon"), values.pop("learning_rate")
+    others = {"learning_episodes": 60, "test_interval": 10, "trials": 4, "max_step": 60, "seed": 3} | values
+    other = td.QLAgent(LAKE, epsilon, learning_rate, **others).load(saved)
+    assert learned(other) == learned(agent)
+    assert getattr(other, name, CHANGED[name]) == CHANGED[name]
+
+
+@pytest.mark.parametrize("field, value", [("cw_num", 2), ("cw_num", 5), ("batch_size", 11)])
+def test_other_collectors_or_batches_are_told_to_lead_to_another_result(path, field, value):
+    small(td.DistributedQLAgent, learning_episodes=33).save(path)
+    agent = small(td.DistributedQLAgent, learning_episodes=60, test_interval=20, **{field: value})
+    with pytest.warns(UserWarning, match=f"saved with {field}=3, this agent has {value}: it goes on .* another result"):
+        agent.load(path)
+    agent.learn_and_evaluate(progress=False)
+    assert agent.episode == 60
+
+
+def test_a_save_of_the_same_collectors_and_batches_is_loaded_without_a_word(path, recwarn):
+    small(td.DistributedQLAgent).save(path)
+    small(td.DistributedQLAgent).load(path)
+    assert not recwarn.list
+
+
+# Refused ---------------------------------------------------------------------------------
+
+
+def refused(agent, path, match):
+    """The file is refused with such a message, and the agent is as before."""
+    before = learned(agent)
+    with pytest.raises(ValueError, match=match):
+        agent.load(path)
+    assert learned(agent) == before
+
+
+TILTED = td.FrozenLakeEnv(transition_prob=(0.96, 0.02, 0.01, 0.01))
+OTHERS = {
+    "seed": lambda: small(seed=4),
+    "beta": lambda: small(beta=0.9),
+    "agent": lambda: small(td.SARSAAgent),
+    "simulator": lambda: small(simulator=TILTED),
+    "simulator of another size": lambda: small(simulator=td.FrozenLakeEnv(map_name="8x8")),
+    "simulator without P": lambda: small(simulator=Ring()),
+    "simulator with a time limit": lambda: small(simulator=gym.wrappers.TimeLimit(LAKE, 50)),
+    "simulator of other slips, stepped": lambda: small(simulator=TILTED, compiled=False),
+    "simulator with a time limit where it is stepped": lambda: small(
+        simulator=gym.wrappers.TimeLimit(LAKE, 50), compiled=False
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_another_agent_learned_is_refused(saved, name):
+    agent = OTHERS[name]()
+    agent.learn(2)
+    refused(agent, saved, f"has {name.split()[0]} ")
+
+
+def test_another_time_limit_of_a_stepped_env_without_p_is_refused(path):
+    small(simulator=gym.wrappers.TimeLimit(Ring(), 20)).save(path)
+    refused(small(simulator=gym.wrappers.TimeLimit(Ring(), 21)), path, "has simulator .* limit 20")
+
+
+def test_another_env_of_the_same_shape_is_refused_though_no_step_was_taken(path):
+    small(simulator=corridor(4)).save(path)
+    refused(small(simulator=td.FrozenLakeEnv(["SFHFG"])), path, "has simulator table")
+
+
+def test_a_single_core_save_is_refused_by_a_distributed_agent(saved):
+    refused(small(td.DistributedQLAgent), saved, "not a saved agent of this kind: it has no")
+
+
+CHANGES = {
+    "missing": None,
+    "longer": lambda array: np.zeros((len(array) + 1, *array.shape[1:]), array.dtype),
+    "of another shape": lambda array: np.zeros((3, 7, 2, 1), array.dtype),
+    "of another kind": lambda array: array.astype("S"),
+    "in half the bits": lambda array: array.astype(array.dtype.kind + "4"),
+}
+
+
+WRONG = [
+    (kind, field, change)
+    for kind, fields in {
+        td.QLAgent: ["q_table", "tests", "rewards"],
+        td.DistributedQLAgent: ["recent", "untested", "untested_q_tables"],
+    }.items()
+    for field in fields
+    for change in CHANGES
+    if (field, change) != ("recent", "longer")  # as more collectors leave it: told, not refused
+]
+
+
+@pytest.mark.parametrize("kind, field, change", WRONG, ids=lambda part: getattr(part, "__name__", part))
+def test_a_save_with_a_wrong_array_is_refused_by_its_name(path, monkeypatch, kind, field, change):
+    agent = small(kind)
+    with interrupted(monkeypatch, td.TDAgent, "evaluate_on", 3):
+        agent.learn_and_evaluate(progress=False)
+    agent.save(path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    wrong = arrays.pop(field)
+    if change != "missing":
+        arrays[field] = CHANGES[change](wrong)
+    np.savez(path, **arrays)
+    refused(small(kind), path, field)
+
+
+IMPOSSIBLE = {
+    "q_table": np.full((17, 4), np.nan), "rewards": np.full(2, np.inf), "tests twice": np.array([10, 10]),
+    "tests before the first episode": np.array([-10, 10]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_save_with_impossible_values_is_refused_by_their_name(saved, name):
+    with np.load(saved) as file:
+        arrays = dict(file)
+    np.savez(saved, **(arrays | {name.split()[0]: IMPOSSIBLE[name]}))
+    refused(small(), saved, name.split()[0])
+
+
+@pytest.mark.parametrize("value", [None, -5, 1.5, "7", True, 2**80], ids=repr)
+@pytest.mark.parametrize("name", ["episode", "steps", "seed", "beta", "agent", "simulator"])
+def test_a_save_with_a_wrong_entry_in_its_header_is_refused_by_its_name(saved, name, value):
+    with np.load(saved) as file:
+        arrays = dict(file)
+    header = json.loads(str(arrays["header"])) | {name: value}
+    np.savez(saved, **(arrays | {"header": np.array(json.dumps(header))}))
+    refused(small(), saved, name)
+
+
+@pytest.mark.parametrize("header", ["", "[1]", "{", "null", '"agent"'])
+def test_a_save_whose_header_is_no_table_of_settings_is_refused(saved, header):
+    with np.load(saved) as file:
+        arrays = dict(file)
+    np.savez(saved, **(arrays | {"header": np.array(header)}))
+    refused(small(), saved, "not a saved agent")
+
+
+def test_a_truncated_save_is_refused_wherever_it_ends(saved):
+    whole = saved.read_bytes()
+    for size in range(0, len(whole), 53):
+        saved.write_bytes(whole[:size])
+        refused(small(), saved, "not a saved agent")
+
+
+def test_a_save_with_a_flipped_byte_is_refused_or_tells_the_same(saved):
+    whole, good = saved.read_bytes(), learned(small().load(saved))
+    for at in range(0, len(whole), 11):
+        saved.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        agent = small()
+        before = learned(agent)
+        try:
+            assert learned(agent.load(saved)) == good, at
+        except ValueError:
+            assert learned(agent) == before, at
+
+
+FOREIGN = {
+    "text": lambda path: path.write_text("not an agent"),
+    "empty": lambda path: path.write_bytes(b""),
+    "npy": lambda path: np.save(path.open("wb"), np.zeros(3)),
+    "npz": lambda path: np.savez(path.open("wb"), weights=np.zeros(3)),
+    "pickle": lambda path: path.write_bytes(pickle.dumps({"q_table": 1})),
+}
+
+
+@pytest.mark.parametrize("write", FOREIGN.values(), ids=FOREIGN)
+def test_a_foreign_file_is_refused(path, write):
+    write(path)
+    refused(small(), path, "not a saved agent")
+
+
+class Bomb:
+    """An object whose unpickling would be noticed."""
+
+    def __reduce__(self):
+        return os._exit, (7,)
+
+
+@pytest.mark.parametrize("field", ["tests", "header"])
+def test_no_pickle_in_a_save_is_ever_opened(saved, field):
+    with np.load(saved) as file:
+        arrays = dict(file)
+    np.savez(saved, **(arrays | {field: np.array([Bomb()], dtype=object)}))
+    refused(small(), saved, "not a saved agent")
+
+
+def test_a_missing_file_is_reported_as_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
+        small().load(tmp_path / "none.npz")
+
+
+# The file ---------------------------------------------------------------------------------
+
+
+def test_saving_leaves_one_file_and_no_pickle(saved):
+    assert os.listdir(saved.parent) == ["agent.npz"]
+    with np.load(saved, allow_pickle=False) as file:
+        assert not any(file[name].dtype.hasobject for name in file.files)
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def half(file, **_):
+        file.write(b"half of it")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(td.np, "savez_compressed", half)
+    with pytest.raises(OSError, match="no space left"):
+        small().save(saved)
+    assert saved.read_bytes() == before and os.listdir(saved.parent) == ["agent.npz"]
+
+
+def test_two_threads_that_save_to_one_path_never_leave_a_broken_file(path):
+    agents = [small(), small(learning_episodes=30)]
+    possible = {run(agent)[1] for agent in agents}
+    agents[0].save(path)
+    errors = []
+
+    def save(agent):
+        try:
+            for _ in range(60):
+                agent.save(path)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=save, args=(agent,)) for agent in agents]
+    for thread in threads:
+        thread.start()
+    found = set()
+    while any(thread.is_alive() for thread in threads):
+        found.add(small().load(path).episode)
+    assert not errors
+    assert found <= possible and os.listdir(path.parent) == ["agent.npz"]
