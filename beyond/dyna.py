@@ -9,8 +9,8 @@ When not to use it. A row of counts takes 32 bytes, and a pair has a row for eac
 state, of 4 actions with up to 4 outcomes, some 500 bytes where a q_table has 32; an env with thousands of outcomes a
 pair has a row for each that was seen, and a backup reads them all. Counts never forget: where the dynamics drift, an
 average of all times is planned with, and a constant learning rate follows sooner. Continuous rewards cost nothing, as
-only their sum is kept; continuous states are not for tables at all. And what is planned is certain of a pair tried once:
-an outcome that is rare and dear is found out by visiting, as by any agent that does not know the world.
+only their sum is kept; continuous states are not for tables at all. And a pair tried once is taken at its word: an
+outcome that is rare and dear is found out by visiting, as by any agent that does not know the world.
 """
 
 from __future__ import annotations
@@ -352,7 +352,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 def _check_counts(counts: np.ndarray, shape: tuple[int, int], steps: int) -> None:
     """ValueError unless counts are such as an agent has, of so many steps."""
     states, actions = shape
-    in_range = (0 <= counts["pair"]) & (counts["pair"] < states * actions)
-    in_range &= (0 <= counts["next_state"]) & (counts["next_state"] <= states) & (counts["count"] > 0)
+    in_range = (counts["pair"] >= 0) & (counts["pair"] < states * actions)
+    in_range &= (counts["next_state"] >= 0) & (counts["next_state"] <= states) & (counts["count"] > 0)
     if not in_range.all() or counts["count"].sum() != steps:
         raise ValueError(f"counts must be of {steps} steps in a q_table of shape {shape}")

@@ -262,7 +262,6 @@ def learn_counts(model, planner, counts, beta, tolerance, planning_steps, switch
 @kernel
 def plan_anew(model, planner, beta, tolerance):
     """Derive all pairs from the values again, as for another beta; whatever that changes waits."""
-    actions = planner.q_table.shape[1]
     for pair in range(len(model.visits)):
         if model.visits[pair] > 0:
             back_up(model, planner, beta, pair)
