@@ -5,12 +5,16 @@ learns from the model while the world is slow. Here the model is counts, plannin
 updates (`planning`; with full sweeps it would be the adaptive real-time dynamic programming of Barto, Bradtke and Singh
 1995), and values start too high, so that whatever was not tried yet is worth trying (Brafman and Tennenholtz 2002).
 
-When not to use it. A row of counts takes 32 bytes, and a pair has a row for each next state that it led to: a lake's
-state, of 4 actions with up to 4 outcomes, some 500 bytes where a q_table has 32; an env with thousands of outcomes a
-pair has a row for each that was seen, and a backup reads them all. Counts never forget: where the dynamics drift, an
-average of all times is planned with, and a constant learning rate follows sooner. Continuous rewards cost nothing, as
-only their sum is kept; continuous states are not for tables at all. And a pair tried once is taken at its word: an
-outcome that is rare and dear is found out by visiting, as by any agent that does not know the world.
+When not to use it:
+
+- Memory. A row of counts takes 32 bytes, and a pair has one for each next state that it led to. A state of a lake, 4
+  actions of up to 4 outcomes, takes up to 560 bytes where a q_table has 32 (250 on 128 x 128 after 4 million steps).
+- Many outcomes. An env with a thousand outcomes a pair gets a thousand rows, which each backup of the pair reads and
+  each count searches. Continuous rewards cost nothing, as only their sum is kept.
+- Drift. Counts never forget, so that an average of all times is planned with (Sutton and Barto 8.3). On Dangerous
+  Hallway, where all actions turn by a quarter after 2,000 episodes, the policy is within 5 of the optimum again after
+  84,000 steps, against 7,000 for Q-learning at a rate of .1, and 6,000 for Dyna-Q from scratch (medians of 5 seeds).
+- Rare and dear outcomes. A pair tried once is taken at its word, good or bad, until it is tried again by exploring.
 """
 
 from __future__ import annotations
