@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -30,7 +31,7 @@ LAKES = {  # name: goal in steps, within how much of the optimum, seeds
     "256 x 256": (40_000_000, 200, 3),
 }
 LEARNERS = ("Dyna-Q", "Q-learning", "SARSA")
-RATES = {"constant": (0.01, 0.1), "decaying": (0.6, 0.8)}  # a learning rate, or the power of 1 / visits
+RATES = {"constant": (0.01, 0.1), "decaying": (0.6,)}  # a learning rate, or the power of 1 / visits
 STARTS = (0, 1000)  # initial values
 COMPARED = (HALLWAY, LAKE, "32x32")  # where Q-learning and SARSA are tried: beyond, they hardly ever arrive
 
@@ -62,11 +63,17 @@ def decaying_sarsa(q_table, state, action, reward, next_state, next_action, term
     q_table[state][action] += rate * (target - q_table[state][action])
 
 
-DECAYING = {"Q-learning": decaying_q_learning, "SARSA": decaying_sarsa}
 CONSTANT = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent}
+DECAYING = {"Q-learning": decaying_q_learning, "SARSA": decaying_sarsa}
 
 
-def run(lakes=LAKES, compared=COMPARED, rates=RATES, starts=STARTS, epsilon=0.05, patience=300, batch_size=10):
+@functools.cache
+def decaying(learner: str) -> td.Rule:
+    """The rule of a decaying rate, compiled once a process."""
+    return td.Rule(DECAYING[learner])
+
+
+def run(lakes=LAKES, compared=COMPARED, rates=RATES, starts=STARTS, epsilon=0.05, patience=100, batch_size=10):
     """Steps and seconds until each learner arrives; nan where it has not after `patience` times the goal."""
     cases = []
     for lake, (_, _, seeds) in lakes.items():
@@ -94,11 +101,12 @@ def arrival_run(lake, epsilon, patience, batch_size, learner, schedule, rate, st
     goal, within, _ = LAKES[lake]
     env = lake_named(lake, seed)
     if learner == "Dyna-Q":
-        learning = dyna_learning(env, epsilon, start, seed, batch_size)
+        learning = functools.partial(dyna_learning, env, epsilon, start, seed, batch_size)
     else:
-        learning = plain_learning(env, epsilon, start, seed, learner, schedule, rate)
+        learning = functools.partial(plain_learning, env, epsilon, start, seed, learner, schedule, rate)
+    next(learning())  # compiles
     limit = 10 * goal if learner == "Dyna-Q" else patience * goal
-    steps, seconds = arrival(env, learning, within, goal, limit)
+    steps, seconds = arrival(env, learning(), within, goal, limit)
     return [{
         "lake": lake,
         "learner": learner,
@@ -123,7 +131,7 @@ def plain_learning(env, epsilon, start, seed, learner, schedule, rate):
     agent = CONSTANT[learner](env, epsilon, rate, seed=seed, initial_value=start, do_test=False)
     q_table, parameters, rule = agent.q_table.copy(), agent.parameters(), agent.kernel
     if schedule == "decaying":
-        rule = td.Rule(DECAYING[learner])
+        rule = decaying(learner)
         parameters = CountingParameters(*parameters, visits=np.zeros(q_table.shape, np.int64))
     steps = episode = 0
     while True:
