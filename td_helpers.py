@@ -50,6 +50,7 @@ from tabular.kernels import (
     evaluate,
     explore_or_exploit,
     greedy_action,
+    greedy_value,
     mix,
     place_noted,
     q_learning,
@@ -71,13 +72,14 @@ from tabular.plots import (
     plot_result,
     plot_timing,
     save_figure,
+    show,
     show_source,
 )
 from tabular.pool import InProcess, Lost, Workers, shared_workers
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import check_saved, read_save
 from tabular.session import start_ray
-from tabular.simulators import Policy, compiled_form, fingerprint, shape_of
+from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
 from tabular.tables import TransitionTable, samples_table
 
 try:
@@ -91,11 +93,14 @@ __all__ = [
     "LEFT", "DOWN", "RIGHT", "UP", "MAPS", "FrozenLakeEnv", "generate_row", "generate_map", "generate_random_map",
     "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
     "plot_image", "plot_result", "plot_timing",
+    # To watch it
+    "rollout", "greedy_path", "animate", "Film", "show", "show_source",
     # What it stands on, handed on from tabular/
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
+    "explore_or_exploit", "greedy_action", "greedy_value",
     "Batch", "Snapshot", "Cost", "plan", "InProcess", "Workers", "start_ray",
-    "COLORS", "color_of", "save_figure", "show_source",
+    "COLORS", "color_of", "save_figure",
 ]  # fmt: skip
 
 # Frozen lake ----------------------------------------------------------------------------

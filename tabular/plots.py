@@ -27,11 +27,29 @@ def color_of(label: str) -> str | None:
     return COLORS[found[-1]] if found else None
 
 
+def shades(names: list[str]) -> list:
+    """A colour for each name: that of its algorithm, from light to dark where several names share it."""
+    from matplotlib.colors import to_rgb
+
+    colors = [color_of(name) for name in names]
+    found = []
+    for i, color in enumerate(colors):
+        alike = [k for k, other in enumerate(colors) if other == color]
+        if color is None or len(alike) == 1:
+            found.append(color)
+            continue
+        position = alike.index(i) / (len(alike) - 1)  # 0 is the lightest, 1 the darkest
+        target, share = (1.0, 0.5 - position) if position < 0.5 else (0.0, 1.1 * (position - 0.5))
+        found.append(tuple(part + share * (target - part) for part in to_rgb(color)))
+    return found
+
+
 def plot_result(total_rewards, test_interval: int, legend, optimum: float | None = None, title: str = "Learning curve"):
     """Learning curves over episodes: the figure.
 
     `total_rewards` is one curve (a number a test) with its name in `legend`, or a list of curves with a list of names.
-    A dashed line marks the `optimum`. Raises ValueError where names are missing.
+    A curve may itself be a list of runs, of which it then shows the median, and a band from the lower to the upper
+    quartile. A dashed line marks the `optimum`. Raises ValueError where names are missing.
     """
     import matplotlib.pyplot as plt
 
@@ -41,12 +59,15 @@ def plot_result(total_rewards, test_interval: int, legend, optimum: float | None
     if len(names) != len(curves):
         raise ValueError(f"legend must have a name for each of {len(curves)} curves, got {names or legend!r}")
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
-    drawn = {}  # how many curves have a colour: those of one algorithm differ by their dashes
-    for name, curve in zip(names, curves, strict=True):
-        color = color_of(name)
-        dashes = ("-", "--", ":", "-.")[drawn.get(color, 0) % 4]
-        drawn[color] = drawn.get(color, 0) + 1
-        axes.plot(test_interval * np.arange(1, len(curve) + 1), curve, dashes, color=color, label=name, linewidth=1.5)
+    colors = shades(names)
+    for i, (name, curve, color) in enumerate(zip(names, curves, colors, strict=True)):
+        dashes = ("-", "--", ":", "-.")[[color_of(other) for other in names[:i]].count(color_of(name)) % 4]
+        runs = np.atleast_2d(np.asarray(curve, float))
+        episodes = test_interval * np.arange(1, runs.shape[1] + 1)
+        axes.plot(episodes, np.median(runs, axis=0), dashes, color=color, label=name, linewidth=1.5)
+        if len(runs) > 1:
+            low, high = np.quantile(runs, (0.25, 0.75), axis=0)
+            axes.fill_between(episodes, low, high, color=axes.lines[-1].get_color(), alpha=0.18, linewidth=0)
     if optimum is not None:
         axes.axhline(optimum, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"exact optimum {optimum:.1f}")
     axes.set(title=title, xlabel="learning episodes", ylabel="mean discounted return, greedy policy")
@@ -209,7 +230,8 @@ def plot_timing(run_time: dict, title: str = "Running time"):
     highs = np.array([times[name].max() for name in names])
     spread = np.array([medians - lows, highs - medians])
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.32 * len(names)), layout="constrained")
-    colors = [color_of(name) or "#777777" for name in names]
+    shade_of = dict(zip(run_time, shades(list(run_time)), strict=True))  # as they were given, not as they are sorted
+    colors = [shade_of[name] or "#777777" for name in names]
     bars = axes.barh(names, medians, xerr=spread if spread.any() else None, color=colors)
     axes.bar_label(bars, [f"{m:.3g} s" for m in medians], padding=4, fontsize="small")
     axes.set(xscale="log", xlabel="seconds (log scale)", title=title)

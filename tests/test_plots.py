@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import rgb_to_hsv, to_rgb
 
 import td_helpers as td
 
@@ -48,8 +49,27 @@ def test_several_curves_have_their_names_and_their_algorithms_colours(wrap):
     assert legend(figure) == names and figure.axes[0].get_title() == "Both"
     assert lines(figure)["Q-learning 0.3"] == ([10, 20], [5.0, 6.0])
     first, sarsa, third = figure.axes[0].lines
-    assert first.get_color() == third.get_color() != sarsa.get_color()
-    assert first.get_linestyle() != third.get_linestyle()
+    assert sarsa.get_color() == td.COLORS["SARSA"]
+    hues = [rgb_to_hsv(to_rgb(line.get_color()))[0] for line in (first, third)]
+    assert hues == pytest.approx([rgb_to_hsv(to_rgb(td.COLORS["Q-learning"]))[0]] * 2)
+    assert first.get_color() != third.get_color() and first.get_linestyle() != third.get_linestyle()
+
+
+def test_teams_are_told_apart_by_shade_in_curves_and_bars():
+    teams = [f"Distributed ({cw_num},4)" for cw_num in (2, 4, 8)]
+    curves = td.plot_result([[1.0, 2.0]] * 3, 10, teams).axes[0].lines
+    bars = td.plot_timing(dict(zip(teams, (1.0, 2.0, 3.0), strict=True))).axes[0].patches
+    shades = [to_rgb(line.get_color()) for line in curves]
+    assert len(set(shades)) == 3 and sorted(shades, key=sum, reverse=True) == shades  # from light to dark
+    assert np.allclose([bar.get_facecolor()[:3] for bar in reversed(bars)], shades)
+
+
+def test_a_curve_of_several_runs_is_their_median_and_quartiles():
+    runs = [[0.0, 5.0], [1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [8.0, 5.0]]
+    figure = td.plot_result([runs, [4.0, 4.0]], 10, ["SARSA", "Q-learning"])
+    assert lines(figure) == {"SARSA": ([10, 20], [2.0, 5.0]), "Q-learning": ([10, 20], [4.0, 4.0])}
+    (band,) = figure.axes[0].collections
+    assert band.get_paths()[0].get_extents().extents.tolist() == [10.0, 1.0, 20.0, 5.0]
 
 
 def test_curves_may_have_different_lengths():
