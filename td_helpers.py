@@ -74,9 +74,10 @@ from tabular.plots import (
     show,
     show_source,
 )
-from tabular.pool import InProcess, Lost, Workers, shared_workers, start_ray
+from tabular.pool import InProcess, Lost, Workers, shared_workers
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import check_saved, read_save
+from tabular.session import start_ray
 from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
 from tabular.tables import TransitionTable, samples_table
 

@@ -1,4 +1,4 @@
-"""Where calls run: at once in this process, or in processes of Ray's. The only file that names Ray.
+"""Where calls run: at once in this process, or in processes of Ray's. Only this room and session.py name Ray.
 
 A pool plays roles, which are plain classes: "server", "collector" and "evaluator", as many of each as a run needs.
 `run(makers)` tells what each role's processes hold; `submit` sends a call on its way and returns it, `result` waits
@@ -10,19 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import math
 import os
 import pickle
-import socket
+import sys
 import threading
-import warnings
-from pathlib import Path
 from typing import NamedTuple
 
 from .checks import check_count
+from .session import FOLDER, start_ray
 
-PROJECT = Path(__file__).resolve().parent.parent  # the folder of td_helpers and of the packages beside it
 READY_SECONDS = 120  # how long to wait for the next process to start
 
 
@@ -212,81 +209,6 @@ class Workers(_Pool):
             self._session, self._processes = session, {}
 
 
-class _Host:
-    """A process of `Workers`: holds what a maker makes, and passes calls on to it.
-
-    The maker comes with every call, so any process can take the place of any other.
-    """
-
-    def __init__(self):
-        self.maker = self.held = None
-
-    def ready(self) -> int:
-        """The process id, which tells that the process is up."""
-        return os.getpid()
-
-    def call(self, maker: bytes, method: str, *arguments):
-        """Call a method of what the maker makes."""
-        if maker != self.maker:
-            self.maker, self.held = maker, pickle.loads(maker)()
-        return getattr(self.held, method)(*arguments)
-
-
-def start_ray(num_cpus: int | None = None) -> None:
-    """Join the Ray cluster that RAY_ADDRESS names, else start a private one, quietly; called again, do nothing.
-
-    `num_cpus` (None: all) is for the private one. Raises ImportError where ray is not installed, and ConnectionError
-    where nothing answers at RAY_ADDRESS, or the private one has not started in three tries, each told by a warning.
-    """
-    if num_cpus is not None:
-        check_count("num_cpus", num_cpus)
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("ray is not installed: pip install -r requirements.txt") from error
-    if ray.is_initialized():
-        return
-    address = os.environ.get("RAY_ADDRESS") or "local"
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address != "local":
-        _check_address(address)
-        ray.init(address=address, runtime_env={"py_modules": _modules()}, **quiet)
-        return
-    quiet["include_dashboard"] = False
-    path = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), path]))  # for the workers
-    try:
-        for tries_left in (2, 1, 0):
-            try:
-                ray.init(address="local", num_cpus=num_cpus, object_store_memory=10**9, **quiet)
-                break
-            except Exception as error:  # on a busy machine Ray gives up after 30 s; what it loaded helps the next try
-                ray.shutdown()
-                needs = "it needs a writable HOME and temporary folder, and a machine idle enough to start in 30 s"
-                if not tries_left or "timed out" not in str(error):
-                    raise ConnectionError(f"Ray did not start ({error}); {needs}") from error
-                warnings.warn(f"Ray did not start in 30 s, trying {tries_left} times more; {needs}", stacklevel=2)
-    finally:
-        os.environ.pop("PYTHONPATH") if path is None else os.environ.update(PYTHONPATH=path)
-
-
-def _check_address(address: str) -> None:
-    """ConnectionError unless something listens at host:port."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if address == "auto" or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except OSError as error:
-        hint = "start a cluster there, or unset RAY_ADDRESS to use this machine alone"
-        raise ConnectionError(f"no Ray cluster answers at RAY_ADDRESS={address} ({error}): {hint}") from None
-
-
-def _modules() -> list[str]:
-    """What travels with a job to the nodes of a cluster."""
-    return [str(PROJECT / name) for name in ("tabular", "beyond", "td_helpers.py")]
-
-
 _shared: Workers | None = None
 _shared_lock = threading.Lock()
 
@@ -302,18 +224,38 @@ def shared_workers(cw_num: int, ew_num: int) -> Workers:
 
 
 @functools.cache
-def _actor_class():
-    """The host as Ray has it."""
+def _host():
+    """The process of `Workers`: holds what a maker makes, and passes calls on to it.
+
+    The maker comes with every call, so that any process can take the place of any other. The class is defined here,
+    inside a function, since Ray then sends its code along: a process is up before it needs any module of ours, and
+    finds them even in a Ray that the user has started elsewhere.
+    """
     import ray
 
     # No CPU of its own: an actor that asks for one waits silently where there is none left. A byte of memory,
     # since Ray would place one that asks for nothing at random, and not spread them.
-    return ray.remote(num_cpus=0, memory=1, scheduling_strategy="SPREAD")(_Host)
+    @ray.remote(num_cpus=0, memory=1, scheduling_strategy="SPREAD")
+    class Host:
+        def __init__(self, folder: str):
+            self.maker = self.held = None
+            if os.path.isdir(folder):  # a cluster's nodes get the modules with the job
+                sys.path.append(folder)
+
+        def ready(self) -> None:
+            """Answers once the process is up."""
+
+        def call(self, maker: bytes, method: str, *arguments):
+            if maker != self.maker:
+                self.maker, self.held = maker, pickle.loads(maker)()
+            return getattr(self.held, method)(*arguments)
+
+    return Host
 
 
 def _spawn():
     """A new process."""
-    return _actor_class().remote()
+    return _host().remote(str(FOLDER))
 
 
 def _wait_until_ready(processes: list) -> None:

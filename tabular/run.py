@@ -36,6 +36,7 @@ class Recovery:
 
     def mend(self, lost: Lost) -> None:
         """Replace a lost process, or wait for one that cannot be reached; RuntimeError where that goes on for long."""
+        self._last_success = time.monotonic()  # what was waited in vain is no measure of how long a batch takes
         if isinstance(lost, Unreachable):
             self._wait_for(lost)
             return

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import time
 
 import gym
 import numpy as np
@@ -85,6 +86,21 @@ def interrupted(monkeypatch, target, method: str, call: int):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(target, method, interrupt)
         yield
+
+
+def processes_alive() -> set:
+    """The ids of Ray's actors that live or are about to."""
+    from ray._private.state import actors
+
+    return {name for name, actor in actors().items() if actor["State"] != "DEAD"}
+
+
+def comes_true(condition) -> bool:
+    """Whether a condition holds, at once or after some seconds: Ray tells of an ended process when it gets to it."""
+    deadline = time.monotonic() + 30
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
 
 
 class Ring(gym.Env):

@@ -6,6 +6,7 @@ import pytest
 from helpers import Ring
 
 import td_helpers as td
+from beyond import FederatedQLAgent
 
 NAN = float("nan")
 
@@ -34,6 +35,10 @@ def distributed(**settings):
     return lambda env: td.DistributedQLAgent(env, **settings)
 
 
+def federated(**settings):
+    return lambda env: FederatedQLAgent(env, **settings)
+
+
 def ready(call):
     """Call a method of an agent whose env counts its steps."""
     return lambda env: call(td.QLAgent(env))
@@ -57,6 +62,7 @@ REFUSED = [
     (agent(epsilon=True), TypeError, "epsilon", NUMBER, "True"),
     (agent(epsilon=0.3j), TypeError, "epsilon", NUMBER, "0.3j"),
     (agent(epsilon=np.array([0.3])), TypeError, "epsilon", NUMBER, "array([0.3])"),
+    (agent(epsilon=np.complex128(0.5 + 3j)), TypeError, "epsilon", NUMBER, "(0.5+3j)"),
     (agent(learning_rate=2), ValueError, "learning_rate", NUMBER, "2"),
     (agent(learning_rate=-1e-9), ValueError, "learning_rate", NUMBER, "-1e-09"),
     (agent(learning_rate=float("inf")), ValueError, "learning_rate", NUMBER, "inf"),
@@ -67,6 +73,7 @@ REFUSED = [
     (agent(learning_episodes=-3), ValueError, "learning_episodes", WHOLE, "-3"),
     (agent(learning_episodes=10.5), TypeError, "learning_episodes", WHOLE, "10.5"),
     (agent(learning_episodes=1e4), TypeError, "learning_episodes", WHOLE, "10000.0"),
+    (agent(learning_episodes=np.array(5.5)), TypeError, "learning_episodes", WHOLE, "array(5.5)"),
     (agent(learning_episodes="100"), TypeError, "learning_episodes", WHOLE, "'100'"),
     (agent(learning_episodes=2**41), ValueError, "learning_episodes", WHOLE, str(2**41)),
     (agent(test_interval=0), ValueError, "test_interval", WHOLE, "0"),
@@ -85,8 +92,10 @@ REFUSED = [
     (agent(seed=0.0), TypeError, "seed", WHOLE, "0.0"),
     (agent(do_test=1), TypeError, "do_test", "True or False", "1"),
     (agent(do_test=None), TypeError, "do_test", "True or False", "None"),
+    (agent(initial_value=NAN), ValueError, "initial_value", "number", "nan"),
+    (agent(initial_value="0"), TypeError, "initial_value", "number", "'0'"),
     (agent(compiled="yes"), TypeError, "compiled", "True or False", "'yes'"),
-    (agent(compiled=True), ValueError, "simulator", "P", "Ring"),
+    (agent(compiled=True), ValueError, "simulator", "known to sample from a transition table", "Ring"),
     (agent(simulator=None), TypeError, "simulator", "env", "None"),
     (agent(simulator="4x4"), TypeError, "simulator", "env", "'4x4'"),
     (agent(simulator=TABLE), TypeError, "simulator", "env", "TransitionTable"),
@@ -96,14 +105,22 @@ REFUSED = [
     (distributed(cw_num=0), ValueError, "cw_num", WHOLE, "0"),
     (distributed(cw_num=-2), ValueError, "cw_num", WHOLE, "-2"),
     (distributed(cw_num=1.5), TypeError, "cw_num", WHOLE, "1.5"),
-    (distributed(ew_num=0), ValueError, "ew_num", WHOLE, "0"),
+    (distributed(ew_num=0), ValueError, "ew_num", "1 or more where do_test is True", "0"),
     (distributed(ew_num="4"), TypeError, "ew_num", WHOLE, "'4'"),
     (distributed(ew_num=-1, do_test=False), ValueError, "ew_num", WHOLE, "-1"),
     (distributed(batch_size=0), ValueError, "batch_size", WHOLE, "0"),
     (distributed(batch_size=99.9), TypeError, "batch_size", WHOLE, "99.9"),
-    (distributed(workers=4), TypeError, "workers", "Workers or None", "4"),
+    (distributed(workers=4), TypeError, "workers", "Workers, InProcess or None", "4"),
     (distributed(workers=td.Workers(2, 4)), ValueError, "workers", "4 collectors and 4 evaluators", "2 and 4"),
     (distributed(workers=td.Workers(4, 1)), ValueError, "workers", "4 collectors and 4 evaluators", "4 and 1"),
+    (distributed(patience=0), ValueError, "patience", "number", "0"),
+    (distributed(patience=None), TypeError, "patience", "number", "None"),
+    (distributed(checkpoint_seconds=-1), ValueError, "checkpoint_seconds", "number", "-1"),
+    (distributed(checkpoint="no/such/folder/agent"), ValueError, "checkpoint", "folder that exists", "no/such/folder"),
+    (federated(cap=-0.1), ValueError, "cap", NUMBER, "-0.1"),
+    (federated(cap=1.5), ValueError, "cap", NUMBER, "1.5"),
+    (federated(cap=NAN), ValueError, "cap", NUMBER, "nan"),
+    (federated(cap="much"), TypeError, "cap", NUMBER, "'much'"),
     (distributed(epsilon=7), ValueError, "epsilon", NUMBER, "7"),
     (lambda env: td.Workers(0, 1), ValueError, "cw_num", WHOLE, "0"),
     (lambda env: td.Workers(1, -1), ValueError, "ew_num", WHOLE, "-1"),
@@ -130,7 +147,7 @@ REFUSED = [
     (lake([1, 2]), TypeError, "desc", "list of strings", "[1, 2]"),
     (lake(map_name="5x5"), ValueError, "map_name", "16x16", "'5x5'"),
     (lake(map_name=["4x4"]), (TypeError, ValueError), "map_name", "16x16", "['4x4']"),
-    (lake(render_mode="rgb_array"), ValueError, "render_mode", "'human' or 'ansi'", "'rgb_array'"),
+    (lake(render_mode="text"), ValueError, "render_mode", "'human', 'ansi' or 'rgb_array'", "'text'"),
     (lake(transition_prob=(0.5, 0.5, 0.5, 0.5)), ValueError, "transition_prob", "sum to 1", "sum 2"),
     (lake(transition_prob=(0.9, 0.1)), ValueError, "transition_prob", "4 probabilities", "(0.9, 0.1)"),
     (lake(transition_prob=(1.5, -0.5, 0, 0)), ValueError, "transition_prob", NUMBER, "1.5"),
@@ -196,6 +213,77 @@ def test_bad_input_is_refused_before_any_work(call, error, argument, allowed, gi
     message = str(caught.value)
     assert [part for part in (argument, allowed, given) if part not in message] == [], message
     assert env.resets == env.actions == 0
+
+
+# (the agent's class, the setting assigned between two calls, the value, the error, what is allowed)
+ASSIGNED = [
+    (td.QLAgent, "epsilon", 7, ValueError, NUMBER),
+    (td.QLAgent, "epsilon", "0.1", TypeError, NUMBER),
+    (td.QLAgent, "learning_rate", NAN, ValueError, NUMBER),
+    (td.QLAgent, "beta", 2, ValueError, NUMBER),
+    (td.QLAgent, "learning_episodes", 0, ValueError, WHOLE),
+    (td.QLAgent, "test_interval", 0, ValueError, WHOLE),
+    (td.QLAgent, "trials", 2.5, TypeError, WHOLE),
+    (td.QLAgent, "max_step", 2**20, ValueError, WHOLE),
+    (td.QLAgent, "seed", -1, ValueError, WHOLE),
+    (td.QLAgent, "do_test", "no", TypeError, "True or False"),
+    (td.QLAgent, "q_table", np.zeros((4, 2)), ValueError, "(5, 2)"),
+    (td.QLAgent, "q_table", np.zeros((5, 3)), ValueError, "(5, 2)"),
+    (td.QLAgent, "q_table", np.zeros(10), ValueError, "(5, 2)"),
+    (td.QLAgent, "q_table", np.full((5, 2), NAN), ValueError, "finite"),
+    (td.QLAgent, "q_table", np.zeros((5, 2), complex), TypeError, "real numbers"),
+    (td.QLAgent, "q_table", [["0"] * 2] * 5, TypeError, "real numbers"),
+    (td.DistributedQLAgent, "cw_num", 0, ValueError, WHOLE),
+    (td.DistributedQLAgent, "ew_num", -1, ValueError, WHOLE),
+    (td.DistributedQLAgent, "batch_size", 0, ValueError, WHOLE),
+    (td.DistributedQLAgent, "patience", -3, ValueError, "number"),
+    (td.DistributedQLAgent, "checkpoint_seconds", NAN, ValueError, "number"),
+    (FederatedQLAgent, "cap", 2, ValueError, NUMBER),
+]
+
+
+@pytest.mark.parametrize("kind, setting, value, error, allowed", ASSIGNED, ids=lambda part: str(part)[:20])
+def test_a_setting_is_checked_when_it_is_assigned(kind, setting, value, error, allowed):
+    agent = kind(Ring(), do_test=False)
+    before = getattr(agent, setting)
+    with pytest.raises(error) as caught:
+        setattr(agent, setting, value)
+    assert setting in str(caught.value) and allowed in str(caught.value)
+    assert getattr(agent, setting) is before
+
+
+def test_whole_numbers_assigned_as_a_q_table_do_not_cut_off_what_is_learned():
+    agent = td.QLAgent(td.FrozenLakeEnv(["SG"]), 0.0, 0.25, max_step=1, beta=0.0)
+    agent.q_table = np.zeros((3, 4), int)
+    agent.learn(1)
+    assert agent.q_table[0, 0] == -0.25
+
+
+def test_an_assigned_q_table_is_a_copy():
+    agent, mine = td.QLAgent(Ring()), np.zeros((5, 2))
+    agent.q_table = mine
+    mine[0, 0] = 7.0
+    assert agent.q_table[0, 0] == 0.0
+
+
+CONTRADICTIONS = {
+    "tests without evaluators": ("ew_num", 0, "ew_num must be 1 or more where do_test is True, got 0"),
+    "more collectors than lent": ("cw_num", 5, "workers must be 5 collectors and 4 evaluators at least, got 4 and 4"),
+    "more evaluators than lent": ("ew_num", 6, "workers must be 4 collectors and 6 evaluators at least, got 4 and 4"),
+    "workers of another kind": ("workers", 3, "workers must be Workers, InProcess or None, got 3"),
+    "a checkpoint in no folder": ("checkpoint", "no/such/folder/agent", "checkpoint must be a file in a folder that"),
+    "more tests than there are draws": ("learning_episodes", 2**40, "test_interval must leave fewer than"),
+}
+
+
+@pytest.mark.parametrize("name, value, message", CONTRADICTIONS.values(), ids=CONTRADICTIONS)
+def test_settings_that_contradict_each_other_are_refused_before_any_work(name, value, message):
+    agent = td.DistributedQLAgent(Ring(), workers=td.Workers(4, 4))
+    setattr(agent, name, value)
+    for call in (agent.learn_and_evaluate, agent.learn):
+        with pytest.raises((ValueError, TypeError), match=message):
+            call()
+    assert agent.simulator.resets == agent.episode == 0
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
-"""The distributed agent: equal to one core where it must be, the same every time, exact counts, faults, saving."""
+"""The distributed agent in one process: equal to one core where it must be, exact counts and costs, no garbage."""
 
 import numpy as np
 import pytest
-from helpers import Ring, batches_of, dataflow, learned, recipe_of
+from helpers import Fan, Ring, batches_of, interrupted, learned, same_as_by_hand
 
 import td_helpers as td
+from tabular.kernels import Experience
 
 LAKE = td.FrozenLakeEnv()
 SETTINGS = {"learning_episodes": 137, "test_interval": 20, "trials": 5, "max_step": 100, "seed": 5}
@@ -17,11 +18,10 @@ def single(simulator=LAKE, **settings):
     return agent
 
 
-def distributed(workers, simulator=LAKE, cw_num=2, batch_size=10, **settings):
+def distributed(simulator=LAKE, cw_num=2, batch_size=10, kind=td.DistributedQLAgent, **settings):
     """A distributed agent that has learned nothing yet."""
-    return td.DistributedQLAgent(
-        simulator, 0.3, 0.1, cw_num=cw_num, ew_num=2, batch_size=batch_size, workers=workers, **(SETTINGS | settings)
-    )
+    arguments = {"cw_num": cw_num, "ew_num": 2, "batch_size": batch_size, "workers": td.InProcess()}
+    return kind(simulator, 0.3, 0.1, **(arguments | SETTINGS | settings))
 
 
 def finished(*arguments, **settings):
@@ -31,14 +31,224 @@ def finished(*arguments, **settings):
     return agent
 
 
-# Without Ray -----------------------------------------------------------------------------
+cut_batches = pytest.mark.filterwarnings("ignore:a batch of .* is cut")
 
 
+# The bits --------------------------------------------------------------------------------
+
+
+@cut_batches
 @pytest.mark.parametrize("batch_size", [1, 7, 20, 1000])
-def test_one_collector_in_process_equals_single_core(batch_size):
-    agent = single()
-    q_table, steps = dataflow(agent, 1, batches_of(137, batch_size, 20))
-    assert (q_table.tobytes(), steps) == (agent.q_table.tobytes(), agent.steps)
+def test_one_collector_equals_single_core(batch_size):
+    assert learned(finished(cw_num=1, batch_size=batch_size)) == learned(single())
+
+
+@pytest.mark.parametrize("simulator", [LAKE, Ring()], ids=["lake", "Ring"])
+def test_one_collector_by_stepping_equals_single_core(simulator):
+    settings = {"learning_episodes": 45, "compiled": False}
+    assert learned(finished(simulator, cw_num=1, batch_size=8, **settings)) == learned(single(simulator, **settings))
+
+
+@cut_batches
+@pytest.mark.parametrize("do_test", [True, False], ids=["tests", "no tests"])
+@pytest.mark.parametrize("cw_num, batch_size", [(1, 9), (2, 10), (3, 7), (4, 1), (4, 1000), (200, 1)])
+def test_a_run_equals_the_dataflow_by_hand(cw_num, batch_size, do_test):
+    assert same_as_by_hand(finished(cw_num=cw_num, batch_size=batch_size, do_test=do_test))
+
+
+def test_the_same_run_twice_has_the_same_bits():
+    assert learned(finished(cw_num=3)) == learned(finished(cw_num=3))
+
+
+def test_results_depend_on_the_number_of_collectors():
+    assert not np.array_equal(finished(cw_num=1).q_table, finished(cw_num=4).q_table)
+
+
+def test_settings_that_change_between_runs_reach_the_workers():
+    agents = td.QLAgent(LAKE, 0.3, 0.1, **SETTINGS), distributed(cw_num=1)
+    for agent in agents:
+        for agent.epsilon, agent.learning_rate in ((0.9, 0.2), (0.5, 0.1), (0.1, 0.05)):
+            agent.learn(30)
+        agent.beta, agent.max_step, agent.trials = 0.9, 50, 7
+        agent.learn_and_evaluate(progress=False)
+    assert learned(agents[0]) == learned(agents[1])
+
+
+@pytest.mark.parametrize("cuts", [[137], [20, 40, 77], [10] * 13 + [7], [0, 20, 0, 117]], ids=str)
+def test_learning_in_parts_equals_learning_at_once(cuts):
+    agent = distributed()
+    for episodes in cuts:
+        agent.learn(episodes)
+    assert learned(agent)[:3] == learned(finished())[:3]
+
+
+@pytest.mark.parametrize("first", [13, 20, 137])
+def test_learning_a_part_first_has_the_results_of_single_core(first):
+    agents = distributed(cw_num=1), td.QLAgent(LAKE, 0.3, 0.1, **SETTINGS)
+    for agent in agents:
+        agent.learn(first)
+        agent.learn_and_evaluate(progress=False)
+    assert learned(agents[0]) == learned(agents[1])
+
+
+@pytest.mark.parametrize("number", [1, 3, 6])
+def test_a_run_interrupted_in_a_test_goes_on_with_the_same_bits(monkeypatch, number):
+    agent = distributed()
+    with interrupted(monkeypatch, td.EvaluationWorker, "evaluate", number):
+        agent.learn_and_evaluate(progress=False)
+    agent.learn_and_evaluate(progress=False)
+    assert learned(agent) == learned(finished())
+
+
+@pytest.mark.parametrize("role, method", [(td.CollectingWorker, "collect"), (td.QLAgentServer, "learn")])
+@pytest.mark.parametrize("number", [1, 2, 9, 14])
+def test_a_run_interrupted_in_a_batch_goes_on_with_the_same_bits(monkeypatch, role, method, number):
+    agent = distributed()
+    with interrupted(monkeypatch, role, method, number):
+        agent.learn_and_evaluate(progress=False)
+    assert agent.episode < 137 and agent.q_table.flags.writeable
+    agent.learn_and_evaluate(progress=False)
+    assert learned(agent) == learned(finished())
+
+
+def test_an_assigned_q_table_is_where_learning_starts():
+    agents = distributed(cw_num=1), td.QLAgent(LAKE, 0.3, 0.1, **SETTINGS)
+    for agent in agents:
+        agent.learn(20)
+        agent.q_table = np.linspace(-1, 1, 68).reshape(17, 4)
+        agent.learn(20)
+    assert learned(agents[0]) == learned(agents[1])
+
+
+def test_values_start_where_they_are_told_to():
+    assert learned(finished(cw_num=1, initial_value=50)) == learned(single(initial_value=50))
+
+
+# Batches ---------------------------------------------------------------------------------
+
+
+@cut_batches
+@pytest.mark.parametrize("episodes, interval, batch_size, tests", [(137, 20, 33, 6), (60, 20, 7, 3), (19, 20, 4, 0)])
+def test_exactly_the_episodes_asked_for_and_a_result_for_each_finished_interval(episodes, interval, batch_size, tests):
+    settings = {"learning_episodes": episodes, "test_interval": interval, "max_step": 1}
+    agent = finished(cw_num=3, batch_size=batch_size, **settings)
+    assert (agent.episode, agent.steps, len(agent.total_rewards)) == (episodes, episodes, tests)
+    assert agent.batches == len(batches_of(episodes, batch_size, interval))
+
+
+def test_batches_are_not_cut_where_nothing_is_tested(recwarn):
+    agent = finished(batch_size=50, do_test=False)
+    assert agent.batches == 3 and not recwarn.list
+    agent = distributed(batch_size=50, do_test=False)
+    assert [batch.last - batch.first for batch in agent.learn_in_batches(137)] == [50, 50, 37]
+
+
+def test_a_result_without_tests_does_not_depend_on_the_test_interval():
+    runs = [finished(batch_size=50, do_test=False, test_interval=interval) for interval in (20, 30)]
+    assert learned(runs[0]) == learned(runs[1])
+
+
+def test_batches_that_tests_cut_are_told_of_once():
+    with pytest.warns(UserWarning, match="a batch of 50 episodes is cut to 20, since a test follows every 20") as told:
+        agent = finished(batch_size=50)
+        agent.learn(20)
+    assert len(told) == 1 and told[0].filename == __file__
+    assert agent.batches == 7 + 2  # 137 to 140, to 157
+
+
+@cut_batches
+def test_learning_in_batches_shows_each_batch_as_it_is_learned():
+    agent, whole = distributed(batch_size=30), distributed(batch_size=30)
+    seen = []
+    for batch in agent.learn_in_batches(137):
+        assert (agent.episode, agent.batches) == (batch.last, len(seen) + 1)
+        seen.append((batch.number, batch.first, batch.last, agent.steps, agent.q_table.tobytes()))
+        whole.learn(batch.last - batch.first)
+        assert learned(agent)[:3] == learned(whole)[:3]
+    assert [entry[0] for entry in seen] == list(range(len(seen))) and seen[-1][2] == 137
+
+
+def test_learning_in_batches_takes_a_test_interval_by_default():
+    agent = distributed()
+    assert [batch[1:] for batch in agent.learn_in_batches()] == [(0, 10), (10, 20)]
+
+
+# Tests -----------------------------------------------------------------------------------
+
+
+def test_without_tests_nothing_is_evaluated(monkeypatch):
+    def fail(*_):
+        raise AssertionError("an evaluation")
+
+    monkeypatch.setattr(td.EvaluationWorker, "evaluate", fail)
+    agent = distributed(do_test=False, ew_num=0)
+    assert agent.learn_and_evaluate(progress=False)[0] == []
+    assert agent.episode == 137 and agent.cost.evaluate == 0.0
+
+
+def test_tests_that_learning_went_past_are_not_made_up_for():
+    agent = distributed()
+    agent.learn(50)
+    agent.learn_and_evaluate(progress=False)
+    assert sorted(agent.rewards) == [60, 80, 100, 120]
+
+
+def test_an_evaluator_gives_the_single_core_result():
+    agent = td.QLAgent(LAKE, 0.3, 0.1, **SETTINGS)
+    agent.learn(60)
+    assert td.EvaluationWorker(agent).evaluate(agent.q_table, 60)[0] == single().total_rewards[2]
+
+
+# Costs -----------------------------------------------------------------------------------
+
+
+def test_what_is_shipped_is_counted_to_the_byte_over_all_runs():
+    agent = distributed()
+    agent.learn(50)
+    agent.learn_and_evaluate(progress=False)
+    assert agent.cost.bytes == 8 * (agent.steps + 137)  # 4 for the pair, 4 for the reward, and an entry an episode
+
+
+class TimedCollector(td.CollectingWorker):
+    """A collector that took 3 s for a batch."""
+
+    def collect(self, *arguments):
+        return super().collect(*arguments)._replace(seconds=3.0)
+
+
+class TimedEvaluator(td.EvaluationWorker):
+    """An evaluator that took 5 s for a test."""
+
+    def evaluate(self, *arguments):
+        return super().evaluate(*arguments)[0], 5.0
+
+
+class Timed(td.DistributedQLAgent):
+    """A distributed agent of these two."""
+
+    roles = td.DistributedQLAgent.roles | {"collector": TimedCollector, "evaluator": TimedEvaluator}
+
+
+def test_the_seconds_of_all_batches_and_tests_are_added_up():
+    agent = distributed(kind=Timed)
+    agent.learn(20)
+    assert agent.cost.collect == 3.0 * 2 and agent.cost.evaluate == 0.0
+    agent.learn_and_evaluate(progress=False)
+    assert agent.cost.collect == 3.0 * agent.batches and agent.cost.evaluate == 5.0 * len(agent.rewards) == 30.0
+
+
+def test_collecting_replaying_and_evaluating_are_timed(monkeypatch):
+    worker = td.QLAgent(LAKE, 0.3, 0.1, **SETTINGS)
+    server, snapshot = td.QLAgentServer(worker), td.Snapshot(worker.q_table, 0)
+    server.begin(snapshot)
+    monkeypatch.setattr(td.time, "perf_counter", iter(range(100)).__next__)  # a second passes between two looks
+    collected = td.CollectingWorker(worker).collect(snapshot, 0, 10)
+    assert collected.seconds == 1
+    assert server.learn(collected).cost[:3] == (1, 1, 0)
+    assert td.EvaluationWorker(worker).evaluate(worker.q_table, 20)[1] == 1
+
+
+# Roles -----------------------------------------------------------------------------------
 
 
 def test_experience_beyond_the_buffer_is_collected_in_pieces():
@@ -46,18 +256,18 @@ def test_experience_beyond_the_buffer_is_collected_in_pieces():
     endless = td.FrozenLakeEnv(["SHG"], transition_prob=(0, 0, 0, 1.0))
     agent = td.QLAgent(endless, 0.0, 0.1, 700, do_test=False, max_step=500, beta=0.9)
     agent.q_table[0, 1:] = -50.0
-    recipe, start = recipe_of(agent), agent.q_table.copy()
-    pairs, rewards, _ = td.CollectingWorker().collect(recipe, (start, 0), 0, 700)
+    start = td.Snapshot(agent.q_table.copy(), 0)
+    collected = td.CollectingWorker(agent).collect(start, 0, 700)
+    server = td.QLAgentServer(agent)
+    server.begin(start)
+    q_table, steps, _ = server.learn(collected)
     agent.learn(700)
-    server = td.QLAgentServer()
-    server.begin((start, 0))
-    q_table, steps, _ = server.learn(recipe, (pairs, rewards, 0.0))
-    assert len(pairs) == len(rewards) == 700 * 501 > 2**18
+    assert len(collected.pairs) == len(collected.rewards) == 700 * 501 > 2**18
     assert (q_table.tobytes(), steps) == (agent.q_table.tobytes(), agent.steps)
 
 
 def test_experience_takes_at_most_sixteen_bytes_a_step():
-    pairs, rewards, _ = td.CollectingWorker().collect(recipe_of(single()), (np.zeros((17, 4)), 0), 0, 50)
+    pairs, rewards, _ = td.CollectingWorker(single()).collect(td.Snapshot(np.zeros((17, 4)), 0), 0, 50)
     steps = int((pairs >= 0).sum())
     assert pairs.nbytes + rewards.nbytes <= 16 * steps
     assert (pairs.dtype, rewards.dtype) == (np.int32, np.float32)
@@ -65,8 +275,7 @@ def test_experience_takes_at_most_sixteen_bytes_a_step():
 
 def test_rewards_that_float32_cannot_hold_are_shipped_whole():
     agent = td.QLAgent(Ring(), 0.3, 0.1, 20, do_test=False)
-    _, rewards, _ = td.CollectingWorker().collect(recipe_of(agent), (agent.q_table, 0), 0, 20)
-    assert rewards.dtype == np.float64
+    assert td.CollectingWorker(agent).collect(td.Snapshot(agent.q_table, 0), 0, 20).rewards.dtype == np.float64
 
 
 class Narrow(Ring):
@@ -87,271 +296,154 @@ class Narrow(Ring):
 @pytest.mark.parametrize("reward", [np.float16, np.float32, float])
 @pytest.mark.parametrize("state", [np.uint8, np.uint64, int])
 def test_numpys_narrow_types_are_learned_as_pythons(state, reward):
-    settings = {"learning_episodes": 60, "max_step": 7}  # short enough that some episodes are cut
+    settings = {"learning_episodes": 60, "max_step": 7, "do_test": False}  # short enough that some episodes are cut
     agent = single(Narrow(state, reward), **settings)
-    q_table, steps = dataflow(single(Narrow(state, reward), **settings), 1, batches_of(60, 20, 20))
-    assert (q_table.tobytes(), steps) == (agent.q_table.tobytes(), agent.steps)
+    assert learned(finished(Narrow(state, reward), cw_num=1, **settings)) == learned(agent)
     assert agent.q_table[195:].any() and not agent.q_table[:195].any()
 
 
 def test_collecting_and_evaluating_leave_their_arguments_alone():
-    recipe, q_table = recipe_of(single()), np.zeros((17, 4))
+    q_table = np.zeros((17, 4))
     q_table.flags.writeable = False  # as those of Ray
-    collector, evaluator = td.CollectingWorker(), td.EvaluationWorker()
-    first = collector.collect(recipe, (q_table, 0), 20, 30)[:2]
-    collector.collect(recipe, (np.ones((17, 4)), 0), 0, 10)
-    again = collector.collect(recipe, (q_table, 0), 20, 30)[:2]
+    collector, evaluator = td.CollectingWorker(single()), td.EvaluationWorker(single())
+    first = collector.collect(td.Snapshot(q_table, 0), 20, 30)[:2]
+    collector.collect(td.Snapshot(np.ones((17, 4)), 0), 0, 10)
+    again = collector.collect(td.Snapshot(q_table, 0), 20, 30)[:2]
     assert [part.tobytes() for part in first] == [part.tobytes() for part in again] and not q_table.any()
-    assert evaluator.evaluate(recipe, (q_table, 0), 3)[0] == evaluator.evaluate(recipe, (q_table, 0), 3)[0]
+    assert evaluator.evaluate(q_table, 60)[0] == evaluator.evaluate(q_table, 60)[0]
 
 
-def test_an_evaluator_gives_the_single_core_result():
-    agent = td.QLAgent(LAKE, 0.3, 0.1, **SETTINGS)
-    agent.learn(60)
-    mean, _ = td.EvaluationWorker().evaluate(recipe_of(agent), (agent.q_table, 0), 3)
-    assert mean == single().total_rewards[2]
+def test_a_server_leaves_the_snapshots_that_it_gave_alone():
+    worker = single()
+    server, start = td.QLAgentServer(worker), td.Snapshot(np.zeros((17, 4)), 0)
+    server.begin(start)
+    collected = td.CollectingWorker(worker).collect(start, 0, 30)
+    first = server.learn(collected)
+    before = first.q_table.tobytes()
+    server.learn(collected)
+    assert first.q_table.tobytes() == before and not start.q_table.any()
 
 
-# Over Ray --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 20, 1000])
-def test_one_collector_equals_single_core(workers, batch_size):
-    assert learned(finished(workers, cw_num=1, batch_size=batch_size)) == learned(single())
-
-
-@pytest.mark.parametrize("simulator", [LAKE, Ring()], ids=["lake", "Ring"])
-def test_one_collector_by_stepping_equals_single_core(workers, simulator):
-    settings = {"learning_episodes": 45, "compiled": False}
-    assert learned(finished(workers, simulator, cw_num=1, batch_size=8, **settings)) == (
-        learned(single(simulator, **settings))
-    )
-
-
-def test_settings_that_change_between_runs_reach_the_workers(workers):
-    agents = td.QLAgent(LAKE, 0.3, 0.1, **SETTINGS), distributed(workers, cw_num=1)
-    for agent in agents:
-        for agent.epsilon, agent.learning_rate in ((0.9, 0.2), (0.5, 0.1), (0.1, 0.05)):
-            agent.learn(30)
-        agent.learn_and_evaluate(progress=False)
-    assert learned(agents[0]) == learned(agents[1])
-
-
-@pytest.mark.parametrize("cw_num, batch_size", [(2, 10), (3, 7), (4, 1), (4, 1000)])
-def test_the_dataflow_over_ray_equals_the_one_in_process(workers, cw_num, batch_size):
-    agent = finished(workers, cw_num=cw_num, batch_size=batch_size)
-    q_table, steps = dataflow(agent, cw_num, batches_of(137, batch_size, 20))
-    assert (agent.q_table.tobytes(), agent.steps) == (q_table.tobytes(), steps)
-
-
-def test_the_same_run_twice_has_the_same_bits(workers):
-    assert learned(finished(workers, cw_num=3)) == learned(finished(workers, cw_num=3))
-
-
-def test_own_workers_give_the_bits_of_lent_ones(workers):
-    assert learned(finished(None)) == learned(finished(workers))
-
-
-def test_results_depend_on_the_number_of_collectors(workers):
-    assert not np.array_equal(finished(workers, cw_num=1).q_table, finished(workers, cw_num=4).q_table)
-
-
-def test_tests_measure_the_table_at_their_own_episode(workers):
-    agent = finished(workers)
-    worker, tables = td.EvaluationWorker(), []
-    for test in range(1, 7):
-        part, _ = dataflow(agent, 2, batches_of(20 * test, 10, 20))
-        tables.append(worker.evaluate(recipe_of(agent), (part, 0), test)[0])
-    assert agent.total_rewards == tables
-
-
-@pytest.mark.parametrize("episodes, interval, batch_size, tests", [(137, 20, 33, 6), (60, 20, 7, 3), (19, 20, 4, 0)])
-def test_exact_counts(workers, episodes, interval, batch_size, tests):
-    settings = {"learning_episodes": episodes, "test_interval": interval, "max_step": 1}
-    agent = finished(workers, cw_num=3, batch_size=batch_size, **settings)
-    assert (agent.episode, agent.steps, len(agent.total_rewards)) == (episodes, episodes, tests)
-    assert agent.batches == len(batches_of(episodes, batch_size, interval))
-
-
-def test_without_tests_nothing_is_evaluated(workers, monkeypatch):
-    def fail(*_):
-        raise AssertionError("an evaluation")
-
-    monkeypatch.setattr(td._Evaluations, "send", fail)
-    agent = distributed(workers, do_test=False)
-    assert agent.learn_and_evaluate(progress=False)[0] == []
-    assert agent.episode == 137 and agent.seconds["evaluate"] == 0.0
-
-
-@pytest.mark.parametrize("cuts", [[137], [20, 40, 77], [10] * 13 + [7]], ids=["whole", "three", "batches"])
-def test_learning_in_parts_equals_learning_at_once(workers, cuts):
-    agent = distributed(workers)
-    for episodes in cuts:
-        agent.learn(episodes)
-    assert learned(agent)[:3] == learned(finished(workers))[:3]
-
-
-@pytest.mark.parametrize("first", [13, 20, 137])
-def test_learning_a_part_first_has_the_results_of_single_core(workers, first):
-    agents = distributed(workers, cw_num=1), td.QLAgent(LAKE, 0.3, 0.1, **SETTINGS)
-    for agent in agents:
-        agent.learn(first)
-        agent.learn_and_evaluate(progress=False)
-    assert learned(agents[0]) == learned(agents[1])
-
-
-def test_the_table_can_be_written_to_afterwards(workers):
-    agent = finished(workers)
+def test_the_table_can_be_written_to_afterwards():
+    agent = finished()
     agent.q_table[0, 0] = 7.0
     assert agent.q_table[0, 0] == 7.0
 
 
-# Interrupts and saving -------------------------------------------------------------------
+# Never garbage ---------------------------------------------------------------------------
 
 
-def interrupt_at_take(monkeypatch, agent, number):
-    """Run the agent until Ctrl-C falls into its collecting of result `number`."""
-    take, left = td._Evaluations.take, [number]
+class DistributedSARSA(td.DistributedQLAgent):
+    """What a student would write."""
 
-    def interrupted(evaluations):
-        left[0] -= 1
-        if left[0] == 0:
-            raise KeyboardInterrupt
-        take(evaluations)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(td._Evaluations, "take", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            agent.learn_and_evaluate(progress=False)
-    return agent
+    single = td.SARSAAgent
 
 
-@pytest.mark.parametrize("number", [1, 3, 6])
-def test_an_interrupted_run_goes_on_with_the_same_bits(workers, monkeypatch, number):
-    agent = interrupt_at_take(monkeypatch, distributed(workers), number)
-    agent.learn_and_evaluate(progress=False)
-    assert learned(agent) == learned(finished(workers))
+class WithKernel(td.DistributedQLAgent):
+    """A kernel of its own, which its workers would not learn by."""
+
+    kernel = td.sarsa
 
 
-@pytest.mark.parametrize("lent", [True, False], ids=["lent workers", "own workers"])
-def test_learning_after_an_interrupt_needs_no_evaluator(workers, monkeypatch, lent):
-    agent = interrupt_at_take(monkeypatch, distributed(workers), 1)
-    if not lent:
-        agent.workers = None
-    before = agent.episode
-    agent.learn(10)
-    assert agent.episode == before + 10
+class WithFunction(td.DistributedQLAgent):
+    """A kernel that is no rule."""
+
+    kernel = staticmethod(td.q_learning_update)
 
 
-@pytest.mark.parametrize("number", [1, 4])
-def test_a_saved_run_goes_on_with_the_same_bits(workers, monkeypatch, tmp_path, number):
-    stopped = interrupt_at_take(monkeypatch, distributed(workers, cw_num=3), number)
-    stopped.save(tmp_path / "agent.npz")
-    resumed = distributed(workers, cw_num=3).load(tmp_path / "agent.npz")
-    assert learned(resumed) == learned(stopped)
-    resumed.learn_and_evaluate(progress=False)
-    assert learned(resumed) == learned(finished(workers, cw_num=3))
+class WithoutRule(td.DistributedQLAgent):
+    """Workers that have no rule to learn by."""
+
+    single = td.TDAgent
 
 
-@pytest.fixture
-def saved(tmp_path):
-    """The save of an agent that has learned nothing."""
-    distributed(None).save(tmp_path / "agent.npz")
-    return tmp_path / "agent.npz"
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        (DistributedSARSA, "SARSAAgent cannot be replayed by a server: .* beyond.FederatedSARSAAgent"),
+        (WithKernel, "WithKernel.kernel must not be set, .* set `single` alone"),
+        (WithFunction, "kernel must be a Rule"),
+        (WithoutRule, "TDAgent cannot be replayed by a server"),
+    ],
+)
+def test_a_rule_that_cannot_be_replayed_is_refused_before_anything_is_learned(kind, message):
+    ring = Ring()
+    with pytest.raises(TypeError, match=message):
+        kind(ring, workers=td.InProcess())
+    assert ring.resets == 0
 
 
-@pytest.mark.parametrize("field, value", [("cw_num", 3), ("batch_size", 11), ("seed", 6)])
-def test_a_save_of_other_settings_is_refused(saved, field, value):
-    agent = distributed(None, **{field: value})
-    with pytest.raises(ValueError, match=f"has {field} "):
-        agent.load(saved)
-    assert learned(agent) == learned(distributed(None, **{field: value}))
+class Forgetful(td.QLAgent):
+    """An agent that leaves no log of some episodes."""
+
+    def learn_on(self, q_table, first, episodes, log=None):
+        return super().learn_on(q_table, first, episodes, log if first % 2 else None)
 
 
-def test_a_single_core_save_is_refused(tmp_path):
-    single().save(tmp_path / "agent.npz")
-    with pytest.raises(ValueError, match="not a saved agent: it has no"):
-        distributed(None).load(tmp_path / "agent.npz")
+class DistributedForgetful(td.DistributedQLAgent):
+    """Workers of these."""
+
+    single = Forgetful
 
 
-@pytest.mark.parametrize("field", ["recent", "untested_q_tables", "untested"])
-@pytest.mark.parametrize("change", ["missing", "longer"])
-def test_a_save_with_a_wrong_field_is_refused_by_its_name(saved, field, change):
-    with np.load(saved) as file:
-        arrays = dict(file)
-    wrong = arrays.pop(field)
-    if change == "longer":
-        arrays[field] = np.zeros((len(wrong) + 1, *wrong.shape[1:]), wrong.dtype)
-    np.savez(saved, **arrays)
-    agent = distributed(None)
-    with pytest.raises(ValueError, match=field):
-        agent.load(saved)
-    assert learned(agent) == learned(distributed(None))
+def test_steps_that_were_not_recorded_are_noticed_before_they_are_learned_from():
+    agent = distributed(kind=DistributedForgetful, batch_size=1)
+    with pytest.raises(RuntimeError, match=r"the rule recorded -?\d+ of \d+ steps: nothing to replay"):
+        agent.learn(50)
+    assert agent.episode == 0 and not agent.q_table.any()
 
 
-# Faults in workers -----------------------------------------------------------------------
+PARAMETERS = single().parameters()
+BEYOND = {
+    "a pair beyond the last": [68, -1],
+    "a state to bootstrap from beyond the last": [0, -2 - 17],
+    "no end of an episode": [0, 1],
+    "far below 0": [0, -(2**31)],
+}
+
+
+@pytest.mark.parametrize("pairs", BEYOND.values(), ids=BEYOND)
+def test_experience_of_another_table_is_refused_before_anything_is_learned(pairs):
+    q_table = np.zeros((17, 4))
+    with pytest.raises(ValueError, match="pairs must"):
+        td.q_learning.replay(q_table, np.array([0, -1, *pairs], np.int32), np.ones(4), (0, 1, 2, 3), PARAMETERS)
+    assert not q_table.any()
+
+
+def test_fewer_rewards_than_pairs_are_refused():
+    with pytest.raises(ValueError, match="rewards must be 3 floats"):
+        td.q_learning.replay(np.zeros((17, 4)), np.array([0, 1, -1], np.int32), np.ones(2), (0, 1, 2, 3), PARAMETERS)
+
+
+def test_an_empty_experience_teaches_nothing():
+    log = Experience.empty(10)
+    assert td.q_learning.replay(np.zeros((17, 4)), *log.recorded(), (0, 1, 2, 3), PARAMETERS) == 0
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
+def test_many_actions_are_learned_by_replaying_as_on_one_core(compiled):
+    settings = {"learning_episodes": 2000, "do_test": False, "compiled": compiled}
+    agent = finished(Fan(1500), cw_num=1, batch_size=500, **settings)
+    assert agent.compiled == compiled
+    assert learned(agent) == learned(single(Fan(1500), **settings))
+
+
+# Faults ----------------------------------------------------------------------------------
 
 
 def sink(env):
     raise LookupError("the boat has sunk")
 
 
-class Sunk(Exception):
-    """An error that pickle cannot make again: it needs two arguments."""
-
-    def __init__(self, boat, depth):
-        super().__init__(f"{boat} lies {depth} m deep")
-
-
-def sink_deep(env):
-    raise Sunk("Nora", 40)
+def test_a_fault_in_a_collector_leaves_what_was_learned_before():
+    agent = distributed(Ring(at=(33, 7), fault=sink, ends=False), do_test=False)
+    with pytest.raises(LookupError, match="the boat has sunk"):
+        agent.learn(50)
+    assert agent.episode == 30
+    agent.learn(20)
+    assert learned(agent)[:3] == learned(finished(Ring(ends=False), learning_episodes=50, do_test=False))[:3]
 
 
-FAULTS = {
-    "raises": (sink, LookupError, "the boat has sunk"),
-    "reward nan": (lambda env: (1, float("nan"), False, False, {}), ValueError, "reward must be finite, got nan"),
-    "state beyond the last": (
-        lambda env: (5, -1.0, False, False, {}),
-        ValueError,
-        "state must be one of 0 to 4, got 5",
-    ),
-    "unpicklable": (sink_deep, Exception, "Nora lies 40 m deep"),
-}
-
-
-@pytest.fixture
-def by_value():
-    """Lets workers, which know no test folder, unpickle what is defined here."""
-    import sys
-
-    import ray
-
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
-@pytest.mark.parametrize("fault, error, message", FAULTS.values(), ids=FAULTS)
-def test_a_fault_in_a_collector_is_the_envs_own_with_its_place(workers, by_value, fault, error, message):
-    agent = distributed(workers, Ring(at=(3, 7), fault=fault, ends=False), cw_num=1)
-    with pytest.raises(error, match=message) as caught:
-        agent.learn_and_evaluate(progress=False)
-    shown = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
-    assert "episode 3, step 7" in shown
-
-
-def test_a_fault_in_an_evaluator_is_the_envs_own_with_its_place(workers, by_value):
-    one_each = {"cw_num": 4, "batch_size": 1, "learning_episodes": 4, "test_interval": 4}  # collectors see one reset
-    with pytest.raises(LookupError, match="trial 2, step 7"):
-        finished(workers, Ring(at=(2, 7), fault=sink, ends=False), **one_each)
-
-
-def test_workers_serve_on_after_a_fault(workers, by_value):
-    with pytest.raises(LookupError):
-        distributed(workers, Ring(at=(3, 7), fault=sink, ends=False)).learn_and_evaluate(progress=False)
-    assert learned(finished(workers)) == learned(finished(workers))
-
-
-def test_an_episode_that_never_ends_is_cut(workers):
-    agent = finished(workers, Ring(ends=False), learning_episodes=10, test_interval=5, max_step=30)
+def test_an_episode_that_never_ends_is_cut():
+    agent = finished(Ring(ends=False), learning_episodes=10, test_interval=5, max_step=30, batch_size=5)
     assert agent.steps == 10 * 30

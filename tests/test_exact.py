@@ -6,9 +6,12 @@ import gymnasium
 import numpy as np
 import pytest
 from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
+from gym.envs.toy_text.taxi import TaxiEnv
 from helpers import NO_SLIP, corridor, random_q_table
 
 import td_helpers as td
+from tabular import exact
+from tabular.exact import action_values
 
 
 def plain_value_iteration(P, beta, epsilon=0.0, sweeps=3000) -> np.ndarray:
@@ -99,26 +102,9 @@ def test_no_policy_beats_the_optimum(hallway):
         assert (td.policy_value(hallway.table, random_q_table(hallway.table.shape, seed)) <= optimal + 1e-7).all()
 
 
-def test_sweeps_beyond_1100_states_equal_the_direct_solution():
-    large = td.FrozenLakeEnv(td.generate_map((34, 33), 0.1, 2))  # 1123 states
-    assert large.table.shape[0] > 1100
-    q_table = td.value_iteration(large.table)
-    swept = td.policy_value(large.table, q_table, epsilon=0.1)
-    share = np.full(q_table.shape, 0.1 / 4)
-    share[np.arange(len(share)), q_table.argmax(axis=1)] += 0.9
-    table, n = large.table, len(share)
-    flow = share[:, :, None] * table.probability
-    moves = np.zeros((n, n))
-    np.add.at(
-        moves, (np.broadcast_to(np.arange(n)[:, None, None], flow.shape), table.next_state), flow * ~table.terminated
-    )
-    direct = np.linalg.solve(np.eye(n) - 0.999 * moves, (flow * table.reward).sum(axis=(1, 2)))
-    assert swept == pytest.approx(direct, abs=1e-6)
-
-
 def test_action_values_look_one_step_ahead():
     lake = corridor(1, transition_prob=NO_SLIP)
-    ahead = td.action_values(lake.table, np.array([10.0, 20.0, 30.0]), 0.5)
+    ahead = action_values(lake.table, np.array([10.0, 20.0, 30.0]), 0.5)
     assert ahead.tolist() == [[4.0, 4.0, 9.0, 4.0], [1000.0] * 4, [0.0] * 4]
 
 
@@ -127,7 +113,7 @@ def test_rollouts_agree_with_the_exact_value(lake, compiled):
     agent = td.QLAgent(lake, compiled=compiled, max_step=1000, beta=0.9)
     agent.q_table = td.value_iteration(lake.table, 0.9)
     trials = 20_000 if compiled else 1000
-    returns = [agent._evaluate(agent.q_table, test, 1, 1000) for test in range(300)]
+    returns = [agent.evaluate_on(agent.q_table, 100 * test, 1, 1000) for test in range(300)]
     error = 5 * np.std(returns) / np.sqrt(trials)
     assert abs(agent.evaluate(trials=trials) - td.policy_value(lake.table, agent.q_table, 0.9)[0]) < error
 
@@ -155,9 +141,32 @@ def test_without_discount_an_endless_income_has_no_value():
         td.value_iteration(endless, beta=1.0)
 
 
+def test_without_discount_states_that_are_never_reached_need_no_value():
+    """A learned Taxi has some from which it never ends."""
+    taxi = td.TransitionTable.from_env(TaxiEnv())
+    agent = td.QLAgent(TaxiEnv(), 0.1, 0.5, 5000, do_test=False, beta=1.0)
+    agent.learn_and_evaluate(progress=False)
+    values = td.policy_value(taxi, agent.q_table, beta=1.0)
+    assert np.isnan(values).any() and not np.isnan(values[taxi.start > 0]).any()
+    exact_return = np.nansum(taxi.start * values)
+    assert exact_return == pytest.approx(agent.evaluate(trials=20_000), abs=5 * 10 / np.sqrt(20_000))
+
+
+def test_without_discount_a_walk_that_ends_has_a_value_however_long_it_takes():
+    side = 330
+    lake = td.FrozenLakeEnv(["S" + "F" * (side - 1)] + ["F" * side] * (side - 2) + ["F" * (side - 1) + "G"])
+    q_table = np.zeros((side * side + 1, 4))
+    q_table[:, td.RIGHT] = 1.0
+    q_table[side - 1 : side * side : side, td.DOWN] = 2.0
+    value = td.policy_value(lake.table, q_table, beta=1.0)[0]
+    assert 1000 - 3 * 2 * side < value < 1000 - 2 * (side - 1)
+
+
+@pytest.mark.parametrize("sparse_states", [10**6, 10], ids=["solved", "swept"])
 @pytest.mark.parametrize("shape", [(3, 17), (17, 3), (9, 9)])
 @pytest.mark.parametrize("epsilon", [0.0, 0.3])
-def test_policy_value_by_blocks_solves_the_bellman_equation_of_the_whole_lake(shape, epsilon):
+def test_policy_value_solves_the_bellman_equation(monkeypatch, shape, epsilon, sparse_states):
+    monkeypatch.setattr(exact, "SPARSE_STATES", sparse_states)
     table = td.FrozenLakeEnv(td.generate_map(shape, 0.1, seed=1)).table
     q_table = random_q_table(table.shape)
     share = np.full(table.shape, epsilon / 4)

@@ -1,15 +1,14 @@
 """Federated learning: the merge keeps what one core would keep, and the rest follows."""
 
-import functools
-import itertools
-import pickle
-
 import numpy as np
 import pytest
+from helpers import Fan, interrupted, learned, same_as_by_hand
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import td_helpers as td
+from beyond import FederatedQLAgent, FederatedSARSAAgent
+from beyond.federated import FederatedServer, FederatedWorker, add_report, effective_rates, merge
 
 HALLWAY = td.FrozenLakeEnv(map_name="Dangerous Hallway")
 
@@ -19,49 +18,41 @@ def merged(old, reports, learning_rate, local_rate):
     values, targets, counts = old.copy(), np.zeros_like(old), np.zeros(len(old), np.int64)
     for pairs, local, visits in reports:
         parts = np.asarray(pairs, np.int32), np.asarray(local, float), np.asarray(visits, np.int32)
-        td.add_report(values, targets, counts, *parts, local_rate)
-    td.merge(values, targets, counts, learning_rate)
+        add_report(values, targets, counts, *parts, local_rate)
+    merge(values, targets, counts, learning_rate)
     return values
 
 
-def rounds(kind, lake, episodes, workers, batch_size, merge=None, **settings):
-    """Learn without Ray, with the very methods of the actors: the final snapshot."""
-    agent = kind(lake, learning_episodes=episodes, cw_num=workers, batch_size=batch_size, do_test=False, **settings)
-    recipe = pickle.dumps(functools.partial(agent.single, lake, **agent._local_settings()))
-    server, worker = td.QLAgentServer(), td.CollectingWorker()
-    snapshot, first = (agent.q_table, 0), 0
-    server.begin(snapshot)
-    while first < episodes:
-        end = agent._batch_end(first, episodes)
-        cuts = [first + (end - first) * m // workers for m in range(workers + 1)]
-        reports = [worker.learn(recipe, snapshot, a, b - a) for a, b in itertools.pairwise(cuts)]
-        snapshot = (merge or server.merge)(recipe, agent.learning_rate, *reports)
-        first = end
-    return snapshot
+def federated(kind, simulator=HALLWAY, **settings):
+    """A federated agent that has learned nothing yet."""
+    return kind(simulator, **({"ew_num": 2, "workers": td.InProcess()} | settings))
 
 
-def adding_up(server_table):
-    """The naive rule: the sum of the workers' differences."""
-
-    def merge(recipe, learning_rate, *reports):
-        flat = server_table.reshape(-1)
-        old = flat.copy()
-        for pairs, values, _, _, _ in reports:
-            pairs = slice(None) if pairs is None else pairs
-            flat[pairs] += values - old[pairs]
-        return server_table.copy(), 0
-
-    return merge
+def finished(*arguments, **settings):
+    """One that has learned all."""
+    agent = federated(*arguments, **settings)
+    agent.learn_and_evaluate(progress=False)
+    return agent
 
 
-@pytest.mark.parametrize(
-    ("kind", "single"), [(td.FederatedQLAgent, td.QLAgent), (td.FederatedSARSAAgent, td.SARSAAgent)]
-)
-def test_one_worker_equals_the_single_core(kind, single):
-    alone = single(HALLWAY, learning_episodes=5050, do_test=False)
+kinds = pytest.mark.parametrize("kind", [FederatedQLAgent, FederatedSARSAAgent])
+
+
+@kinds
+@pytest.mark.parametrize("batch_size", [1, 50, 300])
+def test_one_worker_equals_the_single_core(kind, batch_size):
+    settings = {"learning_episodes": 1050, "test_interval": 500, "trials": 20}
+    alone = kind.single(HALLWAY, **settings)
     alone.learn_and_evaluate(progress=False)
-    q_table, steps, _ = rounds(kind, HALLWAY, 5050, 1, 300)
-    assert np.array_equal(q_table, alone.q_table) and steps == alone.steps
+    assert learned(finished(kind, cw_num=1, batch_size=batch_size, **settings)) == learned(alone)
+
+
+@kinds
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
+@pytest.mark.parametrize("cw_num, batch_size, do_test", [(2, 10, True), (3, 7, False), (100, 1, True)])
+def test_a_run_equals_rounds_by_hand(kind, compiled, cw_num, batch_size, do_test):
+    settings = {"learning_episodes": 500, "test_interval": 100, "trials": 5, "max_step": 100, "do_test": do_test}
+    assert same_as_by_hand(finished(kind, cw_num=cw_num, batch_size=batch_size, compiled=compiled, **settings))
 
 
 def test_equal_visits_give_the_mean_of_the_targets():
@@ -93,69 +84,135 @@ def test_the_merge_lies_between_the_old_value_and_the_targets(old, targets, rate
 @pytest.mark.parametrize("rate", [0.0, 1e-9, 1e-4, 0.0199, 0.5, 0.97, 1.0])
 def test_effective_rates_are_those_of_the_formula_up_to_the_last_visit(rate):
     visits = np.array([1, 2, 7, 1500, 2500, 600_000], np.int32)
-    rates = td.effective_rates(rate, visits)
+    rates = effective_rates(rate, visits)
     found = rates[np.minimum(visits, len(rates) - 1)]
     expected = -np.expm1(visits * np.log1p(-rate)) if rate < 1 else np.ones(6)
     np.testing.assert_array_max_ulp(found, expected, maxulp=2)
     assert len(rates) <= 1 + min(600_000, np.ceil(38 / max(rate, 1e-9)))
-    assert len(td.effective_rates(rate, visits[:0])) == 1
+    assert len(effective_rates(rate, visits[:0])) == 1
 
 
-def test_two_rounds_of_workers_give_the_same_bits_twice():
-    first = rounds(td.FederatedQLAgent, HALLWAY, 2000, 3, 50)[0]
-    assert np.array_equal(first, rounds(td.FederatedQLAgent, HALLWAY, 2000, 3, 50)[0])
+@kinds
+def test_the_same_run_twice_has_the_same_bits(kind):
+    settings = {"learning_episodes": 2000, "cw_num": 3, "batch_size": 30}
+    assert learned(finished(kind, **settings)) == learned(finished(kind, **settings))
+
+
+def test_rounds_are_a_batch_a_worker_and_cut_where_tests_are():
+    agent = federated(FederatedQLAgent, cw_num=3, batch_size=40, test_interval=200)
+    assert [batch.last for batch in agent.learn_in_batches(500)] == [120, 200, 320, 400, 500]
+    agent = federated(FederatedQLAgent, cw_num=3, batch_size=40, do_test=False)
+    assert [batch.last for batch in agent.learn_in_batches(500)] == [120, 240, 360, 480, 500]
+
+
+def test_rounds_that_tests_cut_are_told_of():
+    with pytest.warns(UserWarning, match="a batch of 160 episodes is cut to 100, since a test follows every 100"):
+        federated(FederatedQLAgent, cw_num=4, batch_size=40, test_interval=100)
+
+
+@kinds
+def test_an_interrupted_run_goes_on_with_the_same_bits(monkeypatch, kind):
+    settings = {"learning_episodes": 600, "test_interval": 100, "trials": 5, "cw_num": 3, "batch_size": 20}
+    agent = federated(kind, **settings)
+    for target, method, call in ((FederatedWorker, "learn", 5), (td.EvaluationWorker, "evaluate", 2)):
+        with interrupted(monkeypatch, target, method, call):
+            agent.learn_and_evaluate(progress=False)
+    agent.learn_and_evaluate(progress=False)
+    assert learned(agent) == learned(finished(kind, **settings))
+
+
+def test_local_rates_follow_the_number_of_workers_up_to_the_cap():
+    rate = lambda **settings: federated(FederatedQLAgent, batch_size=1, **settings).local_rate
+    assert rate(cw_num=1, learning_rate=0.3) == 0.3
+    assert rate(cw_num=3, learning_rate=0.01) == pytest.approx(1 - 0.99**3)
+    assert rate(cw_num=64, learning_rate=0.01) == 0.2
+    assert rate(cw_num=64, learning_rate=0.01, cap=0.4) == 0.4
+    assert rate(cw_num=2, learning_rate=0.3) == 0.3
+    assert rate(cw_num=2, learning_rate=1.0) == 1.0
 
 
 def test_sarsa_stays_on_policy():
-    q_table = rounds(td.FederatedSARSAAgent, HALLWAY, 30_000, 4, 10)[0]
+    agent = finished(FederatedSARSAAgent, learning_episodes=30_000, do_test=False, cw_num=4, batch_size=10)
     best = td.value_iteration(HALLWAY.table, epsilon=0.3)[0].max()
-    on_policy = td.policy_value(HALLWAY.table, q_table, epsilon=0.3)[0]
+    on_policy = td.policy_value(HALLWAY.table, agent.q_table, epsilon=0.3)[0]
     hallway = -265  # what an agent that explores gets in the hallway
     assert on_policy > hallway + 0.8 * (best - hallway)
 
 
+class AddingServer(FederatedServer):
+    """The naive rule: the sum of the workers' differences."""
+
+    def combine(self, values, learning_rate, reports):
+        old = values.copy()
+        for report in reports:
+            pairs = slice(None) if report.pairs is None else report.pairs
+            values[pairs] += report.values - old[pairs]
+
+
+class AddingUp(FederatedQLAgent):
+    """A federated agent of that rule."""
+
+    roles = FederatedQLAgent.roles | {"server": AddingServer}
+
+
 def test_adding_up_differences_diverges_where_the_merge_stays_bounded():
-    chain = td.FrozenLakeEnv(["SFFG"])
-    arguments = {"learning_rate": 0.1, "epsilon": 1.0, "seed": 1}
-    naive = np.zeros(chain.table.shape)
-    rounds(td.FederatedQLAgent, chain, 64 * 200, 64, 10, merge=adding_up(naive), cap=0.1, **arguments)
-    ours = rounds(td.FederatedQLAgent, chain, 64 * 200, 64, 10, **arguments)[0]
-    assert not np.abs(naive).max() <= 1e5
-    assert np.abs(ours).max() <= 1000 + 1e-9
+    settings = {
+        "simulator": td.FrozenLakeEnv(["SFFG"]), "learning_rate": 0.1, "epsilon": 1.0, "seed": 1, "do_test": False,
+        "learning_episodes": 64 * 200, "cw_num": 64, "batch_size": 10,
+    }  # fmt: skip
+    assert not np.abs(finished(AddingUp, cap=0.1, **settings).q_table).max() <= 1e5
+    assert np.abs(finished(FederatedQLAgent, **settings).q_table).max() <= 1000 + 1e-9
 
 
 def test_few_touched_pairs_travel_alone_and_many_as_the_whole_table():
-    agent = td.FederatedQLAgent(HALLWAY, cw_num=2, do_test=False, epsilon=1.0)
-    recipe = pickle.dumps(functools.partial(agent.single, HALLWAY, **agent._local_settings()))
-    few, many = (td.CollectingWorker().learn(recipe, (agent.q_table, 0), 0, episodes) for episodes in (1, 2000))
-    assert len(few[0]) == len(few[1]) == len(few[2]) == np.count_nonzero(few[2]) < agent.q_table.size
-    assert many[0] is None and len(many[1]) == len(many[2]) == agent.q_table.size
-    assert few[2].sum() == few[3] and many[2].sum() == many[3]
+    worker = FederatedWorker(td.QLAgent(HALLWAY, 1.0))
+    few, many = (worker.learn(td.Snapshot(np.zeros((65, 4)), 0), 0, episodes) for episodes in (1, 2000))
+    assert len(few.pairs) == len(few.values) == len(few.visits) == np.count_nonzero(few.visits) < 65 * 4
+    assert many.pairs is None and len(many.values) == len(many.visits) == 65 * 4
+    assert few.visits.sum() == few.steps and many.visits.sum() == many.steps
+    assert (few.nbytes, many.nbytes) == (16 * len(few.pairs), 12 * 65 * 4)
 
 
-def test_over_ray_it_is_what_the_actors_do_and_learns_exactly_the_episodes(workers):
-    agent = td.FederatedQLAgent(
-        HALLWAY, learning_episodes=3050, test_interval=500, cw_num=3, ew_num=2, batch_size=40, workers=workers
-    )
-    rewards, q_table = agent.learn_and_evaluate(progress=False)
-    expected, steps, _ = rounds(td.FederatedQLAgent, HALLWAY, 3050, 3, 40, test_interval=500)
-    assert np.array_equal(q_table, expected)
-    assert (agent.episode, agent.steps, len(rewards)) == (3050, steps, 6)
+def test_what_is_shipped_is_counted_to_the_byte():
+    lake = td.FrozenLakeEnv(["SFG"])
+    agent = federated(FederatedQLAgent, lake, cw_num=2, batch_size=200, do_test=False, epsilon=1.0)
+    agent.learn(1200)
+    agent.learn(800)
+    assert agent.cost.bytes == 10 * 12 * 16  # ten reports of the whole table, 8 for a value and 4 for its visits
 
 
-def test_a_federated_run_saved_and_loaded_goes_on_to_the_same_bits(workers, tmp_path):
-    arguments = {"learning_episodes": 3000, "test_interval": 500, "cw_num": 2, "ew_num": 1, "batch_size": 100}
-    whole, half, rest = (td.FederatedSARSAAgent(HALLWAY, workers=workers, **arguments) for _ in range(3))
-    whole.learn_and_evaluate(progress=False)
-    half.learn(1500)
-    half.save(tmp_path / "half.npz")
-    rest.load(tmp_path / "half.npz").learn(1500)
-    assert np.array_equal(rest.q_table, whole.q_table) and rest.steps == whole.steps
-    with pytest.raises(ValueError, match="cap"):
-        td.FederatedSARSAAgent(HALLWAY, cap=0.3, **arguments).load(tmp_path / "half.npz")
+def test_a_round_leaves_the_snapshot_that_it_starts_from_alone():
+    worker, start = td.QLAgent(HALLWAY), td.Snapshot(np.zeros((65, 4)), 0)
+    start.q_table.flags.writeable = False  # as those of Ray
+    server = FederatedServer(worker)
+    server.begin(start)
+    report = FederatedWorker(worker).learn(start, 0, 50)
+    assert server.merge(0.1, report, report).q_table.any() and not start.q_table.any()
 
 
-@pytest.mark.parametrize("cap", [-0.1, 1.5, float("nan"), "much"])
-def test_a_bad_cap_is_refused(cap):
-    with pytest.raises((TypeError, ValueError), match="cap must be a number from 0 to 1, got"):
-        td.FederatedQLAgent(HALLWAY, cap=cap)
+class Forgetful(td.QLAgent):
+    """An agent that leaves no log."""
+
+    def learn_on(self, q_table, first, episodes, log=None):
+        return super().learn_on(q_table, first, episodes)
+
+
+class OfForgetful(FederatedQLAgent):
+    """Workers of these."""
+
+    single = Forgetful
+
+
+def test_visits_that_were_not_counted_are_noticed_before_they_are_merged():
+    agent = federated(OfForgetful, cw_num=2, batch_size=5)
+    with pytest.raises(RuntimeError, match=r"the rule counted 0 of \d+ visits: nothing to merge by"):
+        agent.learn(50)
+    assert agent.episode == 0 and not agent.q_table.any()
+
+
+@pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
+def test_many_actions_are_learned(compiled):
+    settings = {"learning_episodes": 600, "do_test": False, "compiled": compiled, "epsilon": 1.0}
+    agent = finished(FederatedQLAgent, Fan(1500), cw_num=2, batch_size=100, **settings)
+    assert agent.compiled == compiled and agent.steps == 600
+    assert same_as_by_hand(agent)

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from helpers import batches_of, dataflow, learned, plain, random_q_table
+from helpers import learned, random_q_table, same_as_by_hand
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import td_helpers as td
+from beyond import FederatedQLAgent, FederatedSARSAAgent
+from tabular.kernels import EVALUATION, draw, evaluate
 
 FOUR = (0, 1, 2, 3)
 few = settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=list(HealthCheck))
@@ -56,8 +58,8 @@ def run(agent_class, lake, parameters, **others):
 def test_compiled_learning_equals_plain(case, table_seed):
     agent = case[0](case[1], **case[2])
     tables = [random_q_table((case[1].exit_state + 1, 4), table_seed) for _ in range(2)]
-    arguments = agent._model, FOUR, agent._parameters(agent.max_step), 3, 10, None, None
-    assert agent.kernel(tables[0], *arguments) == plain(agent.kernel, tables[1], *arguments)
+    arguments = case[1].table.packed, FOUR, agent.parameters(), 3, 10
+    assert agent.kernel(tables[0], *arguments) == agent.kernel.plain(tables[1], *arguments)
     assert tables[0].tobytes() == tables[1].tobytes()
 
 
@@ -66,8 +68,8 @@ def test_compiled_learning_equals_plain(case, table_seed):
 def test_compiled_evaluation_equals_plain(case):
     agent = case[0](case[1], **case[2])
     policy = random_q_table((case[1].exit_state + 1, 4)).argmax(axis=1)
-    arguments = policy, agent._model, agent._parameters(agent.max_step), td.EVALUATION, 10
-    assert td.evaluate(*arguments) == td.evaluate.py_func(*arguments)
+    arguments = policy, case[1].table.packed, agent.parameters(), EVALUATION, 10
+    assert evaluate(*arguments) == evaluate.py_func(*arguments)
 
 
 @many
@@ -79,34 +81,42 @@ def test_results_never_depend_on_how_learning_is_cut(case, data):
     assert learned(cut)[:3] == learned(whole)[:3]
 
 
+def in_process(kind, case, **settings):
+    """A distributed agent of such settings that needs no Ray."""
+    return kind(case[1], workers=td.InProcess(), **(case[2] | settings))
+
+
+FEDERATED = {td.QLAgent: FederatedQLAgent, td.SARSAAgent: FederatedSARSAAgent}
+
+
 @many
-@given(agents(), st.integers(1, 45))
-def test_one_collector_with_any_batch_size_equals_single_core(case, batch_size):
-    agent = run(td.QLAgent, *case[1:])
-    batches = batches_of(agent.episode, batch_size, agent.test_interval)
-    q_table, steps = dataflow(agent, 1, batches)
-    assert (q_table.tobytes(), steps) == (agent.q_table.tobytes(), agent.steps)
+@given(agents(), st.integers(1, 45), st.booleans())
+@pytest.mark.filterwarnings("ignore:a batch of .* is cut")
+def test_one_collector_or_worker_with_any_batch_size_equals_single_core(case, batch_size, federated):
+    kind = FEDERATED[case[0]] if federated else td.DistributedQLAgent
+    agent = in_process(kind, case, cw_num=1, batch_size=batch_size)
+    agent.learn_and_evaluate(progress=False)
+    assert learned(agent) == learned(run(agent.single, *case[1:]))
 
 
 @many
 @given(agents(), st.data())
 def test_one_collector_with_any_cuts_equals_single_core(case, data):
-    agent, batches, first = run(td.QLAgent, *case[1:]), [], 0
-    while first < agent.episode:
-        batches.append((first, data.draw(st.integers(1, agent.episode - first))))
-        first += batches[-1][1]
-    q_table, steps = dataflow(agent, 1, batches)
-    assert (q_table.tobytes(), steps) == (agent.q_table.tobytes(), agent.steps)
+    agent = in_process(td.DistributedQLAgent, case, cw_num=1, do_test=False)
+    while agent.episode < agent.learning_episodes:
+        agent.learn(data.draw(st.integers(1, agent.learning_episodes - agent.episode)))
+    assert learned(agent) == learned(run(td.QLAgent, *case[1:], do_test=False))
 
 
 @few
-@given(agents(), st.integers(2, 5), st.integers(1, 20))
-def test_several_collectors_repeat_and_learn_every_episode(case, cw_num, batch_size):
-    agent = td.QLAgent(case[1], **case[2])
-    batches = batches_of(agent.learning_episodes, batch_size, agent.test_interval)
-    (first, steps), (again, same) = (dataflow(agent, cw_num, batches) for _ in range(2))
-    assert (first.tobytes(), steps) == (again.tobytes(), same)
-    assert agent.learning_episodes <= steps <= agent.learning_episodes * agent.max_step
+@given(agents(), st.integers(2, 5), st.integers(1, 20), st.booleans(), st.booleans())
+@pytest.mark.filterwarnings("ignore:a batch of .* is cut")
+def test_several_collectors_or_workers_equal_the_dataflow_by_hand(case, cw_num, batch_size, federated, do_test):
+    kind = FEDERATED[case[0]] if federated else td.DistributedQLAgent
+    agent = in_process(kind, case, cw_num=cw_num, batch_size=batch_size, do_test=do_test)
+    agent.learn_and_evaluate(progress=False)
+    assert same_as_by_hand(agent)
+    assert agent.learning_episodes <= agent.steps <= agent.learning_episodes * agent.max_step
 
 
 @few
@@ -180,5 +190,5 @@ def test_outcomes_of_any_lake_sum_to_one(lake):
 @many
 @given(st.integers(0, 2**62 - 1), st.integers(0, 2**63 - 1))
 def test_draws_are_in_range(key, counter):
-    explore, slip = td.draw(key, counter)
+    explore, slip = draw(key, counter)
     assert 0 <= explore < 1 and 0 <= slip < 2**32

@@ -1,0 +1,287 @@
+"""Pools: a run over Ray has the bits of one in this process, processes are shared, replaced and given back."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import ray
+from helpers import Ring, comes_true, interrupted, learned, processes_alive
+
+import td_helpers as td
+from beyond import FederatedQLAgent, FederatedSARSAAgent
+from tabular import pool
+
+LAKE = td.FrozenLakeEnv()
+SETTINGS = {
+    "learning_episodes": 137, "test_interval": 20, "trials": 5, "max_step": 100, "seed": 5, "cw_num": 3, "ew_num": 2,
+    "batch_size": 5,
+}  # fmt: skip
+KINDS = {
+    "distributed": (td.DistributedQLAgent, LAKE),
+    "stepped": (td.DistributedQLAgent, Ring()),
+    "federated": (FederatedQLAgent, LAKE),
+    "federated SARSA": (FederatedSARSAAgent, LAKE),
+}
+kinds = pytest.mark.parametrize("kind, simulator", KINDS.values(), ids=KINDS)
+
+
+def agent_on(workers, kind=td.DistributedQLAgent, simulator=LAKE, **settings):
+    """An agent that has learned nothing yet."""
+    return kind(simulator, 0.3, 0.1, workers=workers, **(SETTINGS | settings))
+
+
+def finished(*arguments, **settings):
+    """An agent that has learned all."""
+    agent = agent_on(*arguments, **settings)
+    agent.learn_and_evaluate(progress=False)
+    return agent
+
+
+# In this process -------------------------------------------------------------------------
+
+
+def test_in_one_process_ray_is_never_imported(root):
+    script = f"""
+import sys
+import td_helpers as td
+from beyond import FederatedQLAgent, FederatedSARSAAgent
+for kind in (td.DistributedQLAgent, FederatedQLAgent, FederatedSARSAAgent):
+    agent = kind(td.FrozenLakeEnv(), workers=td.InProcess(), **{SETTINGS})
+    agent.learn_and_evaluate(progress=False)
+    print(len(agent.rewards), "ray" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "6 False\n" * 3
+
+
+@pytest.mark.parametrize("kind", [td.InProcess, lambda: td.Workers(2, 1)], ids=["InProcess", "Workers"])
+def test_a_turn_is_given_back_whatever_ends_it(kind):
+    one = kind()
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error), one._turn():
+            raise error
+    with one._turn(), pytest.raises(RuntimeError, match="busy with another run of this thread"), one._turn():
+        pass
+
+
+# The bits over Ray -----------------------------------------------------------------------
+
+
+@kinds
+def test_a_run_over_ray_has_the_bits_of_one_in_this_process(workers, kind, simulator):
+    over_ray, here = finished(workers, kind, simulator), finished(td.InProcess(), kind, simulator)
+    assert learned(over_ray) == learned(here)
+    assert (over_ray.batches, over_ray.cost.bytes) == (here.batches, here.cost.bytes)
+    assert over_ray.restarts == 0 and min(over_ray.cost) > 0
+
+
+@kinds
+def test_a_run_interrupted_over_ray_and_saved_goes_on_in_this_process(monkeypatch, tmp_path, workers, kind, simulator):
+    stopped = agent_on(workers, kind, simulator)
+    with interrupted(monkeypatch, workers, "result", 14):
+        stopped.learn_and_evaluate(progress=False)
+    assert 0 < stopped.episode < 137 and len(stopped.rewards) < 6
+    stopped.save(tmp_path / "agent.npz")
+    resumed = agent_on(td.InProcess(), kind, simulator).load(tmp_path / "agent.npz")
+    resumed.learn_and_evaluate(progress=False)
+    stopped.learn_and_evaluate(progress=False)
+    assert learned(resumed) == learned(stopped) == learned(finished(td.InProcess(), kind, simulator))
+
+
+def test_each_batch_over_ray_has_the_bits_of_one_in_this_process(workers):
+    agents = agent_on(workers), agent_on(td.InProcess())
+    for batches in zip(*(agent.learn_in_batches(100) for agent in agents), strict=True):
+        assert batches[0] == batches[1]
+        assert learned(agents[0]) == learned(agents[1])
+
+
+def test_settings_that_change_between_runs_reach_the_processes(workers):
+    agents = agent_on(workers), agent_on(td.InProcess())
+    for agent in agents:
+        for agent.epsilon, agent.learning_rate in ((0.9, 0.2), (0.1, 0.05)):
+            agent.learn(30)
+        agent.learn_and_evaluate(progress=False)
+    assert learned(agents[0]) == learned(agents[1])
+
+
+def test_a_lake_too_large_to_be_sent_with_every_call_is_learned_alike(workers):
+    lake = td.FrozenLakeEnv(td.generate_map((300, 300), 0.1, seed=1))
+    settings = {"learning_episodes": 40, "test_interval": 20}
+    assert learned(finished(workers, simulator=lake, **settings)) == (
+        learned(finished(td.InProcess(), simulator=lake, **settings))
+    )
+
+
+def test_runs_that_share_workers_take_turns(workers):
+    agents = [agent_on(workers, *KINDS[name]) for name in ("distributed", "federated", "stepped")]
+    threads = [threading.Thread(target=agent.learn_and_evaluate, args=(False,)) for agent in agents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for agent in agents:
+        assert learned(agent) == learned(finished(td.InProcess(), type(agent), agent.simulator))
+
+
+# Processes -------------------------------------------------------------------------------
+
+
+def test_runs_without_workers_of_their_own_share_processes_of_the_session(workers, monkeypatch):
+    monkeypatch.setattr(pool, "_shared", None)
+    before = processes_alive()
+    settings = {"cw_num": 1, "ew_num": 1}
+    first = finished(None, **settings)
+    shared = processes_alive() - before
+    assert len(shared) == 3
+    assert learned(finished(None, **settings)) == learned(first) == learned(finished(td.InProcess(), **settings))
+    assert processes_alive() - before == shared
+    finished(None, do_test=False, cw_num=2, ew_num=0)
+    assert shared < processes_alive() - before and len(processes_alive() - before) == 4
+    pool._shared.stop()
+    assert comes_true(lambda: processes_alive() == before)
+
+
+def test_workers_end_with_their_block(workers):
+    before = processes_alive()
+    with td.Workers(1, 0) as own:
+        assert learned(finished(own, cw_num=1, do_test=False)) == learned(
+            finished(td.InProcess(), cw_num=1, do_test=False)
+        )
+        assert len(processes_alive() - before) == 2
+        assert own.start() is own and len(processes_alive() - before) == 2
+    assert comes_true(lambda: processes_alive() == before)
+
+
+def test_processes_of_another_ray_are_forgotten(workers):
+    before = processes_alive()
+    with td.Workers(1, 0) as own:
+        gone = list(own._processes.values())
+        own._session = "of a Ray that was shut down"
+        own.start()
+        assert not set(gone) & set(own._processes.values())
+        for process in (*gone, own._processes["server", 0]):
+            ray.kill(process)  # what is gone does not keep the others from being stopped
+    assert comes_true(lambda: processes_alive() == before)
+
+
+def test_processes_that_do_not_start_are_given_up(workers, monkeypatch):
+    before = processes_alive()
+
+    def impossible():  # a resource that no node has: the actor waits for ever
+        return pool._host().options(resources={"unobtainium": 1}).remote(str(pool.FOLDER))
+
+    with monkeypatch.context() as patch, pytest.raises(TimeoutError, match="2 Ray actors did not start"):
+        patch.setattr(pool, "_spawn", impossible)
+        patch.setattr(pool, "READY_SECONDS", 0.5)
+        td.Workers(1, 0).start()
+    assert comes_true(lambda: processes_alive() == before)
+
+
+@pytest.mark.parametrize("slot", [("server", 0), ("collector", 1), ("evaluator", 1)], ids=str)
+def test_a_process_that_died_before_a_run_is_replaced(workers, slot):
+    ray.kill(workers._processes[slot])
+    agent = finished(workers)
+    assert learned(agent) == learned(finished(td.InProcess())) and agent.restarts == 1
+
+
+def test_agents_keep_nothing_in_rays_store(workers):
+    lake = td.FrozenLakeEnv(td.generate_map((64, 64), 0.0, seed=1))  # a table of 128 kB
+    agent = agent_on(workers, simulator=lake)
+    agent.learn(40)
+    tables = agent.q_table, *agent._learned.recent
+    assert len(tables) == 4 and all(table.flags.owndata and table.flags.writeable for table in tables)
+
+
+def test_runs_leave_no_objects_behind(workers):
+    held = ray._private.worker.global_worker.core_worker.get_all_reference_counts
+    finished(workers)
+    before = len(held())
+    for _ in range(3):
+        finished(workers)
+    assert len(held()) <= before
+
+
+def test_memory_stays_flat_over_many_episodes(workers):
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    agent = agent_on(workers, learning_episodes=300_000, test_interval=1000, batch_size=1000)
+    agent.learn(60_000)
+    before = resident()
+    agent.learn_and_evaluate(progress=False)
+    assert agent.episode == 300_000 and len(agent.total_rewards) == 241  # the test at 60,000 was due
+    assert resident() - before < 50e6
+
+
+# Faults in workers -----------------------------------------------------------------------
+
+
+def sink(env):
+    raise LookupError("the boat has sunk")
+
+
+class Sunk(Exception):
+    """An error that pickle cannot make again: it needs two arguments."""
+
+    def __init__(self, boat, depth):
+        super().__init__(f"{boat} lies {depth} m deep")
+
+
+def sink_deep(env):
+    raise Sunk("Nora", 40)
+
+
+FAULTS = {
+    "raises": (sink, LookupError, "the boat has sunk"),
+    "reward nan": (lambda env: (1, np.nan, False, False, {}), ValueError, "reward must be finite, got nan"),
+    "state beyond the last": (
+        lambda env: (5, -1.0, False, False, {}),
+        ValueError,
+        "state must be one of 0 to 4, got 5",
+    ),
+    "unpicklable": (sink_deep, Exception, "Nora lies 40 m deep"),
+}
+
+
+@pytest.fixture
+def by_value():
+    """Lets workers, which know no test folder, unpickle what is defined here."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.mark.parametrize("fault, error, message", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("kind", [td.DistributedQLAgent, FederatedQLAgent])
+def test_a_fault_in_a_collector_is_the_envs_own_with_its_place(workers, by_value, kind, fault, error, message):
+    agent = agent_on(workers, kind, Ring(at=(3, 7), fault=fault, ends=False), cw_num=1)
+    with pytest.raises(error, match=message) as caught:
+        agent.learn_and_evaluate(progress=False)
+    shown = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert "episode 3, step 7" in shown and agent.restarts == 0
+
+
+def test_a_fault_in_an_evaluator_is_the_envs_own_with_its_place(workers, by_value):
+    one_each = {"cw_num": 4, "batch_size": 1, "learning_episodes": 4, "test_interval": 4}  # collectors see one reset
+    with pytest.raises(LookupError, match="trial 2, step 7"):
+        finished(workers, simulator=Ring(at=(2, 7), fault=sink, ends=False), **one_each)
+
+
+def test_workers_serve_on_after_a_fault(workers, by_value):
+    with pytest.raises(LookupError):
+        finished(workers, simulator=Ring(at=(3, 7), fault=sink, ends=False))
+    assert learned(finished(workers)) == learned(finished(td.InProcess()))
+
+
+def test_a_simulator_that_ends_its_process_is_given_up_and_the_workers_serve_on(workers, by_value, monkeypatch):
+    monkeypatch.setattr("tabular.run.LOSSES", 1)
+    agent = agent_on(workers, simulator=Ring(at=(2, 3), fault=lambda env: os._exit(1), ends=False), do_test=False)
+    with pytest.raises(RuntimeError, match=r"collector \d died during collect.*: does the simulator end its process"):
+        agent.learn(137)
+    assert agent.restarts <= 2 * 3  # each of the collectors twice
+    again = finished(workers)
+    assert learned(again) == learned(finished(td.InProcess())) and again.restarts <= 3
