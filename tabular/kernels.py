@@ -296,8 +296,10 @@ def _(log, t, next_state, terminated):
 
 
 @register_jitable
-def q_learning_update(q_table, state, action, reward, next_state, terminated, actions, parameters):
-    """Off-policy: the target takes the best next action (Watkins 1989; Sutton and Barto 6.5)."""
+def q_learning_update(
+    q_table, state, action, reward, next_state, terminated, actions, parameters
+):
+    """Off-policy: the target takes the best next action (Watkins 1989; S. and B. 6.5)."""
     if terminated:
         target = reward
     else:
@@ -309,7 +311,7 @@ def q_learning_update(q_table, state, action, reward, next_state, terminated, ac
 def sarsa_update(
     q_table, state, action, reward, next_state, next_action, terminated, actions, parameters
 ):
-    """On-policy: the target takes the next action itself (Rummery and Niranjan 1994; S. and B. 6.4)."""
+    """On-policy: the target takes the next action (Rummery, Niranjan 1994; S. and B. 6.4)."""
     if terminated:
         target = reward
     else:
@@ -352,8 +354,9 @@ def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, 
         explore, slip = draw(key, stream + t + 1)
         next_action = policy(q_table[next_state], actions, epsilon, explore)
         update(
-            q_table, state, action, reward, next_state, next_action, terminated, actions, parameters
-        )
+            q_table, state, action, reward, next_state, next_action, terminated, actions,
+            parameters,
+        )  # fmt: skip
         if log is not None:
             record(log, t, state, action, reward, actions)
         state, action = next_state, next_action
