@@ -572,7 +572,7 @@ class SARSAAgent(TDAgent):
 
 
 class CollectingWorker:
-    """A collector: acts on a copy of the q_table that it goes on learning on; ships what it saw.
+    """A collector: acts on a copy of the q_table, goes on learning on it, ships what it saw.
 
     With a frozen copy of an empty table it would bump into the same wall until the step limit.
     """

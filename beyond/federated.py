@@ -180,10 +180,10 @@ def merge(values, targets, counts, learning_rate):
 
         Q = Q0 + (1 - (1 - alpha)**N) * sum of (n_m / N) * (Q_m - Q0) / (1 - (1 - a)**n_m),
 
-    N being the sum of the visits n_m. To divide a change by its effective number of steps and to
-    scale the whole by a common one is FedNova (Wang et al. 2020); weighting by visits is in Woo,
-    Joshi and Chi (2023). To do so for each pair, with the retention of one core, was not found in
-    print.
+    N being the sum of the visits n_m. To divide a change by its effective number of steps and
+    to scale the whole by a common one is FedNova (Wang et al. 2020); weighting by visits is in
+    Woo, Joshi and Chi (2023). To do so for each pair, with the retention of one core, was not
+    found in print.
     """
     rates = effective_rates(learning_rate, counts)
     for pair in range(len(values)):

@@ -73,7 +73,8 @@ def plot_result(total_rewards, test_interval: int, legend, optimum: float | None
     axes.set(title=title, xlabel="learning episodes", ylabel="mean discounted return, greedy policy")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # curves leave no room
-    ends = ", ".join(f"{line.get_label()} {line.get_ydata()[-1]:.0f}" for line in axes.lines if len(line.get_ydata()))
+    curves = [line for line in axes.lines[: len(names)] if len(line.get_ydata())]
+    ends = ", ".join(f"{line.get_label()} {line.get_ydata()[-1]:.0f}" for line in curves)
     figure.set_label(f"{title}. {axes.get_ylabel()} over {axes.get_xlabel()}; at the end: {ends}")
     return figure
 
