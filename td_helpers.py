@@ -50,6 +50,7 @@ from tabular.kernels import (
     evaluate,
     explore_or_exploit,
     greedy_action,
+    greedy_value,
     mix,
     place_noted,
     q_learning,
@@ -97,6 +98,7 @@ __all__ = [
     # What it stands on, handed on from tabular/
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
+    "explore_or_exploit", "greedy_action", "greedy_value",
     "Batch", "Snapshot", "Cost", "plan", "InProcess", "Workers", "start_ray",
     "COLORS", "color_of", "save_figure",
 ]  # fmt: skip

@@ -298,8 +298,11 @@ def _(log, t, next_state, terminated):
 @register_jitable
 def q_learning_update(
     q_table, state, action, reward, next_state, terminated, actions, parameters
-):
-    """Off-policy: the target takes the best next action (Watkins 1989; S. and B. 6.5)."""
+):  # fmt: skip
+    """Off-policy: the target takes the best next action.
+
+    Watkins (1989); Sutton and Barto 6.5.
+    """
     if terminated:
         target = reward
     else:
@@ -310,8 +313,11 @@ def q_learning_update(
 @register_jitable
 def sarsa_update(
     q_table, state, action, reward, next_state, next_action, terminated, actions, parameters
-):
-    """On-policy: the target takes the next action (Rummery, Niranjan 1994; S. and B. 6.4)."""
+):  # fmt: skip
+    """On-policy: the target takes the next action itself.
+
+    Rummery and Niranjan (1994); Sutton and Barto 6.4.
+    """
     if terminated:
         target = reward
     else:
