@@ -76,21 +76,22 @@ TARGETS = {
     "collector": [COLLECTORS[1]],
     "evaluator": [EVALUATORS[0]],
     "server": [SERVER],
-    "collector and server": [COLLECTORS[0], SERVER],
     "all": [SERVER, *COLLECTORS, *EVALUATORS],
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
-def test_the_same_processes_killed_twice_change_no_bit(workers, target):
-    agent, hit = learn_under_fire(workers, [(3000, target), (15_000, target)])
-    assert len(hit) == agent.restarts == 2 * len(target)
+@pytest.mark.parametrize(
+    "name, moments", [("collector", [3000]), ("evaluator", [3000]), ("server", [100, 15_000]), ("all", [10_000])]
+)
+def test_killed_processes_change_no_bit(workers, name, moments):
+    agent, hit = learn_under_fire(workers, [(moment, TARGETS[name]) for moment in moments])
+    assert len(hit) == agent.restarts == len(moments) * len(TARGETS[name])
     assert learned(agent) == calm()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_kills_at_random_moments_change_no_bit(workers, seed):
     rng = random.Random(seed)
     moments = sorted(rng.randrange(100, 28_000) for _ in range(3))
@@ -106,8 +107,8 @@ def test_random_kills_at_random_moments_change_no_bit(workers, seed):
     ids=["Q-learning, worker and server", "SARSA, worker"],
 )
 def test_kills_change_no_bit_of_a_federated_run(workers, kind, target):
-    agent, hit = learn_under_fire(workers, [(3000, target), (15_000, target)], kind)
-    assert len(hit) == agent.restarts == 2 * len(target)
+    agent, hit = learn_under_fire(workers, [(3000, target)], kind)
+    assert len(hit) == agent.restarts == len(target)
     assert learned(agent) == calm(kind)
 
 
@@ -155,7 +156,7 @@ def by_value():
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:collector . has not answered")
 def test_a_simulator_that_never_returns_is_given_up_with_what_was_learned(workers, by_value, monkeypatch):
-    monkeypatch.setattr("tabular.run.LOSSES", 1)
+    monkeypatch.setattr("tabular.run.LOSSES", 0)
     agent = td.DistributedQLAgent(
         HangsAt(35), learning_episodes=100, do_test=False, cw_num=1, batch_size=10, workers=workers, patience=5
     )
