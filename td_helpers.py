@@ -407,9 +407,9 @@ class TDAgent:
     def learn_and_evaluate(self, progress: bool = True) -> tuple[list[float], np.ndarray]:
         """Learn up to `learning_episodes`, testing after every interval: (total_rewards, q_table).
 
-        `total_rewards` has one mean discounted greedy return a finished test interval, none with `do_test=False` or for
-        those that `learn` went past: `rewards` has the tests' episodes. Interrupted and called again, it goes on where
-        it stopped.
+        `total_rewards` has one mean discounted greedy return a finished test interval, none with
+        `do_test=False` or for those that `learn` went past: `rewards` has the tests' episodes.
+        Interrupted and called again, it goes on where it stopped.
         """
         progress = check_flag("progress", progress)
         self._check_settings()
@@ -417,17 +417,19 @@ class TDAgent:
         start = min(self.episode, until)
         # The bar shows up once two seconds have passed.
         with tqdm(
-            desc=self.agent_name, unit="episode", initial=start, total=until, delay=2, disable=not progress
+            desc=self.agent_name, unit="episode", initial=start, total=until, delay=2,
+            disable=not progress,
         ) as bar:
             for _ in self._run(until, self.do_test):
                 bar.update(self.episode - bar.n)
         return self.total_rewards, self.q_table.copy()
 
     def _run(self, until: int, do_test: bool) -> Iterator[None]:
-        """Learn up to episode `until`, with a test at the end of every interval; yields after each."""
+        """Learn up to episode `until`, with a test after every interval; yields after each."""
         while True:
             if do_test and self._test_is_due():
-                self.rewards[self.episode] = self.evaluate(trials=self.trials, max_steps=self.max_step)
+                mean = self.evaluate(trials=self.trials, max_steps=self.max_step)
+                self.rewards[self.episode] = mean
             if self.episode >= until:
                 return
             rest = self.test_interval - self.episode % self.test_interval
@@ -550,7 +552,7 @@ def _refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: s
 
 
 class QLAgent(TDAgent):
-    """Q-learning: off-policy, learns the value of the greedy policy whatever it does to explore."""
+    """Q-learning: off-policy, learns the greedy policy's value whatever it does to explore."""
 
     agent_name = "Q-learning agent"
     kernel = q_learning
@@ -572,7 +574,7 @@ class SARSAAgent(TDAgent):
 
 
 class CollectingWorker:
-    """A collector: acts on a copy of the q_table that it goes on learning on, and ships what it saw.
+    """A collector: acts on a copy of the q_table, goes on learning on it, ships what it saw.
 
     With a frozen copy of an empty table it would bump into the same wall until the step limit.
     """
@@ -593,7 +595,8 @@ class CollectingWorker:
             steps = self.agent.learn_on(q_table, first + done, fitting, log)
             pairs, rewards = log.recorded()
             if len(pairs) != steps + fitting:
-                raise RuntimeError(f"the rule recorded {len(pairs) - fitting} of {steps} steps: nothing to replay")
+                recorded = f"{len(pairs) - fitting} of {steps} steps"
+                raise RuntimeError(f"the rule recorded {recorded}: nothing to replay")
             parts.append((pairs.copy(), rewards.copy()))
             log.length[0] = 0
             done += fitting
@@ -617,9 +620,11 @@ class QLAgentServer:
         """Replay a batch."""
         start, agent = time.perf_counter(), self.agent
         pairs, rewards = collected.pairs, collected.rewards
-        self.steps += agent.kernel.replay(self.q_table, pairs, rewards, agent.actions, agent.parameters())
+        task = pairs, rewards, agent.actions, agent.parameters()
+        self.steps += agent.kernel.replay(self.q_table, *task)
         shipped = pairs.nbytes + rewards.nbytes
-        cost = Cost(collect=collected.seconds, replay=time.perf_counter() - start, bytes=shipped)
+        seconds = time.perf_counter() - start
+        cost = Cost(collect=collected.seconds, replay=seconds, bytes=shipped)
         return Snapshot(self.q_table.copy(), self.steps, cost)
 
 
@@ -746,9 +751,9 @@ class DistributedQLAgent(QLAgent):
                     self.save(self.checkpoint)
 
     def _submit(self, pool, batch: Batch, snapshot):
-        """Send a batch on its way, to be collected on a snapshot: the call that returns the next one."""
-        episodes = batch.last - batch.first
-        collected = pool.submit("collector", batch.number % self.cw_num, "collect", snapshot, batch.first, episodes)
+        """Send a batch on its way, to be collected on a snapshot: the call for the next one."""
+        episodes, collector = batch.last - batch.first, batch.number % self.cw_num
+        collected = pool.submit("collector", collector, "collect", snapshot, batch.first, episodes)
         return pool.submit("server", 0, "learn", collected)
 
     def _commit(self, batch: Batch, snapshot: Snapshot) -> None:

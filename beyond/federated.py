@@ -6,6 +6,7 @@ step. Workers that ship what they learned, instead of what they saw, have no suc
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from typing import NamedTuple
@@ -123,12 +124,13 @@ class FederatedQLAgent(DistributedQLAgent):
         return max(self.learning_rate, min(self.cap, together))
 
     def _submit(self, pool, batch: Batch, snapshot):
-        """Each worker learns an even share of the episodes; the server merges them in the workers' order."""
+        """Each worker learns an even share of the episodes; the server merges them in order."""
         episodes = batch.last - batch.first
-        cuts = [batch.first + episodes * worker // self.cw_num for worker in range(self.cw_num + 1)]
+        shares = range(self.cw_num + 1)
+        cuts = [batch.first + episodes * share // self.cw_num for share in shares]
         reports = [
-            pool.submit("collector", worker, "learn", snapshot, cuts[worker], cuts[worker + 1] - cuts[worker])
-            for worker in range(self.cw_num)
+            pool.submit("collector", worker, "learn", snapshot, first, last - first)
+            for worker, (first, last) in enumerate(itertools.pairwise(cuts))
         ]
         return pool.submit("server", 0, "merge", self.learning_rate, *reports)
 
@@ -172,12 +174,16 @@ def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
 
 @kernel
 def merge(values, targets, counts, learning_rate):
-    """The retention-matched merge, in place: keep of the old values what one core would after as many visits.
+    """The retention-matched merge, in place.
 
-    Q = Q0 + (1 - (1 - alpha)**N) * sum of (n_m / N) * (Q_m - Q0) / (1 - (1 - a)**n_m), N being the sum of the visits
-    n_m. To divide a change by its effective number of steps and to scale the whole by a common one is FedNova (Wang et
-    al. 2020); weighting by visits is in Woo, Joshi and Chi (2023). To do so for each pair, with the retention of one
-    core, was not found in print.
+    It keeps of the old values what one core would after as many visits:
+
+        Q = Q0 + (1 - (1 - alpha)**N) * sum of (n_m / N) * (Q_m - Q0) / (1 - (1 - a)**n_m),
+
+    N being the sum of the visits n_m. To divide a change by its effective number of steps and
+    to scale the whole by a common one is FedNova (Wang et al. 2020); weighting by visits is in
+    Woo, Joshi and Chi (2023). To do so for each pair, with the retention of one core, was not
+    found in print.
     """
     rates = effective_rates(learning_rate, counts)
     for pair in range(len(values)):

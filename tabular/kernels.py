@@ -360,7 +360,8 @@ def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, 
         explore, slip = draw(key, stream + t + 1)
         next_action = policy(q_table[next_state], actions, epsilon, explore)
         update(
-            q_table, state, action, reward, next_state, next_action, terminated, actions, parameters
+            q_table, state, action, reward, next_state, next_action, terminated, actions,
+            parameters,
         )  # fmt: skip
         if log is not None:
             record(log, t, state, action, reward, actions)

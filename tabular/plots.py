@@ -41,7 +41,7 @@ def shades(names: list[str]) -> list:
             found.append(color)
             continue
         position = alike.index(i) / (len(alike) - 1)  # 0 is the lightest, 1 the darkest
-        target, share = (1.0, 0.5 - position) if position < 0.5 else (0.0, 1.1 * (position - 0.5))
+        target, share = (1.0, 0.5 - position) if position < 0.5 else (0.0, 0.8 * (position - 0.5))
         found.append(tuple(part + share * (target - part) for part in to_rgb(color)))
     return found
 
@@ -75,6 +75,9 @@ def plot_result(total_rewards, test_interval: int, legend, optimum: float | None
     axes.set(title=title, xlabel="learning episodes", ylabel="mean discounted return, greedy policy")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # curves leave no room
+    curves = [line for line in axes.lines[: len(names)] if len(line.get_ydata())]
+    ends = ", ".join(f"{line.get_label()} {line.get_ydata()[-1]:.0f}" for line in curves)
+    figure.set_label(f"{title}. {axes.get_ylabel()} over {axes.get_xlabel()}; at the end: {ends}")
     return figure
 
 
@@ -99,6 +102,9 @@ def plot_grid(values: np.ndarray, actions: np.ndarray, letters: np.ndarray, titl
         _draw_arrows(axes, actions)
         _draw_letters(axes, letters, size=max(4.0, min(11.0, 40 * cell)))
     axes.set(title=title, xlabel="column", ylabel="row", facecolor="#333333")
+    span = f"{np.nanmin(values):.0f} to {np.nanmax(values):.0f}"
+    way = f", and the likeliest path, {len(path)} cells from {path[0]} to {path[-1]}" if len(path) else ""
+    figure.set_label(f"{title}. A grid of {rows} x {cols} cells with values from {span}, the actions as arrows{way}")
     return figure
 
 
@@ -238,6 +244,7 @@ def plot_timing(run_time: dict, title: str = "Running time"):
     axes.bar_label(bars, [f"{m:.3g} s" for m in medians], padding=4, fontsize="small")
     axes.set(xscale="log", xlabel="seconds (log scale)", title=title)
     axes.set_xlim(right=medians.max() * 4)
+    figure.set_label(f"{title}. {', '.join(f'{name} {m:.3g} s' for name, m in zip(names, medians, strict=True))}")
     return figure
 
 
@@ -270,7 +277,7 @@ class Film:
 
 
 def show(figure, alt: str | None = None) -> None:
-    """Show a figure in a notebook, as a small PNG with alternative text (None: its titles and labels), and close it."""
+    """Show a figure in a notebook, as a small PNG with alternative text (None: what its plot says), and close it."""
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
     from PIL import Image as Pillow
@@ -278,22 +285,12 @@ def show(figure, alt: str | None = None) -> None:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=144)
     plt.close(figure)
-    picture = Pillow.open(file).convert("RGB").quantize(128, dither=Pillow.Dither.NONE)
+    picture = Pillow.open(file).convert("RGB").quantize(200, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE)
     small = io.BytesIO()
     picture.save(small, "PNG", optimize=True)
-    width, height = (side // 2 for side in picture.size)  # dense pixels for screens that have them
-    display(Image(small.getvalue(), format="png", width=width, height=height, alt=alt or _words_of(figure)))
-
-
-def _words_of(figure) -> str:
-    """What a figure says in words: its panels' titles, labels and legends."""
-    panels = []
-    for axes in figure.axes:
-        legend = axes.get_legend()
-        names = ", ".join(text.get_text() for text in legend.get_texts()) if legend else ""
-        words = [axes.get_title(), axes.get_ylabel(), f"over {axes.get_xlabel()}" if axes.get_xlabel() else "", names]
-        panels.append("; ".join(word for word in words if word))
-    return ". ".join(filter(None, panels))
+    width, height = (round(side / 1.6) for side in picture.size)  # dense pixels, for screens that have them
+    alt = alt or figure.get_label() or ". ".join(axes.get_title() for axes in figure.axes)
+    display(Image(small.getvalue(), format="png", width=width, height=height, alt=alt))
 
 
 class Listing:
@@ -308,7 +305,7 @@ class Listing:
         from pygments.lexers import PythonLexer
 
         box = "background: #f7f7f7; color: #1f1f1f; padding: 2px 10px; overflow-x: auto"
-        pre = "white-space: pre; line-height: 135%; margin: 6px 0; font-size: 13px; background: none"
+        pre = "white-space: pre; font: 13px/135% monospace; margin: 6px 0; background: none"
         return highlight(self.code, PythonLexer(), HtmlFormatter(noclasses=True, cssstyles=box, prestyles=pre))
 
     def __repr__(self) -> str:

@@ -189,6 +189,10 @@ class Workers(_Pool):
         for slot in dead:
             _end(self._processes[slot])
             self._processes[slot] = _spawn()
+        # Starting takes seconds, which are not to count as a call's. A node that is being lost may take the new ones
+        # with it: the next call tells.
+        with contextlib.suppress(TimeoutError, *_system_failures()):
+            _wait_until_ready([self._processes[slot] for slot in dead])
         return len(dead)
 
     def _dead(self) -> set:

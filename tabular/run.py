@@ -65,12 +65,17 @@ class Recovery:
 
 
 def dataflow(
-    pool, recovery: Recovery, batches: Iterable[Batch], snapshots: list[Snapshot], submit: Callable
+    pool,
+    recovery: Recovery,
+    batches: Iterable[Batch],
+    snapshots: list[Snapshot],
+    submit: Callable,
 ) -> Iterator[tuple[Batch, Snapshot]]:
-    """Send batches ahead, so that no process waits for this one: yields each, in order, with the snapshot it leads to.
+    """Send batches ahead, so that no process waits for this one.
 
-    `submit(pool, batch, snapshot)` sends a batch on its way, to be collected on a snapshot: that of as many batches
-    before as there are `snapshots` to begin with, of which the last is where the server starts.
+    Yields each batch, in order, with the snapshot it leads to. `submit(pool, batch, snapshot)`
+    sends a batch on its way, to be collected on a snapshot: that of as many batches before as
+    there are `snapshots` to begin with, of which the last is where the server starts.
     """
     snapshots = deque(snapshots)
     ahead = max(1, pool.in_flight * len(snapshots))

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
-from helpers import AGENTS, Fan, Ring, corridor, interrupted, learned
+from helpers import AGENTS, Ring, corridor, interrupted, learned
 
 import td_helpers as td
 
@@ -247,13 +247,6 @@ def test_a_ring_without_p_is_learned_by_stepping():
     agent.learn_and_evaluate(progress=False)
     assert [agent.greedy_policy(state) for state in range(5)] == [1] * 5
     assert agent.q_table[0, 1] == pytest.approx(5 * -1.125, abs=0.5)  # five steps of -1 to -1.25
-
-
-def test_many_actions_are_learned_compiled_and_stepped():
-    """A loop unrolled over so many would not compile."""
-    agents = [td.QLAgent(Fan(1500), 0.5, 0.5, 3000, do_test=False, compiled=compiled) for compiled in (True, False)]
-    assert run(agents[0]) == run(agents[1])
-    assert np.count_nonzero(agents[0].q_table[0]) > 750  # 3000 episodes, half of them explore
 
 
 def test_without_numba_the_same_bits_are_learned(root):

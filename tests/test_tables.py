@@ -49,6 +49,7 @@ def test_draws_are_divided_among_the_outcomes_of_each_pair_as_p_says(env):
 def test_every_state_is_told_from_the_others_whatever_their_number(cells):
     packed = td.FrozenLakeEnv(["S" + "F" * (cells - 2) + "G"], transition_prob=NO_SLIP).table.packed
     assert [sample_step(packed, state, td.RIGHT, 0)[0] for state in range(cells)] == list(range(1, cells + 1))
+    assert packed.bits == cells.bit_length()  # the last state's number is `cells`
 
 
 def test_a_lakes_thresholds_are_one_row_and_foreign_ones_a_row_for_each_pair():

@@ -189,7 +189,17 @@ def shown(monkeypatch, figure, alt=None):
 def test_a_figure_is_shown_with_words_and_closed(monkeypatch):
     figure = td.plot_result([1.0, 2.0], 50, "SARSA", title="Curve")
     _, metadata = shown(monkeypatch, figure)
-    assert "Curve" in str(metadata) and "learning episodes" in str(metadata) and "SARSA" in str(metadata)
+    assert "Curve. mean discounted return, greedy policy over learning episodes" in str(metadata)
+    assert "at the end: SARSA 2" in str(metadata)
     assert not plt.get_fignums()
     _, metadata = shown(monkeypatch, td.plot_timing({"a": 1.0}), alt="what it shows")
     assert "what it shows" in str(metadata)
+    figure, axes = plt.subplots()
+    axes.set_title("no more than a title")
+    assert "no more than a title" in str(shown(monkeypatch, figure))
+
+
+def test_plots_say_in_words_what_they_show(lake):
+    exact = td.value_iteration(lake.table)
+    assert "path, 7 cells from (0, 0) to (3, 3)" in td.plot_image(exact, lake).get_label()
+    assert td.plot_timing({"a": 2.0}, "Times").get_label() == "Times. a 2 s"

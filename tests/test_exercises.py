@@ -1,0 +1,208 @@
+"""What the notebook's exercises promise: each "Try this" is done here, and what one should see is seen."""
+
+import re
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
+
+import td_helpers as td
+
+SLIPPERY, DRY = (0.9, 0.04, 0.03, 0.03), (1, 0, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def cells(root):
+    return nbformat.read(root / "distributed_td.ipynb", 4).cells
+
+
+@pytest.fixture(scope="module")
+def lesson(cells):
+    """The functions and classes that cells define, and those of solutions and exercises, by name."""
+    names = {"td": td, "np": np, "sources": [cell.source for cell in cells]}
+    for cell in cells:
+        if cell.cell_type == "code" and cell.source.startswith("def ") and "q_table = np.zeros" in cell.source:
+            exec(cell.source, names)
+        if cell.cell_type == "code" and "td.Rule(" in cell.source:
+            exec(cell.source, names)
+        for code in re.findall(r"^> ```python\n(.*?)^> ```", cell.source, re.MULTILINE | re.DOTALL):
+            exec(re.sub("^> ?", "", code, flags=re.MULTILINE).partition("\nagent = ")[0], names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def large():
+    return td.FrozenLakeEnv(map_name="16x16")
+
+
+def value(q_table, lake) -> float:
+    """The exact value of the greedy policy from S."""
+    return td.policy_value(lake.table, q_table)[0]
+
+
+def passes(q_table, lake) -> str:
+    """The way through Dangerous Hallway."""
+    path = td.greedy_path(q_table, lake)
+    assert path[-1] == 57
+    return "hallway" if 33 in path else "bypass"
+
+
+def test_there_are_six_to_ten_exercises_and_each_says_what_one_should_see(cells):
+    exercises = [part for cell in cells for part in cell.source.split("**Try this: ")[1:]]
+    assert 6 <= len(exercises) <= 10 and all("*You should see*" in exercise for exercise in exercises)
+    assert len(exercises) == sum(name.startswith("test_try_") for name in globals())
+
+
+def test_try_a_lake_of_your_own():
+    lake = td.FrozenLakeEnv(["SHG", "FHF", "FHF", "FFF"])  # away from the goal at first
+    q_table = td.value_iteration(lake.table)
+    assert td.greedy_path(q_table, lake) == [0, 3, 6, 9, 10, 11, 8, 5, 2]
+    (line,) = td.plot_image(q_table, lake).axes[0].lines
+    assert len(line.get_xdata()) == 9
+
+
+@pytest.mark.parametrize(("slips", "best", "way"), [(SLIPPERY, 938, "bypass"), (DRY, 984, "hallway")])
+def test_try_other_ice(slips, best, way):
+    lake = td.FrozenLakeEnv(map_name="Dangerous Hallway", transition_prob=slips)
+    q_table = td.value_iteration(lake.table)
+    assert value(q_table, lake) == pytest.approx(best, abs=0.5) and passes(q_table, lake) == way
+
+
+def test_try_to_hope_for_the_best(hallway, lesson):
+    plain = lesson["plain_q_learning"]
+    hopeful = dict(lesson)
+    source = "np.zeros((env.observation_space.n, 4))", "np.full((env.observation_space.n, 4), 1000.0)"
+    code = next(cell for cell in lesson["sources"] if "def plain_q_learning" in cell).replace(*source)
+    exec(code, hopeful)
+    assert passes(plain(hallway, 0.05, 0.01, 5_000), hallway) == "hallway"
+    assert passes(hopeful["plain_q_learning"](hallway, 0.05, 0.01, 5_000), hallway) == "bypass"
+    for seed in range(5):  # the module's agents, with other seeds
+        agents = [
+            td.QLAgent(hallway, 0.05, 0.01, do_test=False, seed=seed, initial_value=start) for start in (1000.0, 0.0)
+        ]
+        for agent in agents:
+            agent.learn(30_000)
+        assert value(agents[0].q_table, hallway) > 950 and value(agents[1].q_table, hallway) < 808
+
+
+def test_try_ice_that_does_not_slip():
+    lake = td.FrozenLakeEnv(map_name="16x16", transition_prob=DRY)
+    for seed in range(5):
+        agent = td.QLAgent(lake, 0.3, 1.0, 2_000, do_test=False, seed=seed)
+        agent.learn_and_evaluate(progress=False)
+        assert value(agent.q_table, lake) == pytest.approx(940.86, abs=0.005)
+        slipping = td.QLAgent(td.FrozenLakeEnv(map_name="16x16"), 0.3, 1.0, 5_000, do_test=False, seed=seed)
+        slipping.learn_and_evaluate(progress=False)
+        assert value(slipping.q_table, slipping.simulator) < 900
+
+
+def test_try_double_q_learning(hallway, lesson):
+    for seed in range(3):
+        single, double = (
+            lesson[name](hallway, 0.3, 0.1, 3_000, seed=seed)
+            for name in ("plain_q_learning", "plain_double_q_learning")
+        )
+        assert double[0].max() < 960.26 < single[0].max()
+
+
+def test_try_another_world():
+    for seed in range(5):
+        env, lengths = CliffWalkingEnv(), []
+        for kind in (td.QLAgent, td.SARSAAgent):
+            agent = kind(env, 0.1, 0.5, 500, beta=1.0, do_test=False, seed=seed)
+            agent.learn_and_evaluate(progress=False)
+            lengths.append(len(td.rollout(env, agent.greedy_policy).actions))
+        assert lengths[0] == 13 and 15 <= lengths[1] <= 17
+
+
+def test_try_an_epsilon_that_decays(large):
+    means = []
+    for decays in (False, True):
+        late = []
+        for seed in range(10):
+            agent = td.SARSAAgent(large, 0.3, 0.1, do_test=False, seed=seed)
+            for i in range(100):
+                agent.epsilon = 0.3 * (1 - i / 100) if decays else 0.3
+                agent.learn(1_000)
+                if i >= 90:
+                    late.append(value(agent.q_table, large))
+        means.append(np.mean(late))
+    assert means[1] > means[0] + 100
+
+
+def test_try_to_stop_inside(hallway, lesson, monkeypatch):
+    seen = []
+
+    def look():
+        caller = sys._getframe(1)
+        seen.append((caller.f_locals["first"], caller.f_locals["snapshot"].steps))
+
+    monkeypatch.setattr(sys, "breakpointhook", look)
+    settings = {"cw_num": 2, "batch_size": 10, "do_test": False, "workers": td.InProcess()}
+    agent = lesson["WatchedAgent"](hallway, 0.3, 0.001, 50, **settings)
+    agent.learn_and_evaluate(progress=False)
+    assert [first for first, _ in seen] == [0, 10, 20, 30, 40]
+    steps = [steps for _, steps in seen]
+    assert steps[:2] == [0, 0] and 0 < steps[2] < steps[3] < steps[4] < agent.steps
+
+
+def test_try_how_old_a_table_may_be(large):
+    settings = {"cw_num": 8, "ew_num": 0, "do_test": False, "workers": td.InProcess()}
+    for seed in range(3):
+        steps = []
+        for batch_size in (10, 1000):
+            agent = td.DistributedQLAgent(large, 0.3, 0.001, 100_000, batch_size=batch_size, seed=seed, **settings)
+            agent.learn_and_evaluate(progress=False)
+            steps.append(agent.steps)
+        assert 6.1e6 < steps[0] < 6.3e6 and steps[1] >= 8e6
+
+
+# The worked example: Expected SARSA
+
+
+def test_expected_sarsa_takes_at_most_twelve_lines(cells):
+    (code,) = [cell.source for cell in cells if "td.Rule(" in cell.source and cell.cell_type == "code"]
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 12
+
+
+def test_expected_sarsa_is_less_noisy_than_sarsa(hallway, lesson):
+    exact = td.value_iteration(hallway.table, epsilon=0.3)
+    for seed in range(5):
+        errors = []
+        for kind in (td.SARSAAgent, lesson["ExpectedSARSAAgent"]):
+            agent = kind(hallway, 0.3, 0.1, 30_000, do_test=False, seed=seed)
+            agent.learn_and_evaluate(progress=False)
+            errors.append(np.abs(agent.q_table - exact)[:2].mean())
+        assert errors[1] < errors[0] / 2
+
+
+def test_expected_sarsa_is_the_same_compiled_stepped_distributed_and_saved(hallway, lesson, workers, tmp_path):
+    kind = lesson["ExpectedSARSAAgent"]
+    team = type("Team", (td.DistributedQLAgent,), {"single": kind})
+    settings = {"learning_episodes": 300, "do_test": False, "seed": 3}
+    alone = kind(hallway, 0.3, 0.1, **settings)
+    alone.learn(300)
+    for pool in (td.InProcess(), workers):
+        agent = team(hallway, 0.3, 0.1, cw_num=1, batch_size=70, workers=pool, **settings)
+        agent.learn(300)
+        assert np.array_equal(agent.q_table, alone.q_table)
+    halves = [kind(hallway, 0.3, 0.1, **settings) for _ in range(2)]
+    halves[0].learn(120)
+    halves[0].save(tmp_path / "half.npz")
+    halves[1].load(tmp_path / "half.npz").learn(180)
+    assert np.array_equal(halves[1].q_table, alone.q_table)
+    # Compiled and as plain Python, on one table and the same draws.
+    tables = [np.zeros(hallway.table.shape[:2]) for _ in range(2)]
+    for learn, q_table in zip((kind.kernel, kind.kernel.plain), tables, strict=True):
+        learn(q_table, hallway.table.packed, alone.actions, alone.parameters(), 0, 20)
+    assert np.array_equal(*tables) and tables[0].any()
+    stepped = kind(hallway, 0.3, 0.1, compiled=False, **settings)
+    stepped.learn(300)
+    assert np.isfinite(stepped.q_table).all() and stepped.steps >= 300
+
+
+def test_a_rule_of_the_wrong_signature_is_refused_with_the_right_one():
+    with pytest.raises(TypeError, match="must take \\(q_table, state, action, reward, next_state, terminated"):
+        td.Rule(lambda q_table, state, action: None)
