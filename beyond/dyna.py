@@ -215,13 +215,14 @@ class _PlanningAgent:
         states, actions = self._shape
         values = check_saved("values", arrays, np.float64, (states + 1,))
         waiting = check_saved("waiting", arrays, np.int32, (None,))
-        columns = {name: check_saved(f"counts_{name}", arrays, ROW[name], (None,)) for name in ROW.names}
-        counts = np.zeros(len(columns["pair"]), ROW)
-        for name, column in columns.items():
-            counts[name] = column  # raises ValueError where one has another length
+        counts = np.zeros(len(check_saved("counts_pair", arrays, ROW["pair"], (None,))), ROW)
+        for name in ROW.names:
+            counts[name] = check_saved(f"counts_{name}", arrays, ROW[name], counts.shape)
         _check_counts(counts, self._shape, header.get("steps"))
         if len(np.unique(waiting)) != len(waiting) or not np.isin(waiting, np.arange(states)).all():
             raise ValueError("waiting must be states, each once")
+        if values[-1] != 0.0:
+            raise ValueError(f"values must end with 0, the value of the end of an episode, got {values[-1]}")
         beta = header.get("planned_beta")
         beta = beta if beta is None else check_number("planned_beta", beta)
         super()._restore(header, arrays)

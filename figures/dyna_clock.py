@@ -24,7 +24,7 @@ LEARNERS = {
 }
 SIMULATORS = {"compiled": 0, "stepped": 0, "waits": 200}  # microseconds that a step waits
 LEARNING = {  # the rates with which each arrives, from 1000; episodes of a batch, and of all batches at most
-    "Q-learning": {"learning_rate": 0.01, "batch_size": 20, "episodes": 60_000},
+    "Q-learning": {"learning_rate": 0.1, "batch_size": 20, "episodes": 20_000},
     "Dyna-Q": {"learning_rate": 0.1, "batch_size": 2, "episodes": 3_000},
 }
 

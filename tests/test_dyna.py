@@ -367,9 +367,11 @@ def test_an_interrupt_between_the_counts_and_the_table_does_not_part_them(monkey
         ("counts_pair", lambda array: array * 1000),
         ("counts_next_state", lambda array: array - 70),
         ("counts_reward_sum", lambda array: array[:-1]),
+        ("counts_reward_sum", lambda array: array[:1]),
         ("waiting", lambda array: np.array([3, 3], np.int32)),
         ("waiting", lambda array: np.array([65], np.int32)),
         ("values", lambda array: array[1:]),
+        ("values", lambda array: array[::-1]),
     ],
 )
 def test_a_save_that_cannot_be_is_refused(tmp_path, name, change):
