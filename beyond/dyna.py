@@ -14,7 +14,10 @@ When not to use it:
 - Drift. Counts never forget, so that an average of all times is planned with (Sutton and Barto 8.3). On Dangerous
   Hallway, where all actions turn by a quarter after 2,000 episodes, the policy is within 5 of the optimum again after
   84,000 steps, against 7,000 for Q-learning at a rate of .1, and 6,000 for Dyna-Q from scratch (medians of 5 seeds).
-- Rare and dear outcomes. A pair tried once is taken at its word, good or bad, until it is tried again by exploring.
+- Bad luck. A pair tried once is taken at its word, until it is tried again by exploring. On one lake of 64 x 64 a seed
+  in two stays 12 below the optimum for 20 million steps with epsilon .05, and comes within 5 in one with .1.
+- Small simulators. A batch has some .1 ms of work around it: on a lake of 8 x 8, Q-learning at its best rate needs four
+  times the steps, but no more time.
 """
 
 from __future__ import annotations
