@@ -11,7 +11,9 @@ from .checks import check_count, written_whole
 
 # matplotlib is imported where it is used: workers never need it.
 
-COLORS = {"Q-learning": "#0072B2", "SARSA": "#D55E00", "Distributed": "#009E73", "Federated": "#CC79A7"}
+COLORS = {
+    "Q-learning": "#0072B2", "SARSA": "#D55E00", "Distributed": "#009E73", "Federated": "#CC79A7", "Dyna-Q": "#E69F00",
+}  # fmt: skip
 CELLS = {b"S": "#F0E442", b"F": "#DCEBF5", b"H": "#333333", b"G": "#009E73"}  # of a grid drawn by itself
 AGENT = "#D55E00"
 _DIRECTIONS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1), (np.nan, np.nan)])  # the last is that of no action, -1

@@ -14,7 +14,7 @@ import pytest
 from helpers import Ring, corridor, interrupted, learned
 
 import td_helpers as td
-from beyond import FederatedQLAgent, FederatedSARSAAgent
+from beyond import DistributedDynaQAgent, DynaQAgent, FederatedQLAgent, FederatedSARSAAgent
 
 LAKE = td.FrozenLakeEnv()
 
@@ -41,6 +41,8 @@ KINDS = {
     "distributed": functools.partial(small, td.DistributedQLAgent),
     "federated": functools.partial(small, FederatedQLAgent),
     "federated SARSA": functools.partial(small, FederatedSARSAAgent),
+    "Dyna-Q": functools.partial(small, DynaQAgent),
+    "distributed Dyna-Q": functools.partial(small, DistributedDynaQAgent),
 }
 kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 

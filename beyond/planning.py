@@ -1,0 +1,269 @@
+"""Planning from counts: a model of what followed each action, and prioritised sweeping of what it changes.
+
+The model is the maximum-likelihood one: how often a state and action led to each next state, and the sum of what was
+paid on the way. Counts of several workers add up exactly, in any order. Values are planned by prioritised sweeping
+(Moore and Atkeson 1993) with small backups (van Seijen and Sutton 2013): when the value of a state changes, only the
+pairs that were seen to lead to it change, each by one multiplication. States wait first come, first served: served by
+their largest change, as in the paper, between .8 and 1.6 times as many have to pass their value on.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tabular.kernels import kernel
+
+# A row of counts: that `pair` (state * actions + action) led `count` times to `next_state` (the number of states where
+# the episode terminated), and was paid `reward_sum` in all. This is what travels, and what is saved.
+ROW = np.dtype([("pair", "i4"), ("next_state", "i4"), ("count", "i8"), ("reward_sum", "f8")])
+
+# In a model each row also has the number of an earlier one of the same pair, and of one to the same next state, or -1:
+# lists that grow, however many outcomes a pair turns out to have.
+LINKED_ROW = np.dtype([*ROW.descr, ("same_pair", "i4"), ("same_next", "i4")])
+
+
+class Model(NamedTuple):
+    """Counts, linked both ways: from a pair to its outcomes, and from a state to the pairs that led to it."""
+
+    rows: np.ndarray  # LINKED_ROW, in order of discovery; those from `size` on are empty
+    size: np.ndarray  # int64, (1,)
+    visits: np.ndarray  # int64, (pairs,)
+    outcomes: np.ndarray  # int32, (pairs,): the latest row of a pair, -1 where it has none
+    sources: np.ndarray  # int32, (states + 1,): the latest row to a state, the last entry for the end of an episode
+
+    @classmethod
+    def empty(cls, states: int, actions: int) -> Model:
+        """A model of nothing yet."""
+        pairs = states * actions
+        lists = np.full(pairs, -1, np.int32), np.full(states + 1, -1, np.int32)
+        return cls(np.empty(64, LINKED_ROW), np.zeros(1, np.int64), np.zeros(pairs, np.int64), *lists)
+
+    @classmethod
+    def of(cls, counts: np.ndarray, states: int, actions: int) -> Model:
+        """The model of an array of ROW."""
+        model = cls.empty(states, actions).with_room(len(counts))
+        add_counts(model, np.array(counts))  # arrays from Ray are read-only: another type to numba, compiled anew
+        return model
+
+    def forgotten(self) -> Model:
+        """This model, emptied."""
+        forget(self)
+        return self
+
+    def with_room(self, count: int) -> Model:
+        """This model, sharing all but perhaps its rows, with room for so many more of them."""
+        needed = int(self.size[0]) + count
+        if needed <= len(self.rows):
+            return self
+        rows = np.empty(max(needed, 2 * len(self.rows)), LINKED_ROW)
+        rows[: self.size[0]] = self.rows[: self.size[0]]
+        return self._replace(rows=rows)
+
+    def counts(self) -> np.ndarray:
+        """All that was counted, as an array of ROW; added to an empty model it makes this one, bit for bit."""
+        return packed(self.rows[: self.size[0]])
+
+
+class Planner(NamedTuple):
+    """What is planned, in place.
+
+    A pair's value is always its mean reward plus beta times the mean of the `values` that follow. A state whose best
+    pair is worth another value than its own, by more than the tolerance, waits its turn.
+    """
+
+    q_table: np.ndarray  # float64, (states, actions)
+    values: np.ndarray  # float64, (states + 1,): of the states, and 0 for the end of an episode
+    queue: np.ndarray  # int32, (states,): a ring of the states that wait, first come first served
+    waits: np.ndarray  # bool, (states,)
+    ends: np.ndarray  # int64, (2,): how many states have left the queue, and how many have joined it
+
+    @classmethod
+    def of(cls, q_table: np.ndarray, values: np.ndarray, waiting: np.ndarray) -> Planner:
+        """What was planned, with the states that wait in order."""
+        queue, waits = np.zeros(len(q_table), np.int32), np.zeros(len(q_table), np.bool_)
+        queue[: len(waiting)] = waiting
+        waits[waiting] = True
+        return cls(q_table, values, queue, waits, np.array([0, len(waiting)]))
+
+    def copy(self) -> Planner:
+        """The same, to go on from."""
+        return Planner(*map(np.array, self))
+
+    def waiting(self) -> np.ndarray:
+        """The states that wait, in order."""
+        first, last = self.ends
+        return self.queue[np.arange(first, last) % len(self.queue)]
+
+
+def packed(rows: np.ndarray) -> np.ndarray:
+    """Rows without their links."""
+    counts = np.empty(len(rows), ROW)
+    for name in ROW.names:
+        counts[name] = rows[name]
+    return counts
+
+
+@kernel
+def add_row(model, pair, next_state, count, reward_sum):
+    """Add to what is known of a pair; the model must have room for a row."""
+    model.visits[pair] += count
+    i = model.outcomes[pair]
+    while i >= 0:
+        row = model.rows[i]
+        if row["next_state"] == next_state:
+            row["count"] += count
+            row["reward_sum"] += reward_sum
+            return
+        i = row["same_pair"]
+    i = model.size[0]
+    row = model.rows[i]
+    row["pair"], row["next_state"], row["count"], row["reward_sum"] = pair, next_state, count, reward_sum
+    row["same_pair"], row["same_next"] = model.outcomes[pair], model.sources[next_state]
+    model.outcomes[pair] = model.sources[next_state] = i
+    model.size[0] = i + 1
+
+
+@kernel
+def count_steps(model, pairs, rewards, actions):
+    """Add the steps of recorded experience, in which -1 ends an episode, and -2 - state cuts it."""
+    end = len(model.sources) - 1
+    for i in range(len(pairs)):
+        if pairs[i] >= 0:
+            following = pairs[i + 1]
+            if following >= 0:
+                next_state = following // actions
+            else:
+                next_state = end if following == -1 else -2 - following
+            add_row(model, pairs[i], next_state, 1, rewards[i])
+
+
+@kernel
+def forget(model):
+    """Empty a model, at the price of what it holds and not of its size."""
+    for i in range(model.size[0]):
+        row = model.rows[i]
+        model.visits[row["pair"]] = 0
+        model.outcomes[row["pair"]] = -1
+        model.sources[row["next_state"]] = -1
+    model.size[0] = 0
+
+
+@kernel
+def add_counts(model, counts):
+    """Add rows of counts."""
+    for i in range(len(counts)):
+        row = counts[i]
+        add_row(model, row["pair"], row["next_state"], row["count"], row["reward_sum"])
+
+
+@kernel
+def record_counts(model, counts, switch):
+    """Add rows of counts, and turn the switch, in one call that no Ctrl-C divides."""
+    add_counts(model, counts)
+    switch[0] = True
+
+
+@kernel
+def best_value(q_table, state):
+    """The value of the best action."""
+    best = q_table[state, 0]
+    for action in range(1, q_table.shape[1]):
+        if q_table[state, action] > best:
+            best = q_table[state, action]
+    return best
+
+
+@kernel
+def back_up(model, planner, beta, pair):
+    """The full backup of a pair: its mean reward, plus beta times the mean value of what followed."""
+    actions = planner.q_table.shape[1]
+    reward_sum = value_sum = 0.0
+    i = model.outcomes[pair]
+    while i >= 0:
+        row = model.rows[i]
+        reward_sum += row["reward_sum"]
+        value_sum += row["count"] * planner.values[row["next_state"]]
+        i = row["same_pair"]
+    planner.q_table[pair // actions, pair % actions] = (reward_sum + beta * value_sum) / model.visits[pair]
+
+
+@kernel
+def join_queue(planner, state, tolerance):
+    """Let a state wait its turn, unless it does or its value is good enough."""
+    if not planner.waits[state] and abs(best_value(planner.q_table, state) - planner.values[state]) > tolerance:
+        planner.waits[state] = True
+        planner.queue[planner.ends[1] % len(planner.queue)] = state
+        planner.ends[1] += 1
+
+
+@kernel
+def sweep(model, planner, beta, tolerance, most):
+    """Work off the queue, until at most `most` states have passed their value on to the pairs that lead to them."""
+    # All in one loop, over arrays and not tuples of them: calls within it, which would hand over seventy numbers each,
+    # take most of the time.
+    rows, visits, sources = model.rows, model.visits, model.sources
+    q_table, values, queue, waits = planner.q_table, planner.values, planner.queue, planner.waits
+    first, last = planner.ends
+    states, actions = q_table.shape
+    flat, width = q_table.reshape(-1), np.uint32(actions)  # 32 bits divide faster than 64
+    passed = 0
+    while first < last and passed < most:
+        state = queue[first % states]
+        first += 1
+        waits[state] = False
+        value = best_value(q_table, state)
+        change = value - values[state]
+        if abs(change) <= tolerance:
+            continue
+        values[state] = value
+        passed += 1
+        i = sources[state]
+        while i >= 0:
+            row = rows[i]
+            pair = np.uint32(row["pair"])
+            before = np.int64(pair // width)
+            flat[pair] += beta * change * row["count"] / visits[pair]
+            if not waits[before] and abs(best_value(q_table, before) - values[before]) > tolerance:
+                waits[before] = True
+                queue[last % states] = before
+                last += 1
+            i = row["same_next"]
+    planner.ends[0], planner.ends[1] = first, last
+
+
+@kernel
+def take_in(model, planner, counts, beta, tolerance):
+    """Back up the pairs of rows that were added, the latest first: what was found then spreads along the way there."""
+    actions = planner.q_table.shape[1]
+    for i in range(len(counts)):
+        back_up(model, planner, beta, counts[i]["pair"])
+    for i in range(len(counts) - 1, -1, -1):
+        join_queue(planner, counts[i]["pair"] // actions, tolerance)
+
+
+@kernel
+def learn_counts(model, planner, counts, beta, tolerance, planning_steps, switch):
+    """Add rows of counts, plan what they change, and turn the switch, in one call that no Ctrl-C divides.
+
+    At most `planning_steps` states a step pass their value on, besides those that were acted in; what is left waits
+    for the next time.
+    """
+    add_counts(model, counts)
+    take_in(model, planner, counts, beta, tolerance)
+    steps = 0
+    for i in range(len(counts)):
+        steps += counts[i]["count"]
+    sweep(model, planner, beta, tolerance, len(counts) + planning_steps * steps)
+    switch[0] = True
+
+
+@kernel
+def plan_anew(model, planner, beta, tolerance):
+    """Derive all pairs from the values again, as for another beta; whatever that changes waits."""
+    for pair in range(len(model.visits)):
+        if model.visits[pair] > 0:
+            back_up(model, planner, beta, pair)
+    for state in range(planner.q_table.shape[0]):
+        join_queue(planner, state, tolerance)

@@ -1,0 +1,219 @@
+"""How many steps until the policy is good? Dyna-Q beside Q-learning and SARSA, with the best of their rates."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+import td_helpers as td
+from beyond import DynaQAgent
+from figures.experiments import HALLWAY, LAKE, over_ray
+from figures.rows import Data, settings_of, where
+from figures.summaries import markdown, number
+from tabular.kernels import greedy_value
+
+WITHIN = 5  # the target: the exact value of the start is so close to the optimum ...
+IN_A_ROW = 3  # ... at so many evaluations in a row
+SPACING = 0.02  # between evaluations: this share of the steps so far, and of the goal at least
+HOLES = 0.08  # share of the cells of random lakes
+LAKES = {  # name: goal in steps, within how much of the optimum, seeds
+    HALLWAY: (10_000, WITHIN, 10),
+    LAKE: (50_000, WITHIN, 10),
+    "32x32": (500_000, WITHIN, 10),
+    "64 x 64": (2_000_000, WITHIN, 10),
+    "128 x 128": (6_000_000, WITHIN, 10),
+    "256 x 256": (40_000_000, 200, 3),
+}
+LEARNERS = ("Dyna-Q", "Q-learning", "SARSA")
+RATES = {"constant": (0.01, 0.1), "decaying": (0.6,)}  # a learning rate, or the power of 1 / visits
+STARTS = (0, 1000)  # initial values
+COMPARED = (HALLWAY, LAKE, "32x32")  # where Q-learning and SARSA are tried: beyond, they hardly ever arrive
+
+
+class CountingParameters(NamedTuple):
+    """`Parameters`, and how often each pair was visited."""
+
+    epsilon: float
+    power: float
+    beta: float
+    max_step: int
+    key: int
+    visits: np.ndarray
+
+
+def decaying_q_learning(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    """Q-learning at a rate of visits ** -power."""
+    parameters.visits[state, action] += 1
+    rate = parameters.visits[state, action] ** -parameters.power
+    target = reward if terminated else reward + parameters.beta * greedy_value(q_table[next_state], actions)
+    q_table[state][action] += rate * (target - q_table[state][action])
+
+
+def decaying_sarsa(q_table, state, action, reward, next_state, next_action, terminated, actions, parameters):
+    """SARSA at a rate of visits ** -power."""
+    parameters.visits[state, action] += 1
+    rate = parameters.visits[state, action] ** -parameters.power
+    target = reward if terminated else reward + parameters.beta * q_table[next_state][next_action]
+    q_table[state][action] += rate * (target - q_table[state][action])
+
+
+CONSTANT = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent}
+DECAYING = {"Q-learning": decaying_q_learning, "SARSA": decaying_sarsa}
+
+
+@functools.cache
+def decaying(learner: str) -> td.Rule:
+    """The rule of a decaying rate, compiled once a process."""
+    return td.Rule(DECAYING[learner])
+
+
+def run(lakes=LAKES, compared=COMPARED, rates=RATES, starts=STARTS, epsilon=0.05, patience=100, batch_size=10):
+    """Steps and seconds until each learner arrives; nan where it has not after `patience` times the goal."""
+    cases = []
+    for lake, (_, _, seeds) in lakes.items():
+        shared = {"lake": lake, "epsilon": epsilon, "patience": patience, "batch_size": batch_size}
+        plans = [("Dyna-Q", "", np.nan, 1000)]
+        if lake in compared:
+            kinds = [(kind, rate) for kind in rates for rate in rates[kind]]
+            plans += [(who, *kind, start) for who, kind, start in itertools.product(LEARNERS[1:], kinds, starts)]
+        for (learner, schedule, rate, start), seed in itertools.product(plans, range(seeds)):
+            case = {"learner": learner, "schedule": schedule, "rate": rate, "start": start, "seed": seed}
+            cases.append(shared | case)
+    yield from over_ray(arrival_run, cases, "dyna")
+
+
+def lake_named(name: str, seed: int) -> td.FrozenLakeEnv:
+    """A lake of the module, or a random one of a size and seed."""
+    if name in td.MAPS:
+        return td.FrozenLakeEnv(map_name=name)
+    side = int(name.split()[0])
+    return td.FrozenLakeEnv(td.generate_map((side, side), HOLES, seed=100 + seed))
+
+
+def arrival_run(lake, epsilon, patience, batch_size, learner, schedule, rate, start, seed) -> list[dict]:
+    """When one learner arrives."""
+    goal, within, _ = LAKES[lake]
+    env = lake_named(lake, seed)
+    if learner == "Dyna-Q":
+        learning = functools.partial(dyna_learning, env, epsilon, start, seed, batch_size)
+    else:
+        learning = functools.partial(plain_learning, env, epsilon, start, seed, learner, schedule, rate)
+    next(learning())  # compiles
+    limit = 10 * goal if learner == "Dyna-Q" else patience * goal
+    steps, seconds = arrival(env, learning(), within, goal, limit)
+    return [{
+        "lake": lake,
+        "learner": learner,
+        "schedule": schedule,
+        "rate": rate,
+        "start": start,
+        "seed": seed,
+        "steps": steps,
+        "seconds": seconds,
+    }]
+
+
+def dyna_learning(env, epsilon, start, seed, batch_size):
+    """Yield (q_table, steps) after every batch of Dyna-Q."""
+    agent = DynaQAgent(env, epsilon, seed=seed, initial_value=start, do_test=False, batch_size=batch_size)
+    for _ in agent.learn_in_batches(10**9):
+        yield agent.q_table, agent.steps
+
+
+def plain_learning(env, epsilon, start, seed, learner, schedule, rate):
+    """Yield (q_table, steps) of Q-learning or SARSA after ever more episodes."""
+    agent = CONSTANT[learner](env, epsilon, rate, seed=seed, initial_value=start, do_test=False)
+    q_table, parameters, rule = agent.q_table.copy(), agent.parameters(), agent.kernel
+    if schedule == "decaying":
+        rule = decaying(learner)
+        parameters = CountingParameters(*parameters, visits=np.zeros(q_table.shape, np.int64))
+    steps = episode = 0
+    while True:
+        count = max(5, episode // 100)
+        steps += rule.kernel(q_table, env.table.packed, agent.actions, parameters, episode, count, None)
+        episode += count
+        yield q_table, steps
+
+
+def arrival(env, learning, within: float, goal: int, limit: int) -> tuple[float, float]:
+    """(steps, seconds) when a learner's policy is within the optimum to stay; nan where it is not after `limit`."""
+    best = td.value_iteration(env.table)[0].max()
+    reached, due, seconds, arrived = 0, 0.0, 0.0, (math.nan, math.nan)
+    while True:
+        start = time.perf_counter()
+        q_table, steps = next(learning)
+        seconds += time.perf_counter() - start
+        if steps < due:
+            continue
+        due = steps + SPACING * max(steps, goal)
+        if td.policy_value(env.table, q_table)[0] < best - within:
+            reached = 0
+        else:
+            reached += 1
+            arrived = (steps, seconds) if reached == 1 else arrived
+        if reached == IN_A_ROW:
+            return arrived
+        if steps > limit:
+            return math.nan, math.nan
+
+
+# Numbers
+
+
+def runs(data: Data, lake: str, learner: str, **fields) -> pd.DataFrame:
+    """The rows of a setting, one for each seed."""
+    return where(data["dyna"], lake=lake, learner=learner, **fields)
+
+
+def steps_until_there(rows: pd.DataFrame) -> float:
+    """The median of the steps; infinite where at least half of the seeds never arrive."""
+    return rows["steps"].fillna(math.inf).median()
+
+
+def best_setting(data: Data, lake: str, learner: str) -> tuple[tuple, pd.DataFrame]:
+    """The (schedule, rate, start) with the fewest steps, and its rows."""
+    settings = runs(data, lake, learner).fillna({"rate": 0.0}).groupby(["schedule", "rate", "start"])
+    return min(settings, key=lambda setting: steps_until_there(setting[1]))
+
+
+def table(data: Data) -> str:
+    """Steps and seconds until there, medians over seeds, each learner at its best setting."""
+    rows = []
+    for lake, learner in itertools.product(settings_of(run)["lakes"], LEARNERS):
+        if len(runs(data, lake, learner)):
+            (schedule, rate, start), group = best_setting(data, lake, learner)
+            steps, arrived = steps_until_there(group), int(group["steps"].notna().sum())
+            setting = f"{schedule} {rate:g}, from {start:g}" if schedule else f"from {start:g}"
+            million = f"{steps / 1e6:.3g}" if math.isfinite(steps) else "never"
+            times = f"{1000 * group['seconds'].median():.3g}" if arrived else ""
+            goal = number(LAKES[lake][0] / 1e6, 2)
+            rows.append([lake, learner, setting, million, goal, f"{arrived} of {len(group)}", times])
+    return markdown(["lake", "learner", "setting", "million steps", "goal", "arrive", "ms"], rows)
+
+
+# Picture
+
+
+def steps_by_lake(data: Data):
+    """Steps until the policy is good, by lake: the median and all seeds, each learner at its best setting."""
+    import matplotlib.pyplot as plt
+
+    lakes = list(settings_of(run)["lakes"])
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for learner, shift in zip(LEARNERS, (-0.15, 0.0, 0.15), strict=True):
+        color, tried = td.color_of(learner), [i for i, lake in enumerate(lakes) if len(runs(data, lake, learner))]
+        groups = [best_setting(data, lakes[i], learner)[1] for i in tried]
+        for i, group in zip(tried, groups, strict=True):
+            axes.plot(np.full(len(group), i + shift), group["steps"], ".", color=color, alpha=0.4)
+        places, medians = [i + shift for i in tried], [steps_until_there(group) for group in groups]
+        axes.plot(places, medians, "o", color=color, label=learner)
+    axes.set(xticks=range(len(lakes)), xticklabels=lakes, yscale="log")
+    axes.set_ylabel(f"steps until within {WITHIN} of the optimum (256 x 256: 200)")
+    axes.legend(title="median of the seeds; small dots: each seed")
+    return figure
