@@ -675,7 +675,7 @@ class DistributedQLAgent(QLAgent):
 
     def __init__(
         self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *, cw_num=4, ew_num=4,
-        batch_size=100, workers=None, patience=300.0, checkpoint=None, checkpoint_seconds=60.0, **settings,
+        batch_size=100, workers=None, patience=180.0, checkpoint=None, checkpoint_seconds=60.0, **settings,
     ):  # fmt: skip
         self.cw_num = cw_num
         self.ew_num = ew_num

@@ -8,11 +8,15 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 from pathlib import Path
 
+import network
 import pytest
-from test_session import LEARN, expected, run_python
+from test_session import LEARN, ROOT, expected, run_python
+
+import td_helpers as td
 
 RAY = str(Path(sys.executable).with_name("ray"))
 TELL = """
@@ -123,3 +127,93 @@ def test_a_listener_that_is_not_ray_is_told(stranger):
 )
 def test_an_address_that_cannot_work_is_told(address, problem):
     assert problem in told(RAY_ADDRESS=address)
+
+
+MANY = """
+    import json, threading, time
+    import ray
+    import td_helpers as td
+
+    def learn(workers, tell=False):
+        agent = td.DistributedQLAgent(td.FrozenLakeEnv(map_name="16x16"), workers=workers, **SETTINGS)
+        if tell:
+            threading.Thread(target=announce, args=(agent,), daemon=True).start()
+        agent.learn_and_evaluate(progress=False)
+        print(json.dumps([agent.q_table.tobytes().hex(), agent.total_rewards, agent.steps]), flush=True)
+
+    def announce(agent):
+        while agent.episode < 2000:
+            time.sleep(0.001)
+        print("under way", flush=True)
+
+    td.start_ray()
+    assert len(ray.nodes()) == 3
+    with td.Workers(3, 2) as workers:
+        learn(workers)
+        learn(workers, tell=True)
+"""
+SETTINGS = {"learning_episodes": 60_000, "test_interval": 1000, "cw_num": 3, "ew_num": 2, "batch_size": 100}
+QUICK_TO_GIVE_UP = {  # a node that is cut off is taken for dead after 10 s, not 60
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+
+@pytest.fixture
+def cluster():
+    """Three machines with a network of their own, and the environment of a user on them."""
+    reason = network.why_not()
+    if reason:
+        pytest.skip(reason)
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_") and key != "PYTHONPATH"}
+    machines, processes = network.Network(3), []
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        user = kept | {"HOME": folder, "RAY_TMPDIR": folder, "RAY_ADDRESS": f"{machines.address(0)}:6379"}
+        subprocess.run([RAY, "get-auth-token", "--generate"], env=user, check=True, capture_output=True)
+        try:
+            for node in range(3):
+                role = ["--head", "--port=6379", "--include-dashboard=false"]
+                command = [
+                    RAY, "start", "--block", f"--node-ip-address={machines.address(node)}", "--num-cpus=2",
+                    "--object-store-memory=100000000", *([f"--address={user['RAY_ADDRESS']}"] if node else role),
+                ]  # fmt: skip
+                process = machines.popen(
+                    node, command, env=user | QUICK_TO_GIVE_UP | {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": ""}, cwd="/",
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+                )  # fmt: skip
+                processes.append(process)
+                assert any("Ray runtime started" in line for line in iter(process.stdout.readline, ""))
+            yield machines, user
+        finally:
+            for process in reversed(processes):
+                process.send_signal(signal.SIGTERM)
+            for process in processes:
+                process.communicate(timeout=60)
+            machines.close()
+
+
+@pytest.mark.slow
+def test_a_slow_lossy_network_and_a_node_cut_off_for_30_seconds_change_no_bit(workers, cluster):
+    machines, user = cluster
+    agent = td.DistributedQLAgent(td.FrozenLakeEnv(map_name="16x16"), workers=workers, **SETTINGS)
+    agent.learn_and_evaluate(progress=False)
+    bits = [agent.q_table.tobytes().hex(), agent.total_rewards, agent.steps]
+    machines.order("delay", 0.01)
+    machines.order("loss", 0.01)
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nSETTINGS = {SETTINGS}\n" + textwrap.dedent(MANY)
+    driver = machines.popen(0, [sys.executable, "-c", code], env=user, cwd="/", stdout=subprocess.PIPE, text=True)
+    lines = (line for line in iter(driver.stdout.readline, "") if line.startswith(("[[", '["', "under way")))
+    assert json.loads(next(lines)) == bits
+    assert next(lines) == "under way\n"
+    machines.order("cut", 2)
+    mending = threading.Timer(30, machines.order, ("mend", 2))
+    mending.start()
+    try:
+        assert json.loads(next(lines)) == bits
+        mending.join()
+        assert driver.wait(timeout=60) == 0
+    finally:
+        mending.cancel()
+        driver.kill()
+        driver.wait()

@@ -68,8 +68,13 @@ SHORT = {"episodes_DH": 3_000, "episodes_16": 5_000, "stepped_episodes": 200, "r
 CLAIMS = """
 # What the prose says of the grid and of the twenty seeds, whatever the parameters.
 for (alpha, eps, label), found in ways.items():
-    expected = "bypass" if alpha == 0.1 or (eps == 0.3 and label == "SARSA") else "hallway"
-    assert found.count(expected) >= (17 if alpha == 0.001 else 13), (alpha, eps, label, found)
+    if alpha == 0.1:
+        assert found.count("hallway") <= 5 and found.count("bypass") >= 8, (alpha, eps, label, found)
+    else:
+        expected = "bypass" if eps == 0.3 and label == "SARSA" else "hallway"
+        assert found.count(expected) >= 17, (alpha, eps, label, found)
+neither = {key: found.count("neither") for key, found in ways.items()}
+assert max(neither.values()) == neither[0.1, 0.3, "SARSA"]
 values = {key: median_value(runs) for key, runs in grid.items()}
 late = {key: np.median([min(run.total_rewards[-10:]) for run in runs]) for key, runs in grid.items()}
 hall = "Dangerous Hallway"
@@ -77,14 +82,14 @@ assert values[hall, 0.001, 0.3, "SARSA"] - values[hall, 0.001, 0.3, "Q-learning"
 assert abs(values[hall, 0.001, 0.05, "SARSA"] - values[hall, 0.001, 0.05, "Q-learning"]) < 1
 for (name, alpha, eps, label), value in values.items():
     if alpha == 0.001:
-        assert value - late[name, alpha, eps, label] < 200, (name, alpha, eps, label)
-    assert median_value(grid[name, alpha, eps, label], eps) < value
+        assert value - late[name, alpha, eps, label] < 300, (name, alpha, eps, label)
+        assert median_value(grid[name, alpha, eps, label], eps) < value - (200 if eps == 0.3 else 0)
 assert any(values[key] - late[key] > 500 for key in values if key[1] == 0.1)
 tables = {key[1:]: np.median([run.q_table for run in runs], axis=0) for key, runs in grid.items() if key[0] == hall}
 assert abs(tables[0.001, 0.3, "Q-learning"][inside] - exact[inside]) < 100
 assert tables[0.001, 0.3, "Q-learning"][outside] < 50 < 150 < tables[0.001, 0.3, "SARSA"][outside]
 assert tables[0.001, 0.3, "SARSA"][inside] < 200 < 600 < tables[0.001, 0.05, "SARSA"][inside]
-assert all(table[outside] > 600 for key, table in tables.items() if key[0] == 0.1)
+assert all(table[outside] > 400 for key, table in tables.items() if key[0] == 0.1)
 """
 
 
