@@ -197,7 +197,7 @@ def test_an_evaluator_that_is_lost_for_ever_ends_the_run_with_what_was_learned()
 
 
 def test_a_process_that_hangs_is_told_of_with_what_it_was_doing():
-    with pytest.warns(UserWarning, match="collector 0 has not answered collect in 300 s: it is replaced"):
+    with pytest.warns(UserWarning, match="collector 0 has not answered collect in 180 s: it is replaced"):
         finished(Losing({0: Hung}))
 
 

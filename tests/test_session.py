@@ -51,7 +51,8 @@ PRIVATE = """
 
     def outcome(attempt):
         try:
-            return attempt() or "allowed"
+            attempt()
+            return "allowed"
         except Exception as error:
             return type(error).__name__
 
