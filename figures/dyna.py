@@ -183,7 +183,7 @@ def best_setting(data: Data, lake: str, learner: str) -> tuple[tuple, pd.DataFra
 
 
 def table(data: Data) -> str:
-    """Steps and seconds until there, medians over seeds, each learner at its best setting."""
+    """Steps until there, medians over seeds, each learner at its best setting."""
     rows = []
     for lake, learner in itertools.product(settings_of(run)["lakes"], LEARNERS):
         if len(runs(data, lake, learner)):
@@ -191,10 +191,9 @@ def table(data: Data) -> str:
             steps, arrived = steps_until_there(group), int(group["steps"].notna().sum())
             setting = f"{schedule} {rate:g}, from {start:g}" if schedule else f"from {start:g}"
             million = f"{steps / 1e6:.3g}" if math.isfinite(steps) else "never"
-            times = f"{1000 * group['seconds'].median():.3g}" if arrived else ""
             goal = number(LAKES[lake][0] / 1e6, 2)
-            rows.append([lake, learner, setting, million, goal, f"{arrived} of {len(group)}", times])
-    return markdown(["lake", "learner", "setting", "million steps", "goal", "arrive", "ms"], rows)
+            rows.append([lake, learner, setting, million, goal, f"{arrived} of {len(group)}"])
+    return markdown(["lake", "learner", "setting", "million steps", "goal", "arrive"], rows)
 
 
 # Picture

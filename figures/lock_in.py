@@ -79,4 +79,24 @@ def table(data: Data) -> str:
             for count in settings["counts"]
         ]
         rows.append([cell, *cells])
-    return markdown(["", *(f"{count} collectors" for count in settings["counts"])], rows)
+    return markdown(["", *(f"{count} collector{'s' * (count > 1)}" for count in settings["counts"])], rows)
+
+
+# Picture
+
+
+def routes_taken(data: Data):
+    """The share of seeds on the bypass, a bar for each number of collectors, by cell."""
+    import matplotlib.pyplot as plt
+
+    counts = settings_of(run)["counts"]
+    figure, axes = plt.subplots(figsize=(8, 3.2), layout="constrained")
+    for i, count in enumerate(counts):
+        shares = [100 * on_bypass(data, cell, count) for cell in CELLS]
+        places = [j + 0.2 * (i - (len(counts) - 1) / 2) for j in range(len(CELLS))]
+        shade = 0.35 + 0.65 * i / (len(counts) - 1)
+        bars = axes.bar(places, shares, width=0.18, color=td.color_of("Dyna-Q"), alpha=shade, label=f"{count}")
+        axes.bar_label(bars, [f"{share:.0f}" for share in shares], fontsize=8)
+    axes.set(xticks=range(len(CELLS)), xticklabels=list(CELLS), ylabel="% of seeds on the bypass", ylim=(0, 112))
+    axes.legend(title="collectors", ncols=len(counts), loc="upper left", fontsize=8)
+    return figure

@@ -27,9 +27,12 @@ from figures import (
     break_even,
     curves,
     distributed,
+    dyna,
+    dyna_workers,
     exact,
     federated,
     hallway,
+    lock_in,
     merging,
     report,
     timing,
@@ -45,6 +48,9 @@ EXPERIMENTS = {  # name of the data file: experiment; those that measure time ru
     "distributed": distributed.run,
     "value_functions": value_functions.run,
     "merging": merging.run,
+    "lock_in": lock_in.run,
+    "dyna": dyna.run,
+    "dyna_workers": dyna_workers.run,
     "timing": timing.run,
     "federated": federated.run,
 }
@@ -58,6 +64,9 @@ PICTURES = {  # name of the PNG file: picture
     "timing_runs": timing.timing_runs,
     "break_even": break_even.break_even,
     "federated_speed": federated.federated_speed,
+    "lock_in": lock_in.routes_taken,
+    "dyna_steps": dyna.steps_by_lake,
+    "dyna_workers": dyna_workers.steps_a_worker,
     "merging_rules": merging.merging_rules,
 }
 
