@@ -1,11 +1,11 @@
 # make          install, run the notebook in place, print its comparison
-# make test     install, lint, pytest, nbval
+# make test     install, lint, pytest, nbval; make test-long: the tests that take half a minute or more each
 # make report   run the report's experiments anew; make figures: redraw from their data
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONHASHSEED := 0
 
-.PHONY: all test lab report figures bench
+.PHONY: all test test-long lab report figures bench
 all: .venv/installed
 	$(BIN)/python tests/run_notebook.py distributed_td.ipynb
 
@@ -16,8 +16,11 @@ all: .venv/installed
 
 test: .venv/installed
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -m "not long" tests
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 distributed_td.ipynb
+
+test-long: .venv/installed
+	$(BIN)/python -m pytest -m long tests
 
 lab: .venv/installed
 	$(BIN)/jupyter lab distributed_td.ipynb

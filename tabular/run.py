@@ -36,16 +36,20 @@ class Recovery:
 
     def mend(self, lost: Lost) -> None:
         """Replace a lost process, or wait for one that cannot be reached; RuntimeError where that goes on for long."""
-        self._last_success = time.monotonic()  # what was waited in vain is no measure of how long a batch takes
         if isinstance(lost, Unreachable):
             self._wait_for(lost)
-            return
+        else:
+            self._replace(lost)
+        self._last_success = time.monotonic()  # what was waited in vain is no measure of how long a batch takes
+
+    def _replace(self, lost: Lost) -> None:
+        """Replace a process, and count how often it was lost in a row."""
         replaced = self.pool.replace(lost)
         self.replaced += replaced
         if not replaced:  # a call from before the last replacement
             return
         if isinstance(lost, Hung):
-            warnings.warn(f"{lost}: it is replaced, and the work sent again", stacklevel=2)
+            warnings.warn(f"{lost}: it is replaced, and the work sent again", stacklevel=3)
         process = lost.call.role, lost.call.i
         self._losses[process] = self._losses.get(process, 0) + 1
         if self._losses[process] > LOSSES:

@@ -193,7 +193,7 @@ def cluster():
             machines.close()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_slow_lossy_network_and_a_node_cut_off_for_30_seconds_change_no_bit(workers, cluster):
     machines, user = cluster
     agent = td.DistributedQLAgent(td.FrozenLakeEnv(map_name="16x16"), workers=workers, **SETTINGS)

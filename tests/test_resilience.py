@@ -424,7 +424,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_nodes_and_the_loss_of_one_give_the_bits_of_one_process():
     """The nodes have only the packages: all rooms of the project travel with the job."""
     expected = {}
