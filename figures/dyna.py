@@ -182,6 +182,12 @@ def best_setting(data: Data, lake: str, learner: str) -> tuple[tuple, pd.DataFra
     return min(settings, key=lambda setting: steps_until_there(setting[1]))
 
 
+def advantage(data: Data, lake: str) -> float:
+    """How many times the steps of Dyna-Q the best of the other learners needs, each at its best setting."""
+    steps = {learner: steps_until_there(best_setting(data, lake, learner)[1]) for learner in LEARNERS}
+    return min(others for learner, others in steps.items() if learner != "Dyna-Q") / steps["Dyna-Q"]
+
+
 def table(data: Data) -> str:
     """Steps until there, medians over seeds, each learner at its best setting."""
     rows = []
