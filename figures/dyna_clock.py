@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import time
@@ -12,33 +13,35 @@ from tqdm.auto import tqdm
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent, DynaQAgent
-from figures.dyna import IN_A_ROW, WITHIN
+from figures.dyna import IN_A_ROW, SPACING, WITHIN
 from figures.experiments import LAKE, SINGLE, lake_of, start_ray
 from figures.rows import Data, settings_of, where
 from figures.slow import Slow
-from figures.summaries import markdown, median_range
+from figures.summaries import markdown
 
 LEARNERS = {
     "Q-learning": (td.QLAgent, td.DistributedQLAgent),
     "Dyna-Q": (DynaQAgent, DistributedDynaQAgent),
 }
-SIMULATORS = {"compiled": 0, "stepped": 0, "waits": 200}  # microseconds that a step waits
-LEARNING = {  # the rates with which each arrives, from 1000; episodes of a batch, and of all batches at most
-    "Q-learning": {"learning_rate": 0.1, "batch_size": 20, "episodes": 20_000},
-    "Dyna-Q": {"learning_rate": 0.1, "batch_size": 2, "episodes": 3_000},
-}
+SIMULATORS = {"compiled": 0, "stepped": 0, "waiting": 200}  # microseconds that a step waits
+FIRST = {"Q-learning": 4_000, "Dyna-Q": 800}  # episodes that are learned before the tables are first looked at
+TOGETHER = 8  # episodes of Dyna-Q's collectors together between two plans, and of each of Q-learning's in a batch
+LONGEST = 5  # stretches, each with half as many episodes as all before, until a run has failed
 
 
-def run(repetitions=5, collectors=(SINGLE, 2, 4, 8), simulators=SIMULATORS, learning=LEARNING, epsilon=0.05):
-    """Seconds until within the optimum, one run at a time; the machine should be otherwise idle."""
+def run(seeds=5, collectors=(SINGLE, 2, 4, 8), simulators=SIMULATORS, rate=0.1, epsilon=0.05, initial_value=1000.0):
+    """Seconds until within the optimum, one run at a time; the machine should be otherwise idle.
+
+    No evaluators: tests do not change what is learned.
+    """
     start_ray()
+    settings = {"epsilon": epsilon, "learning_rate": rate, "initial_value": initial_value, "do_test": False}
     with td.Workers(max(collectors), 0) as workers:
-        cases = list(itertools.product(range(repetitions), simulators, learning, collectors))
+        cases = list(itertools.product(range(seeds), simulators, LEARNERS, collectors))
         for seed, simulator, learner, count in tqdm(cases, desc="dyna_clock", unit="run"):
-            if seed == 0:
-                make(simulator, learner, count, seed, epsilon, workers).learn(count * 2 or 2)  # to warm up
-            agent = make(simulator, learner, count, seed, epsilon, workers)
-            steps, seconds = timed(agent, learning[learner]["episodes"])
+            case = functools.partial(make, simulator, learner, count, workers, seed=seed, **settings)
+            case().learn(10 * TOGETHER)  # compiles
+            steps, seconds = timed(case(), FIRST[learner])
             yield {
                 "simulator": simulator,
                 "learner": learner,
@@ -49,44 +52,50 @@ def run(repetitions=5, collectors=(SINGLE, 2, 4, 8), simulators=SIMULATORS, lear
             }
 
 
-def make(simulator, learner, collectors, seed, epsilon, workers):
+def make(simulator: str, learner: str, collectors: int, workers, **settings):
     """An agent that has learned nothing."""
+    lake, waiting = lake_of(LAKE), SIMULATORS[simulator] * 1e-6
+    env = Slow(lake, waiting) if waiting else lake
     alone, distributed = LEARNERS[learner]
-    lake, settings = lake_of(LAKE), {"seed": seed, "initial_value": 1000.0, "do_test": False}
-    env = Slow(lake, SIMULATORS[simulator] * 1e-6) if SIMULATORS[simulator] else lake
-    settings |= {"compiled": simulator == "compiled", "learning_rate": LEARNING[learner]["learning_rate"]}
-    if collectors != SINGLE:
-        settings |= {"cw_num": collectors, "ew_num": 0, "workers": workers}
-    if collectors != SINGLE or learner == "Dyna-Q":
-        settings["batch_size"] = LEARNING[learner]["batch_size"]
-    return (alone if collectors == SINGLE else distributed)(env, epsilon, **settings)
+    settings["compiled"] = simulator == "compiled"
+    if learner == "Dyna-Q":
+        settings["batch_size"] = TOGETHER // max(collectors, 1)
+    if collectors == SINGLE:
+        return alone(env, **settings)
+    return distributed(env, cw_num=collectors, ew_num=0, workers=workers, **{"batch_size": TOGETHER} | settings)
 
 
-def timed(agent, episodes: int) -> tuple[float, float]:
-    """(steps, seconds) until the policy is within the optimum to stay; evaluated when the clock has stopped."""
-    record, start = [], time.perf_counter()
-    for _ in batches(agent, episodes):
-        record.append((time.perf_counter() - start, agent.steps, np.array(agent.q_table)))
+def timed(agent, first: int) -> tuple[float, float]:
+    """(steps, seconds) until the policy is within the optimum to stay; tables are judged while the clock stands."""
     lake = lake_of(LAKE)
-    best, reached, due, arrived = td.value_iteration(lake.table)[0].max(), 0, 0.0, (math.nan, math.nan)
-    for seconds, steps, q_table in record:
-        if steps < due:
-            continue
-        due = steps * 1.02 + 1000
-        good = td.policy_value(lake.table, q_table)[0] >= best - WITHIN
-        reached, arrived = (reached + 1, arrived if reached else (steps, seconds)) if good else (0, arrived)
-        if reached == IN_A_ROW:
-            return arrived
+    best = td.value_iteration(lake.table)[0].max()
+    reached, due, elapsed, arrived = 0, 0.0, 0.0, (math.nan, math.nan)
+    for _ in range(LONGEST):
+        record, start = [], time.perf_counter()
+        for _ in learning(agent, max(first, agent.episode // 2)):
+            record.append((elapsed + time.perf_counter() - start, agent.steps, np.array(agent.q_table)))
+        elapsed += time.perf_counter() - start
+        for seconds, steps, q_table in record:
+            if steps < due:
+                continue
+            due = (1 + SPACING) * steps + 1000
+            if td.policy_value(lake.table, q_table)[0] < best - WITHIN:
+                reached = 0
+                continue
+            reached += 1
+            arrived = (steps, seconds) if reached == 1 else arrived
+            if reached == IN_A_ROW:
+                return arrived
     return math.nan, math.nan
 
 
-def batches(agent, episodes: int):
-    """Learn, and stop after every batch."""
+def learning(agent, episodes: int):
+    """Learn so many episodes, and stop after every batch."""
     if hasattr(agent, "learn_in_batches"):
         yield from agent.learn_in_batches(episodes)
     else:
-        for _ in range(episodes // 20):
-            yield agent.learn(20)
+        for _ in range(episodes // TOGETHER):
+            yield agent.learn(TOGETHER)
 
 
 # Numbers
@@ -97,12 +106,21 @@ def runs(data: Data, simulator: str, learner: str, collectors: int) -> pd.DataFr
     return where(data["dyna_clock"], simulator=simulator, learner=learner, collectors=collectors)
 
 
+def speed_up(data: Data, simulator: str, slower: tuple[str, int], faster: tuple[str, int]) -> float:
+    """How many times as fast one (learner, collectors) is there as another: a ratio of medians."""
+    medians = [runs(data, simulator, *who)["seconds"].fillna(math.inf).median() for who in (slower, faster)]
+    return medians[0] / medians[1]
+
+
 def table(data: Data) -> str:
-    """Seconds until there, by simulator, learner and collectors."""
+    """Seconds and thousand steps until there, by simulator, learner and collectors: medians over seeds."""
     settings = settings_of(run)
     rows = []
     for simulator, learner in itertools.product(SIMULATORS, LEARNERS):
-        groups = [runs(data, simulator, learner, count)["seconds"] for count in settings["collectors"]]
-        rows.append([f"{simulator}, {learner}", *(median_range(group.fillna(math.inf)) for group in groups)])
+        cells = []
+        for count in settings["collectors"]:
+            medians = runs(data, simulator, learner, count)[["seconds", "steps"]].fillna(math.inf).median()
+            cells.append(f"{medians['seconds']:.3g} s ({medians['steps'] / 1e3:.0f} k)")
+        rows.append([f"{simulator}, {learner}", *cells])
     names = ["single core" if count == SINGLE else f"{count} collectors" for count in settings["collectors"]]
-    return markdown(["", *names], rows)
+    return markdown(["simulator, learner", *names], rows)
