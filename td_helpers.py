@@ -872,10 +872,12 @@ class DistributedQLAgent(QLAgent):
 
 
 def as_lake(lake) -> FrozenLakeEnv:
-    """A lake: itself, also from within wrappers, or made from a name of `MAPS` or from a map."""
+    """A lake: itself, also from within wrappers, or made from a name of `MAPS` or from a map; TypeError for others."""
     inner = getattr(lake, "unwrapped", lake)
     if isinstance(inner, FrozenLakeEnv):
         return inner
+    if hasattr(inner, "step"):
+        raise TypeError(f"lake must be a FrozenLakeEnv, a name of MAPS or a map: others have no map, got {lake}")
     return FrozenLakeEnv(map_name=lake) if isinstance(lake, str) else FrozenLakeEnv(lake)
 
 

@@ -1,4 +1,4 @@
-"""How many steps until the policy is good? Dyna-Q beside Q-learning and SARSA, with the best of their rates."""
+"""How many steps until the policy is good? Dyna-Q beside Q-learning, SARSA and Q(λ), each at its best rate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from numba.extending import register_jitable
 
 import td_helpers as td
 from beyond import DynaQAgent
@@ -30,50 +31,78 @@ LAKES = {  # name: goal in steps, within how much of the optimum, seeds
     "128 x 128": (6_000_000, WITHIN, 10),
     "256 x 256": (40_000_000, 200, 3),
 }
-LEARNERS = ("Dyna-Q", "Q-learning", "SARSA")
-RATES = {"constant": (0.01, 0.1), "decaying": (0.6,)}  # a learning rate, or the power of 1 / visits
+LEARNERS = ("Dyna-Q", "Q-learning", "SARSA", "Q(λ)")
+RATES = {"constant": (0.01, 0.03, 0.1, 0.2), "decaying": (0.6,)}  # a learning rate, or the power of 1 / visits
 STARTS = (0, 1000)  # initial values
-COMPARED = (HALLWAY, LAKE, "32x32")  # where Q-learning and SARSA are tried: beyond, they hardly ever arrive
+COMPARED = (HALLWAY, LAKE, "32x32")  # where the others are tried: beyond, they hardly ever arrive
+TRACE = 0.9  # λ, by which a trace fades with every step
 
 
-class CountingParameters(NamedTuple):
-    """`Parameters`, and how often each pair was visited."""
+class TracingParameters(NamedTuple):
+    """`Parameters`, and what the rules below keep from step to step."""
 
     epsilon: float
-    power: float
+    learning_rate: float  # constant; or, where it is 0, visits ** -power
     beta: float
     max_step: int
     key: int
-    visits: np.ndarray
+    power: float
+    visits: np.ndarray  # int64, (states, actions)
+    trace: np.ndarray  # int64, (64, 2): the last states and actions, a ring; by then a trace has faded to a thousandth
+    latest: np.ndarray  # int64, (states, actions): where in the trace a pair was last
+    ends: np.ndarray  # int64, (3,): where the trace begins and ends, and the state that should come next
+
+
+@register_jitable
+def rate_of(state, action, parameters):
+    """The learning rate of a pair that is visited once more."""
+    parameters.visits[state, action] += 1
+    if parameters.learning_rate > 0.0:
+        return parameters.learning_rate
+    return parameters.visits[state, action] ** -parameters.power
 
 
 def decaying_q_learning(q_table, state, action, reward, next_state, terminated, actions, parameters):
-    """Q-learning at a rate of visits ** -power."""
-    parameters.visits[state, action] += 1
-    rate = parameters.visits[state, action] ** -parameters.power
+    """Q-learning."""
     target = reward if terminated else reward + parameters.beta * greedy_value(q_table[next_state], actions)
-    q_table[state][action] += rate * (target - q_table[state][action])
+    q_table[state][action] += rate_of(state, action, parameters) * (target - q_table[state][action])
 
 
 def decaying_sarsa(q_table, state, action, reward, next_state, next_action, terminated, actions, parameters):
-    """SARSA at a rate of visits ** -power."""
-    parameters.visits[state, action] += 1
-    rate = parameters.visits[state, action] ** -parameters.power
+    """SARSA."""
     target = reward if terminated else reward + parameters.beta * q_table[next_state][next_action]
-    q_table[state][action] += rate * (target - q_table[state][action])
+    q_table[state][action] += rate_of(state, action, parameters) * (target - q_table[state][action])
 
 
-CONSTANT = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent}
-DECAYING = {"Q-learning": decaying_q_learning, "SARSA": decaying_sarsa}
+def q_lambda(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    """Watkins's Q(λ) with replacing traces (Sutton and Barto 12.10): an action that is not greedy cuts the trace."""
+    trace, ends = parameters.trace, parameters.ends
+    if state != ends[2] or q_table[state][action] < greedy_value(q_table[state], actions):
+        ends[0] = ends[1]
+    target = reward if terminated else reward + parameters.beta * greedy_value(q_table[next_state], actions)
+    change = rate_of(state, action, parameters) * (target - q_table[state][action])
+    trace[ends[1] % len(trace), 0], trace[ends[1] % len(trace), 1] = state, action
+    parameters.latest[state, action] = ends[1]
+    ends[1] += 1
+    ends[0] = max(ends[0], ends[1] - len(trace))
+    for i in range(ends[1] - 1, ends[0] - 1, -1):
+        before, chosen = trace[i % len(trace)]
+        if parameters.latest[before, chosen] == i:  # else it was visited again, and has its change
+            q_table[before][chosen] += change
+        change *= parameters.beta * TRACE
+    ends[2] = -1 if terminated else next_state
+
+
+UPDATES = {"Q-learning": decaying_q_learning, "SARSA": decaying_sarsa, "Q(λ)": q_lambda}
 
 
 @functools.cache
-def decaying(learner: str) -> td.Rule:
-    """The rule of a decaying rate, compiled once a process."""
-    return td.Rule(DECAYING[learner])
+def rule_of(learner: str) -> td.Rule:
+    """A learner's rule, compiled once a process."""
+    return td.Rule(UPDATES[learner])
 
 
-def run(lakes=LAKES, compared=COMPARED, rates=RATES, starts=STARTS, epsilon=0.05, patience=100, batch_size=10):
+def run(lakes=LAKES, compared=COMPARED, rates=RATES, starts=STARTS, epsilon=0.05, patience=50, batch_size=10):
     """Steps and seconds until each learner arrives; nan where it has not after `patience` times the goal."""
     cases = []
     for lake, (_, _, seeds) in lakes.items():
@@ -127,12 +156,17 @@ def dyna_learning(env, epsilon, start, seed, batch_size):
 
 
 def plain_learning(env, epsilon, start, seed, learner, schedule, rate):
-    """Yield (q_table, steps) of Q-learning or SARSA after ever more episodes."""
-    agent = CONSTANT[learner](env, epsilon, rate, seed=seed, initial_value=start, do_test=False)
-    q_table, parameters, rule = agent.q_table.copy(), agent.parameters(), agent.kernel
-    if schedule == "decaying":
-        rule = decaying(learner)
-        parameters = CountingParameters(*parameters, visits=np.zeros(q_table.shape, np.int64))
+    """Yield (q_table, steps) of a learner without a model after ever more episodes."""
+    agent = td.QLAgent(env, epsilon, seed=seed, initial_value=start, do_test=False)
+    q_table, rule = agent.q_table.copy(), rule_of(learner)
+    parameters = TracingParameters(
+        *agent.parameters()._replace(learning_rate=rate if schedule == "constant" else 0.0),
+        power=rate,
+        visits=np.zeros(q_table.shape, np.int64),
+        trace=np.zeros((64, 2), np.int64),
+        latest=np.zeros(q_table.shape, np.int64),
+        ends=np.array([0, 0, -1]),
+    )
     steps = episode = 0
     while True:
         count = max(5, episode // 100)
@@ -152,6 +186,8 @@ def arrival(env, learning, within: float, goal: int, limit: int) -> tuple[float,
         if steps < due:
             continue
         due = steps + SPACING * max(steps, goal)
+        if not np.isfinite(q_table).all():  # it diverged
+            return math.nan, math.nan
         if td.policy_value(env.table, q_table)[0] < best - within:
             reached = 0
         else:
@@ -211,7 +247,7 @@ def steps_by_lake(data: Data):
 
     lakes = list(settings_of(run)["lakes"])
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for learner, shift in zip(LEARNERS, (-0.15, 0.0, 0.15), strict=True):
+    for learner, shift in zip(LEARNERS, (-0.24, -0.08, 0.08, 0.24), strict=True):
         color, tried = td.color_of(learner), [i for i, lake in enumerate(lakes) if len(runs(data, lake, learner))]
         groups = [best_setting(data, lakes[i], learner)[1] for i in tried]
         for i, group in zip(tried, groups, strict=True):

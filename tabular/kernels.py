@@ -416,7 +416,7 @@ def place_noted():
                 place |= {name: frame.f_locals[name] for name in ("episode", "trial", "t") if name in frame.f_locals}
         unit = "trial" if "trial" in place else "episode"
         if unit in place:
-            error.add_note(f"in the simulator, {unit} {place[unit]}, step {place['t']} (0: reset)")
+            error.add_note(f"in {unit} {place[unit]}, step {place['t']} (0: reset)")
         raise
 
 
@@ -540,7 +540,8 @@ class Rule:
         def update(q_table, state, action, reward, next_state, next_action, terminated, actions, parameters):
 
     It changes `q_table[state][action]`; `actions` is 0, 1, ... to loop over; `parameters` has epsilon, learning_rate
-    and beta. Where `terminated`, next_state must not matter: a replay does not know it.
+    and beta. Where `terminated`, next_state must not matter: a replay does not know it. Stepped, a row of the q_table
+    is a list: max(row) does for both, row.max() does not.
 
     A `policy` says how to act, in the place of `explore_or_exploit`; `row` is q_table[state], and `explore` the one
     random number it may use, uniform in [0, 1):

@@ -102,6 +102,7 @@ def plot_grid(values: np.ndarray, actions: np.ndarray, letters: np.ndarray, titl
         _draw_arrows(axes, actions)
         _draw_letters(axes, letters, size=max(4.0, min(11.0, 40 * cell)))
     axes.set(title=title, xlabel="column", ylabel="row", facecolor="#333333")
+    axes.locator_params(integer=True)
     span = f"{np.nanmin(values):.0f} to {np.nanmax(values):.0f}"
     way = f", and the likeliest path, {len(path)} cells from {path[0]} to {path[-1]}" if len(path) else ""
     figure.set_label(f"{title}. A grid of {rows} x {cols} cells with values from {span}, the actions as arrows{way}")

@@ -1,5 +1,6 @@
 """What the notebook's exercises promise: each "Try this" is done here, and what one should see is seen."""
 
+import itertools
 import re
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
 
 import td_helpers as td
+from beyond import DynaQAgent
 
 SLIPPERY, DRY = (0.9, 0.04, 0.03, 0.03), (1, 0, 0, 0)
 
@@ -157,6 +159,17 @@ def test_try_how_old_a_table_may_be(large):
             agent.learn_and_evaluate(progress=False)
             steps.append(agent.steps)
         assert 6.1e6 < steps[0] < 6.3e6 and steps[1] >= 8e6
+
+
+def test_try_optimism_or_planning(hallway):
+    settings = {"epsilon": 0.3, "learning_rate": 0.001, "do_test": False}
+    ways = {DynaQAgent: [], td.QLAgent: []}
+    for (kind, found), seed in itertools.product(ways.items(), range(10)):
+        agent = kind(hallway, seed=seed, initial_value=0.0 if kind is DynaQAgent else 1000.0, **settings)
+        agent.learn(2_000)
+        path = td.greedy_path(agent.q_table, hallway)  # of Q-learning perhaps not yet one to the goal
+        found.append(path[-1] == 57 and 33 not in path)
+    assert sum(ways[DynaQAgent]) >= 8 and sum(ways[td.QLAgent]) == 0
 
 
 # The worked example: Expected SARSA

@@ -543,10 +543,10 @@ def test_a_rule_steps_an_env_and_says_where_an_error_fell():
     q_table = np.zeros((5, 2))
     with pytest.raises(RuntimeError, match="broken") as caught:
         STUDENT(q_table, Ring((3, 7), fault), ACTIONS, PARAMETERS, 10, 20)
-    assert caught.value.__notes__ == ["in the simulator, episode 13, step 7 (0: reset)"]
+    assert caught.value.__notes__ == ["in episode 13, step 7 (0: reset)"]
     with pytest.raises(RuntimeError) as caught:
         kernels.sarsa(q_table, Ring((2, 0), fault), ACTIONS, PARAMETERS, 0, 20)
-    assert caught.value.__notes__ == ["in the simulator, episode 2, step 0 (0: reset)"]
+    assert caught.value.__notes__ == ["in episode 2, step 0 (0: reset)"]
     assert not q_table.any()
     assert STUDENT(q_table, Ring(), ACTIONS, PARAMETERS, 0, 20) > 20 and q_table.any()
 

@@ -60,7 +60,7 @@ SHOWN = [  # the assignment's classes and updates, in the order of its cells
     "def merge(",
 ]
 OTHER_SETTINGS = {  # as papermill would set them
-    "4x4": {"seed": 7, "epsilon": 0.1, "learning_rate": 0.05, "stepped_learning_rate": 0.2},
+    "4x4": {"seed": 7, "epsilon": 0.1, "learning_rate": 0.05, "stepped_learning_rate": 0.2, "episodes_16": 60_100},
     "32x32": {"seed": 123, "epsilon": 0.2, "learning_rate": 0.01, "stepped_learning_rate": 0.02},
     "Dangerous Hallway": {"seed": 1000, "epsilon": 0.5, "learning_rate": 0.002, "stepped_learning_rate": 0.1},
 }
@@ -250,7 +250,7 @@ def test_every_sentence_is_true_with_other_parameters(notebook, map_name):
     """The notebook runs as papermill runs it, its numbers are still printed, and what it claims still holds."""
     other = copy.deepcopy(notebook)
     (parameters,) = tagged(other.cells, "parameters")
-    settings = {"map_name": map_name, **OTHER_SETTINGS[map_name], **SHORT}
+    settings = {"map_name": map_name, **SHORT, **OTHER_SETTINGS[map_name]}
     names = [statement.targets[0].id for statement in ast.parse(parameters.source).body]
     assert sorted(names) == sorted(settings)
     parameters.source = "\n".join(f"{name} = {value!r}" for name, value in settings.items())

@@ -12,6 +12,7 @@ import PIL.Image
 import PIL.ImageSequence
 import pytest
 import shimmy
+from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
 
 import td_helpers as td
 
@@ -137,6 +138,18 @@ def test_an_unknown_lake_is_refused():
     for bad in ("no such map", 7):
         with pytest.raises((TypeError, ValueError), match=r"map_name|desc"):
             td.plot_image(np.zeros((17, 4)), bad)
+
+
+def test_an_env_without_a_map_cannot_be_drawn(lake):
+    for draw in (td.plot_image, td.greedy_path):
+        with pytest.raises(TypeError, match="lake must be a FrozenLakeEnv, a name of MAPS or a map"):
+            draw(np.zeros((48, 4)), CliffWalkingEnv())
+
+
+def test_rows_and_columns_are_numbered_by_whole_numbers():
+    figure = td.plot_image(np.zeros((13, 4)), ["SFFF", "FFFF", "FFFG"])
+    ticks = np.concatenate([figure.axes[0].get_xticks(), figure.axes[0].get_yticks()])
+    assert np.array_equal(ticks, ticks.round())
 
 
 def frames(film):
