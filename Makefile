@@ -30,6 +30,7 @@ report: .venv/installed
 
 figures: .venv/installed
 	$(BIN)/python figures/make_figures.py --draw
+	$(BIN)/python figures/learning.py
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmark.py

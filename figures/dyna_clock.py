@@ -124,3 +124,28 @@ def table(data: Data) -> str:
         rows.append([f"{simulator}, {learner}", *cells])
     names = ["single core" if count == SINGLE else f"{count} collectors" for count in settings["collectors"]]
     return markdown(["simulator, learner", *names], rows)
+
+
+# Picture
+
+
+def seconds_by_collectors(data: Data):
+    """Seconds until the policy is good, by the number of collectors: the median and all seeds, a panel a simulator."""
+    import matplotlib.pyplot as plt
+
+    counts = settings_of(run)["collectors"]
+    figure, panels = plt.subplots(1, len(SIMULATORS), figsize=(9, 3.4), layout="constrained")
+    for axes, simulator in zip(panels, SIMULATORS, strict=True):
+        for learner in LEARNERS:
+            color = td.color_of(learner)
+            groups = [runs(data, simulator, learner, count)["seconds"].fillna(math.inf) for count in counts]
+            axes.plot([group.median() for group in groups], "o-", color=color, label=learner)
+            for place, group in enumerate(groups):
+                axes.plot(np.full(len(group), place), group, ".", color=color, alpha=0.4)
+        names = ["one\ncore" if count == SINGLE else f"{count}" for count in counts]
+        waits = f", {SIMULATORS[simulator]} µs a step" if SIMULATORS[simulator] else ""
+        axes.set(title=simulator + waits, xticks=range(len(counts)), xticklabels=names, yscale="log")
+    panels[0].set(ylabel="seconds until the policy is good")
+    panels[1].set(xlabel="collectors")
+    panels[-1].legend(fontsize=8)
+    return figure

@@ -28,6 +28,7 @@ from figures import (
     curves,
     distributed,
     dyna,
+    dyna_clock,
     dyna_workers,
     exact,
     federated,
@@ -51,6 +52,7 @@ EXPERIMENTS = {  # name of the data file: experiment; those that measure time ru
     "lock_in": lock_in.run,
     "dyna": dyna.run,
     "dyna_workers": dyna_workers.run,
+    "dyna_clock": dyna_clock.run,
     "timing": timing.run,
     "federated": federated.run,
 }
@@ -66,6 +68,7 @@ PICTURES = {  # name of the PNG file: picture
     "federated_speed": federated.federated_speed,
     "lock_in": lock_in.routes_taken,
     "dyna_steps": dyna.steps_by_lake,
+    "dyna_clock": dyna_clock.seconds_by_collectors,
     "dyna_workers": dyna_workers.steps_a_worker,
     "merging_rules": merging.merging_rules,
 }
