@@ -650,9 +650,13 @@ class DistributedQLAgent(QLAgent):
     """Q-learning with `cw_num` collectors, `ew_num` evaluators and one server, over Ray.
 
     Batches of `batch_size` episodes are collected on the q_table of `cw_num` batches before, and replayed in order.
-    With `do_test` they are cut at test points. So the result is a function of (seed, cw_num, batch_size, and
+    With `do_test` they are cut at test points. So the result is a function of (seed, cw_num, batch_size, in_flight, and
     test_interval where it tests) alone, whatever process is killed; with one collector it is `QLAgent`'s, bit for bit.
     All else is as in `QLAgent`.
+
+    That is with the two batches a collector that are `in_flight` by default: one is collected, one waits for its table.
+    There is no run with fewer. Each one more hides some latency of a slow network, and makes the tables that batches
+    are collected on another `cw_num` batches older.
 
     `workers` lends processes, or `InProcess()`, which needs no Ray; without, a session's runs share processes, started
     by the first. A process that has not answered for `patience` seconds (or twice the longest batch so far) is given
@@ -665,21 +669,25 @@ class DistributedQLAgent(QLAgent):
 
     agent_name = "Distributed Q-learning"
     single = QLAgent  # what its workers hold
+    decisive = ("cw_num", "batch_size", "in_flight")  # settings that the result depends on
     roles = {"server": QLAgentServer, "collector": CollectingWorker, "evaluator": EvaluationWorker}
 
     cw_num = Setting(check_count)
     ew_num = Setting(count_between(0, 2**40))
     batch_size = Setting(check_count)
+    in_flight = Setting(count_between(2, 1000))
     patience = Setting(functools.partial(check_number, low=0.001, high=math.inf))
     checkpoint_seconds = Setting(functools.partial(check_number, high=math.inf))
 
     def __init__(
         self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *, cw_num=4, ew_num=4,
-        batch_size=100, workers=None, patience=180.0, checkpoint=None, checkpoint_seconds=60.0, **settings,
+        batch_size=100, in_flight=2, workers=None, patience=180.0, checkpoint=None, checkpoint_seconds=60.0,
+        **settings,
     ):  # fmt: skip
         self.cw_num = cw_num
         self.ew_num = ew_num
         self.batch_size = batch_size
+        self.in_flight = in_flight
         self.workers = workers
         self.patience = patience
         self.checkpoint = checkpoint
@@ -697,7 +705,7 @@ class DistributedQLAgent(QLAgent):
     @property
     def lag(self) -> int:
         """How many batches lie between the table that a batch is collected on and the one that it is learned on."""
-        return self.cw_num
+        return self.cw_num * (self.in_flight - 1)
 
     @property
     def episodes_a_batch(self) -> int:
@@ -808,6 +816,8 @@ class DistributedQLAgent(QLAgent):
                 f"{self.single.__name__}: set `single` alone"
             )
         self._check_rule()
+        if self.in_flight != 2 and type(self).lag is not DistributedQLAgent.lag:
+            raise ValueError(f"in_flight must be 2, since each round starts where the last ends, got {self.in_flight}")
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
         _refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
         _refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
@@ -841,7 +851,7 @@ class DistributedQLAgent(QLAgent):
             )
 
     def _header(self) -> dict:
-        return super()._header() | {"cw_num": self.cw_num, "batch_size": self.batch_size}
+        return super()._header() | {name: getattr(self, name) for name in self.decisive}
 
     def _state(self) -> dict[str, np.ndarray]:
         untested = sorted(self._untested)
@@ -859,7 +869,7 @@ class DistributedQLAgent(QLAgent):
         super()._restore(header, arrays)
         self._learned = self._learned._replace(recent=tuple(recent))
         self._untested = dict(zip(untested.tolist(), q_tables, strict=True))
-        for name in ("cw_num", "batch_size"):
+        for name in self.decisive:
             if header.get(name) != getattr(self, name):
                 warnings.warn(
                     f"saved with {name}={header.get(name)}, this agent has {getattr(self, name)}: it goes on from what "

@@ -83,7 +83,7 @@ class InProcess(_Pool):
     """
 
     cw_num = ew_num = math.inf
-    in_flight = 0  # batches a collector that are worth sending before the first is in: a call returns when it is done
+    ahead = 0  # how many times `lag` batches are worth sending before the first is in: a call returns when it is done
 
     @contextlib.contextmanager
     def run(self, makers: dict):
@@ -110,7 +110,7 @@ class Workers(_Pool):
     which end with the block. Runs in several threads take turns.
     """
 
-    in_flight = 2  # batches a collector, so that it finds the next one waiting when it has finished one
+    ahead = 2  # times `lag` batches: for each that is collected another one waits for its table
 
     def __init__(self, cw_num: int = 4, ew_num: int = 4):
         self.cw_num, self.ew_num = check_count("cw_num", cw_num), check_count("ew_num", ew_num, 0)

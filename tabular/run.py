@@ -82,7 +82,7 @@ def dataflow(
     there are `snapshots` to begin with, of which the last is where the server starts.
     """
     snapshots = deque(snapshots)
-    ahead = max(1, pool.in_flight * len(snapshots))
+    ahead = max(1, pool.ahead * len(snapshots))
     pool.submit("server", 0, "begin", snapshots[-1])
     sent = deque()
     for batch in batches:

@@ -28,8 +28,8 @@ def learned(agent) -> tuple:
 def by_hand(agent) -> tuple[np.ndarray, int, list[float]]:
     """What a distributed agent must learn, by a loop of its own over the roles: (q_table, steps, total_rewards).
 
-    Batch i is collected on the table of `cw_num` batches before, and replayed in order. A federated agent's workers
-    share a round's episodes, and all start from the latest table.
+    Batch i is collected on the table of `cw_num` batches before, or more, by `in_flight`, and replayed in order. A
+    federated agent's workers share a round's episodes, and all start from the latest table.
     """
     federated = isinstance(agent, FederatedQLAgent)
     rate = agent.local_rate if federated else agent.learning_rate
@@ -50,7 +50,7 @@ def by_hand(agent) -> tuple[np.ndarray, int, list[float]]:
             reports = [one.learn(snapshots[-1], *share) for one, share in zip(collectors, shares, strict=True)]
             snapshots.append(server.merge(agent.learning_rate, *reports))
         else:
-            on = snapshots[max(0, len(snapshots) - agent.cw_num)]
+            on = snapshots[max(0, len(snapshots) - agent.cw_num * (agent.in_flight - 1))]
             snapshots.append(server.learn(collectors[i % agent.cw_num].collect(on, first, episodes)))
         if agent.do_test and (first + episodes) % agent.test_interval == 0:
             means.append(evaluator.evaluate(snapshots[-1].q_table, first + episodes)[0])

@@ -56,6 +56,31 @@ def test_a_run_equals_the_dataflow_by_hand(cw_num, batch_size, do_test):
     assert same_as_by_hand(finished(cw_num=cw_num, batch_size=batch_size, do_test=do_test))
 
 
+@pytest.mark.parametrize("cw_num, in_flight", [(1, 3), (2, 3), (3, 5), (2, 40)])
+def test_more_batches_in_flight_are_collected_on_older_tables(cw_num, in_flight):
+    agent = finished(cw_num=cw_num, in_flight=in_flight)
+    assert agent.lag == cw_num * (in_flight - 1)
+    assert same_as_by_hand(agent)
+
+
+def test_more_batches_in_flight_go_on_after_an_interrupt_and_a_save_with_the_same_bits(monkeypatch, tmp_path):
+    agent = distributed(in_flight=3)
+    with interrupted(monkeypatch, td.QLAgentServer, "learn", 9):
+        agent.learn_and_evaluate(progress=False)
+    agent.save(tmp_path / "half.npz")
+    agent = distributed(in_flight=3).load(tmp_path / "half.npz")
+    agent.learn_and_evaluate(progress=False)
+    assert learned(agent) == learned(finished(in_flight=3)) != learned(finished())
+    with pytest.warns(UserWarning, match="saved with in_flight=3, this agent has 2"):
+        distributed().load(tmp_path / "half.npz")
+
+
+@pytest.mark.parametrize("in_flight", [1, 0, 2.5, "many"])
+def test_a_bad_number_of_batches_in_flight_is_refused(in_flight):
+    with pytest.raises((TypeError, ValueError), match="in_flight must be"):
+        distributed(in_flight=in_flight)
+
+
 def test_the_same_run_twice_has_the_same_bits():
     assert learned(finished(cw_num=3)) == learned(finished(cw_num=3))
 

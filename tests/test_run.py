@@ -28,7 +28,7 @@ SETTINGS = {
 class Losing(td.InProcess):
     """Loses what `lost` names: {number of a result: the kind of loss}, counted from 0 over a pool's life."""
 
-    in_flight = 2
+    ahead = 2
 
     def __init__(self, lost=None):
         super().__init__()
