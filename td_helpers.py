@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from tabular.changes import LARGE, ChangeLog, Changes, Replica, Version, whole
 from tabular.checks import (
     Setting,
     check_count,
@@ -31,11 +32,12 @@ from tabular.checks import (
     check_probabilities,
     check_q_table,
     count_between,
+    refuse_overrides,
     settings_of,
     written_whole,
 )
 from tabular.exact import likeliest_path, policy_value, value_iteration
-from tabular.grids import MAPS, generate_map, generate_random_map, generate_row, parse_map
+from tabular.grids import MAPS, generate_map, generate_random_map, generate_row, neighbours, parse_map
 from tabular.kernels import (
     EVALUATION,
     MAX_EPISODES,
@@ -80,7 +82,7 @@ from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import check_saved, read_save
 from tabular.session import start_ray
 from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
-from tabular.tables import TransitionTable, samples_table
+from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
 
 try:
     with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice, which no filter stops
@@ -141,7 +143,7 @@ class FrozenLakeEnv(gym.Env):
         self._sorted_prob = [self.transition_prob[k] for k in self._order]
         self._cumulative = np.cumsum(self._sorted_prob).tolist()
         self._draws = []  # uniform numbers drawn ahead, since numpy draws 64 nearly as fast as one
-        self._moves = _Moves(self)
+        self._moves = Moves(self)
         self.s, self.lastaction = self._starts[0], None
 
     def __getstate__(self):
@@ -152,7 +154,7 @@ class FrozenLakeEnv(gym.Env):
     def __setstate__(self, state):
         for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
             setattr(self, name, value)
-        self._moves = _Moves(self)
+        self._moves = Moves(self)
 
     @samples_table
     def step(self, action):
@@ -210,7 +212,7 @@ class FrozenLakeEnv(gym.Env):
         reward = np.select([letters == b"H", letters == b"G", letters == b"X"], [-1000.0, 1000.0, 0.0], -1.0)
         directions = (np.arange(4)[:, None] + self._order) % 4  # of an action, from its likeliest outcome on
         next_state = np.full(shape, self.exit_state, np.int32)
-        next_state[:-1] = self._neighbours()[:, directions]
+        next_state[:-1] = neighbours(self.desc.shape)[:, directions]
         next_state[terminated] = self.exit_state
         return TransitionTable(
             probability=np.broadcast_to(np.array(self._sorted_prob), shape),
@@ -220,29 +222,13 @@ class FrozenLakeEnv(gym.Env):
             start=self.initial_state_distrib,
         )
 
-    def _neighbours(self) -> np.ndarray:
-        """The states to the left, below, right and above, shape (cells, 4); beyond a wall lies the cell itself."""
-        cells = np.arange(self.exit_state, dtype=np.int32).reshape(self.desc.shape)
-        padded = np.pad(cells, 1, mode="edge")
-        left, right = padded[1:-1, :-2], padded[1:-1, 2:]
-        above, below = padded[:-2, 1:-1], padded[2:, 1:-1]
-        return np.stack([left, below, right, above], axis=-1).reshape(-1, 4)
-
     @functools.cached_property
     def P(self) -> dict:
         """P[state][action] is the list of (probability, next_state, reward, terminated); made when first asked for.
 
         It refuses to be edited, as `table` and `step` would not follow: for other dynamics override `step`.
         """
-        intended_first = np.argsort(self._order).tolist()
-
-        def outcomes(moves):
-            return _ReadOnlyList([(1.0, *moves[0][1:])] if moves[0][3] else [moves[k] for k in intended_first])
-
-        return _ReadOnlyDict(
-            (state, _ReadOnlyDict((action, outcomes(self._moves[state][action])) for action in range(4)))
-            for state in range(self.exit_state + 1)
-        )
+        return read_only_lists(self._moves, len(self.table.next_state), np.argsort(self._order).tolist())
 
     @functools.cached_property
     def initial_state_distrib(self) -> np.ndarray:
@@ -250,37 +236,6 @@ class FrozenLakeEnv(gym.Env):
         distribution = np.zeros(self.exit_state + 1)
         distribution[self._starts] = 1.0 / len(self._starts)
         return distribution
-
-
-class _Moves(dict):
-    """moves[state][action][k] = (probability, next_state, reward, terminated), made when a state is first left."""
-
-    def __init__(self, lake: FrozenLakeEnv):
-        self.lake = lake
-
-    def __missing__(self, state):
-        table = self.lake.table
-        arrays = table.probability, table.next_state, table.reward, table.terminated
-        pairs = zip(*(array[state].tolist() for array in arrays), strict=True)
-        self[state] = {action: list(zip(*pair, strict=True)) for action, pair in enumerate(pairs)}
-        return self[state]
-
-
-def _refuse_edit(*_):
-    raise TypeError("P is read-only, since step would not follow an edit: override step for other dynamics")
-
-
-class _ReadOnlyDict(dict):
-    """A dict that refuses to be edited."""
-
-    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse_edit
-
-
-class _ReadOnlyList(list):
-    """A list that refuses to be edited."""
-
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse_edit
-    append = extend = insert = pop = remove = clear = sort = reverse = _refuse_edit
 
 
 # Agents on one core -----------------------------------------------------------------------
@@ -354,7 +309,7 @@ class TDAgent:
     @property
     def q_table(self) -> np.ndarray:
         """The action values, float64, (states, actions). What is assigned is checked and copied."""
-        return self._learned.q_table
+        return whole(self._learned.q_table)
 
     @q_table.setter
     def q_table(self, q_table):
@@ -449,7 +404,7 @@ class TDAgent:
         if not isinstance(self.kernel, Rule | None):
             raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
         instead = "runs act by their rule: set kernel = td.Rule(update, policy=...), or call evaluate(policy=...)"
-        _refuse_overrides(type(self), TDAgent, ("greedy_policy", "explore_or_exploit_policy"), instead)
+        refuse_overrides(type(self), TDAgent, ("greedy_policy", "explore_or_exploit_policy"), instead)
         if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
             raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {self.test_interval!r}")
 
@@ -544,13 +499,6 @@ class TDAgent:
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
 
 
-def _refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str) -> None:
-    """TypeError where a class overrides a method that its runs do not call: it would do nothing, silently."""
-    for name in names:
-        if getattr(kind, name) is not getattr(base, name):
-            raise TypeError(f"{kind.__name__} must not override {name}, since {instead}")
-
-
 class QLAgent(TDAgent):
     """Q-learning: off-policy, learns the greedy policy's value whatever it does to explore."""
 
@@ -580,12 +528,12 @@ class CollectingWorker:
     """
 
     def __init__(self, agent: TDAgent):
-        self.agent = agent
+        self.agent, self.replica = agent, Replica()
 
     def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
         """The experience of `episodes` episodes from number `first`."""
         start = time.perf_counter()
-        q_table = np.array(snapshot.q_table)  # arrays from Ray are read-only
+        q_table = self.replica.take(snapshot)
         max_step = self.agent.step_limit
         room = max_step + 1  # entries that one episode may take
         log = Experience.empty(max(room, min(episodes * room, 2**18)))
@@ -603,11 +551,14 @@ class CollectingWorker:
         pairs, rewards = (np.concatenate(part) for part in zip(*parts, strict=True))
         short = rewards.astype(np.float32)
         rewards = short if np.array_equal(short, rewards) else rewards
+        self.replica.learned = pairs
         return Collected(pairs, rewards, time.perf_counter() - start)
 
 
 class QLAgentServer:
     """The learner: holds the one true q_table, and learns from experience with its own max."""
+
+    behind = None  # see `ChangeLog`: whole tables, unless told otherwise
 
     def __init__(self, agent: TDAgent):
         self.agent = agent
@@ -615,6 +566,7 @@ class QLAgentServer:
     def begin(self, snapshot: Snapshot) -> None:
         """Start from a snapshot."""
         self.q_table, self.steps = np.array(snapshot.q_table), snapshot.steps
+        self.log = ChangeLog(self.q_table, self.steps, self.behind)
 
     def learn(self, collected: Collected) -> Snapshot:
         """Replay a batch."""
@@ -622,10 +574,10 @@ class QLAgentServer:
         pairs, rewards = collected.pairs, collected.rewards
         task = pairs, rewards, agent.actions, agent.parameters()
         self.steps += agent.kernel.replay(self.q_table, *task)
+        seconds, table = time.perf_counter() - start, self.log.send(pairs, self.steps)
         shipped = pairs.nbytes + rewards.nbytes
-        seconds = time.perf_counter() - start
-        cost = Cost(collect=collected.seconds, replay=seconds, bytes=shipped)
-        return Snapshot(self.q_table.copy(), self.steps, cost)
+        cost = Cost(collected.seconds, seconds, bytes=shipped, sent=table.nbytes)
+        return Snapshot(table, self.steps, cost)
 
 
 class EvaluationWorker:
@@ -641,9 +593,11 @@ class EvaluationWorker:
         return mean, time.perf_counter() - start
 
 
-def _play(role, agent_class, simulator, settings: dict):
-    """A worker of a role with an agent of its own."""
-    return role(agent_class(simulator, **settings))
+def _play(role, agent_class, simulator, settings: dict, behind: int | None):
+    """A worker of a role with an agent of its own; a server is told how far behind those are that it sends tables."""
+    worker = role(agent_class(simulator, **settings))
+    worker.behind = behind
+    return worker
 
 
 class DistributedQLAgent(QLAgent):
@@ -766,10 +720,16 @@ class DistributedQLAgent(QLAgent):
 
     def _commit(self, batch: Batch, snapshot: Snapshot) -> None:
         """Take over what a batch led to: the one place where a run changes what was learned."""
-        recent = (*self._tables_to_act_on()[1:], snapshot.q_table)
-        self._learned = Learned(snapshot.q_table, batch.last, snapshot.steps, recent)
+        q_table = snapshot.q_table
+        if isinstance(q_table, Changes):
+            q_table = Version(self._learned.q_table, q_table)
+        recent = (*self._tables_to_act_on()[1:], q_table)
+        self._learned = Learned(q_table, batch.last, snapshot.steps, recent)
         self.batches += 1
-        self.cost = self.cost.plus(snapshot.cost)
+        before, self.cost = self.cost, self.cost.plus(snapshot.cost)
+        size = 8 * math.prod(self._shape)
+        if before.sent // size < self.cost.sent // size:
+            whole(recent[0])  # once a table's worth of changes has come in, those before are dropped
 
     def _keep_test(self, episode: int, mean: float, seconds: float) -> None:
         """Take over the result of a test."""
@@ -778,16 +738,16 @@ class DistributedQLAgent(QLAgent):
 
     def _snapshots(self) -> list[Snapshot]:
         """What the next batches are collected on, `lag` of them; the server starts from the last."""
-        return [Snapshot(q_table, self.steps) for q_table in self._tables_to_act_on()]
+        return [Snapshot(whole(q_table), self.steps) for q_table in self._tables_to_act_on()]
 
     def _tables_to_act_on(self) -> tuple:
         """The tables that the next batches are collected on, `lag` of them, the latest last."""
-        recent = self._learned.recent[-self.lag :] or (self.q_table,)
+        recent = self._learned.recent[-self.lag :] or (self._learned.q_table,)
         return (recent[0],) * (self.lag - len(recent)) + recent
 
     def _own_arrays(self) -> None:
         """Copy what came from Ray: its arrays are read-only, and fill its store for as long as they are held."""
-        recent = tuple(map(np.array, self._learned.recent))
+        recent = tuple(table if isinstance(table, Version) else np.array(table) for table in self._learned.recent)
         self._learned = self._learned._replace(q_table=np.array(self.q_table), recent=recent)
         self._untested = {episode: np.array(q_table) for episode, q_table in self._untested.items()}
 
@@ -796,8 +756,9 @@ class DistributedQLAgent(QLAgent):
         """The pool of a run, once its processes know what to hold."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
         settings = self._worker_settings()
+        behind = min(self.lag, self.cw_num) if 8 * math.prod(self._shape) > LARGE else None
         makers = {
-            name: functools.partial(_play, role, self.single, self.simulator, settings)
+            name: functools.partial(_play, role, self.single, self.simulator, settings, behind)
             for name, role in self.roles.items()
         }
         with pool.run(makers):
@@ -819,8 +780,8 @@ class DistributedQLAgent(QLAgent):
         if self.in_flight != 2 and type(self).lag is not DistributedQLAgent.lag:
             raise ValueError(f"in_flight must be 2, since each round starts where the last ends, got {self.in_flight}")
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
-        _refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
-        _refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
+        refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
+        refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
         if self.checkpoint is not None and not Path(self.checkpoint).resolve().parent.is_dir():
             raise ValueError(f"checkpoint must be a file in a folder that exists, got {self.checkpoint!r}")
         if self.do_test and self.ew_num == 0:
@@ -857,7 +818,7 @@ class DistributedQLAgent(QLAgent):
         untested = sorted(self._untested)
         tables = [self._untested[episode] for episode in untested]
         return super()._state() | {
-            "recent": np.array(self._tables_to_act_on()),
+            "recent": np.array([whole(table) for table in self._tables_to_act_on()]),
             "untested": np.array(untested, np.int64),
             "untested_q_tables": np.array(tables).reshape(-1, *self._shape),
         }

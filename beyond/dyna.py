@@ -107,13 +107,15 @@ class DynaServer(QLAgentServer):
         self.model = self.model.with_room(len(counts))
         planner = Planner.of(self.latest.q_table, self.latest.values, self.latest.waiting).copy()
         learn_counts(self.model, planner, counts, *planning, np.zeros(1, np.bool_))
+        seconds, waiting = time.perf_counter() - start, planner.waiting()
         cost = Cost(
             collect=sum(report.seconds for report in reports),
-            replay=time.perf_counter() - start,
+            replay=seconds,
             bytes=counts.nbytes,
+            sent=sum(part.nbytes for part in (planner.q_table, planner.values, waiting, counts)),
         )
         steps = self.latest.steps + int(counts["count"].sum())
-        self.latest = PlannedSnapshot(planner.q_table, steps, planner.values, planner.waiting(), counts, cost)
+        self.latest = PlannedSnapshot(planner.q_table, steps, planner.values, waiting, counts, cost)
         return self.latest
 
 

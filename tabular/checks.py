@@ -99,6 +99,13 @@ def count_between(low: int, high: int):
     return functools.partial(check_count, low=low, high=high)
 
 
+def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str) -> None:
+    """TypeError where a class overrides a method that its runs do not call: it would do nothing, silently."""
+    for name in names:
+        if getattr(kind, name) is not getattr(base, name):
+            raise TypeError(f"{kind.__name__} must not override {name}, since {instead}")
+
+
 def generator(seed) -> np.random.Generator:
     """The generator of a seed; a generator is returned as it is."""
     if isinstance(seed, np.random.Generator):

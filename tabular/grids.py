@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from .checks import check_count, check_number, generator
@@ -156,3 +158,12 @@ def _has_path(grid: np.ndarray) -> bool:
 
     regions, _ = label(grid != "H")
     return bool(regions[0, 0] == regions[-1, -1])
+
+
+def neighbours(shape: tuple[int, int]) -> np.ndarray:
+    """The states to the left, below, right and above, shape (cells, 4); beyond a wall lies the cell itself."""
+    cells = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
+    padded = np.pad(cells, 1, mode="edge")
+    left, right = padded[1:-1, :-2], padded[1:-1, 2:]
+    above, below = padded[:-2, 1:-1], padded[2:, 1:-1]
+    return np.stack([left, below, right, above], axis=-1).reshape(-1, 4)

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .changes import Changes, Version
+
 
 class Batch(NamedTuple):
     """Episodes `first`, ..., `last` - 1 of a run, which are learned together; numbered from 0 in each call."""
@@ -17,12 +19,13 @@ class Batch(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What was spent: seconds of collecting, replaying (or merging) and evaluating, and bytes shipped to the server."""
+    """What was spent: seconds of collecting, replaying (or merging) and evaluating, and bytes that travelled."""
 
     collect: float = 0.0
     replay: float = 0.0
     evaluate: float = 0.0
-    bytes: int = 0
+    bytes: int = 0  # shipped to the server
+    sent: int = 0  # what it led to: tables, or what changed in them, once a batch however many receive it
 
     def plus(self, other: Cost) -> Cost:
         """The sum, part by part."""
@@ -40,7 +43,7 @@ class Collected(NamedTuple):
 class Snapshot(NamedTuple):
     """The q_table after `steps` learning steps, and what the batch that led to it cost."""
 
-    q_table: np.ndarray
+    q_table: np.ndarray | Changes  # to those who have an earlier one, a large table travels as what changed
     steps: int
     cost: Cost = Cost()
 
@@ -48,7 +51,7 @@ class Snapshot(NamedTuple):
 class Learned(NamedTuple):
     """What an agent has learned. One attribute holds it all, so that no interrupt falls between its parts."""
 
-    q_table: np.ndarray  # float64, (states, actions)
+    q_table: np.ndarray | Version  # float64, (states, actions)
     episode: int  # how many were learned
     steps: int
     recent: tuple = ()  # of a distributed agent: the tables that the next batches are collected on, latest last

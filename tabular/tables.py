@@ -162,3 +162,49 @@ def _without_repeats(array: np.ndarray) -> np.ndarray:
 def _threshold(cumulative) -> np.ndarray:
     """The largest 32-bit draw that falls within a cumulative probability (resolution 2**-32)."""
     return np.clip(np.rint(cumulative * 2.0**32) - 1, 0, 2**32 - 1).astype(np.uint32)
+
+
+class Moves(dict):
+    """moves[state][action][k] = (probability, next_state, reward, terminated), made when a state is first left.
+
+    They come from the `table` of an env.
+    """
+
+    def __init__(self, env):
+        self.env = env
+
+    def __missing__(self, state):
+        table = self.env.table
+        arrays = table.probability, table.next_state, table.reward, table.terminated
+        pairs = zip(*(array[state].tolist() for array in arrays), strict=True)
+        self[state] = {action: list(zip(*pair, strict=True)) for action, pair in enumerate(pairs)}
+        return self[state]
+
+
+def _refuse_edit(*_):
+    raise TypeError("P is read-only, since step would not follow an edit: override step for other dynamics")
+
+
+class _ReadOnlyDict(dict):
+    """A dict that refuses to be edited."""
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse_edit
+
+
+class _ReadOnlyList(list):
+    """A list that refuses to be edited."""
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse_edit
+    append = extend = insert = pop = remove = clear = sort = reverse = _refuse_edit
+
+
+def read_only_lists(moves: Moves, states: int, order: list[int]) -> dict:
+    """P[state][action], read-only lists of the outcomes in an order; of one alone where it is the end."""
+
+    def outcomes(of_pair):
+        return _ReadOnlyList([(1.0, *of_pair[0][1:])] if of_pair[0][3] else [of_pair[k] for k in order])
+
+    return _ReadOnlyDict(
+        (state, _ReadOnlyDict((action, outcomes(of_pair)) for action, of_pair in moves[state].items()))
+        for state in range(states)
+    )

@@ -112,6 +112,19 @@ def test_kills_change_no_bit_of_a_federated_run(workers, kind, target):
     assert learned(agent) == calm(kind)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [td.DistributedQLAgent, FederatedQLAgent])
+def test_kills_change_no_bit_of_a_run_whose_tables_travel_as_what_changed(workers, monkeypatch, kind):
+    changes = {"batch_size": 5, "learning_episodes": 6000}
+    undisturbed = agent_on(td.InProcess(), kind, **changes)
+    undisturbed.learn_and_evaluate(progress=False)
+    monkeypatch.setattr(td, "LARGE", 0)
+    agent, hit = learn_under_fire(workers, [(1000, [COLLECTORS[1]]), (3000, [SERVER])], kind, **changes)
+    assert len(hit) == agent.restarts == 2
+    assert learned(agent) == learned(undisturbed)
+    assert agent.cost.sent < 0.9 * agent.batches * agent.q_table.nbytes
+
+
 # Processes that hang ---------------------------------------------------------------------
 
 

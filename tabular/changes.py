@@ -1,0 +1,138 @@
+"""Large q_tables travel as what changed in them: what is sent, and what server, workers and agent keep for it.
+
+    server  --Changes-->  worker   a `ChangeLog` here, a `Replica` there
+            --Changes-->  agent    a `Version`
+
+A receiver is sent a whole table first, and again whenever the changes would take more room. So any process can be
+replaced by one that holds nothing: a run that goes on after a loss begins with whole tables.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+import numpy as np
+
+from .kernels import kernel
+
+LARGE = 2**18  # bytes of a q_table; a smaller one is sent whole, since to find what changed would take longer
+
+
+class Changes(NamedTuple):
+    """The pairs of a q_table that may have changed since `since` learning steps, and their values."""
+
+    since: int
+    pairs: np.ndarray  # int32, each once, as state * actions + action
+    values: np.ndarray  # float64
+
+    @property
+    def nbytes(self) -> int:
+        """How much is shipped."""
+        return self.pairs.nbytes + self.values.nbytes
+
+    def apply(self, q_table: np.ndarray) -> None:
+        """Bring a table up to date, in place."""
+        q_table[np.divmod(self.pairs, q_table.shape[1])] = self.values
+
+
+class ChangeLog:
+    """A server's: the pairs that the last batches changed in its q_table.
+
+    `behind` is how many batches ago a receiver got its last table; None sends whole tables only.
+    """
+
+    def __init__(self, q_table: np.ndarray, steps: int, behind: int | None):
+        self.q_table, self.steps, self.behind = q_table, steps, behind
+        self.batches = deque(maxlen=behind)  # of each, the steps before it, and the pairs that it changed
+        self.seen = np.zeros(q_table.size, np.bool_)
+
+    def send(self, pairs: np.ndarray, steps: int) -> np.ndarray | Changes:
+        """What a receiver needs after a batch that changed `pairs` (those below 0 are none) and led to `steps`."""
+        if self.behind is not None:
+            self.batches.append((self.steps, self.distinct(pairs)))
+            self.steps = steps
+            if len(self.batches) == self.behind:
+                changed = self.distinct(*(pairs for _, pairs in self.batches))
+                changes = Changes(self.batches[0][0], changed, self.q_table.reshape(-1)[changed])
+                if changes.nbytes < self.q_table.nbytes:
+                    return changes
+        return self.q_table.copy()
+
+    def distinct(self, *pairs: np.ndarray) -> np.ndarray:
+        """The pairs in these arrays, each once."""
+        return distinct(np.concatenate(pairs), self.seen)
+
+
+class Replica:
+    """A worker's: the q_table that it was sent last, and a copy to learn on."""
+
+    def __init__(self):
+        self.learned = None  # the pairs that the last batch learned; None while it lasts
+
+    def take(self, snapshot) -> np.ndarray:
+        """The q_table of a snapshot, to learn on. What is learned is then told by assigning the pairs to `learned`."""
+        table = snapshot.q_table
+        if isinstance(table, Changes):
+            if self.learned is None or not table.since <= self.steps <= snapshot.steps:
+                raise RuntimeError(f"changes since step {table.since} were sent to one that does not have that table")
+            if not self.owned:
+                self.received, self.owned = np.array(self.received), True
+            learned = self.learned[self.learned >= 0]
+            places = np.divmod(learned, self.received.shape[1])
+            self.copy[places] = self.received[places]
+            table.apply(self.received)
+            table.apply(self.copy)
+        else:
+            self.received, self.owned, self.copy = table, False, self.writable(table)
+        self.steps, self.learned = snapshot.steps, None
+        return self.copy
+
+    def writable(self, q_table: np.ndarray) -> np.ndarray:
+        """A copy of a table; those from Ray are read-only."""
+        return np.array(q_table)
+
+
+class Version:
+    """An agent's: a q_table, kept as what changed since the one before it until it is asked for."""
+
+    def __init__(self, before: np.ndarray | Version, changes: Changes):
+        # Copies, since arrays from Ray fill its store for as long as they are held.
+        self.before = before if isinstance(before, Version) else np.array(before)
+        self.changes = changes._replace(pairs=np.array(changes.pairs), values=np.array(changes.values))
+        self.table = None
+
+    def whole(self) -> np.ndarray:
+        """The table, read-only."""
+        if self.table is None:
+            changes, version = [], self
+            while isinstance(version, Version) and version.table is None:
+                changes.append(version.changes)
+                version = version.before
+            table = np.array(whole(version))
+            for change in reversed(changes):
+                change.apply(table)
+            table.flags.writeable = False
+            self.table = table  # at once: an interrupt leaves all or nothing
+        self.before = self.changes = None
+        return self.table
+
+
+def whole(table: np.ndarray | Version) -> np.ndarray:
+    """A table, whichever way it is kept."""
+    return table.whole() if isinstance(table, Version) else table
+
+
+@kernel
+def distinct(pairs, seen):
+    """The pairs from 0 on, each once, in the order of their first appearance; `seen` is False for all of them."""
+    found = np.empty(len(pairs), np.int32)
+    count = 0
+    for pair in pairs:
+        if pair >= 0 and not seen[pair]:
+            seen[pair] = True
+            found[count] = pair
+            count += 1
+    for i in range(count):
+        seen[found[i]] = False
+    return found[:count].copy()
