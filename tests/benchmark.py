@@ -364,6 +364,43 @@ print(json.dumps(found))
     figure("1000x1000: plot_image", [run["draw"] for run in runs], "s")
 
 
+TRAVEL = """
+import sys, time
+import td_helpers as td
+from beyond import FederatedQLAgent
+if sys.argv[1] == "whole": td.LARGE = 2**60
+kind = FederatedQLAgent if sys.argv[2] == "federated" else td.DistributedQLAgent
+lake = td.FrozenLakeEnv(td.generate_map((1000, 1000), 0.08, seed=1))
+with td.Workers(2, 0) as workers:
+    agent = kind(lake, 0.05, 0.01, 10**9, cw_num=2, ew_num=0, batch_size=100, do_test=False, workers=workers)
+    batches = agent.learn_in_batches(10**6)
+    while agent.batches < 150: next(batches)
+    before, start = agent.cost, time.perf_counter()
+    for _ in range(100): next(batches)
+    seconds, cost = time.perf_counter() - start, agent.cost
+    from ray._private.state import actors
+    pids = ["self", *(actors(process._actor_id.hex())["Pid"] for process in workers._processes.values())]
+    texts = [open(f"/proc/{pid}/status").read() for pid in pids]
+    peak = sum(int(text.partition("VmHWM:")[2].split()[0]) for text in texts) / 1e6
+    print(seconds * 10, (cost.bytes + cost.sent - before.bytes - before.sent) / 1e8, peak)
+"""
+
+
+def bench_travel() -> None:
+    """A batch on a lake of 1000 x 1000 over Ray, with tables that travel whole, and as what changed in them."""
+    for kind in ("replaying", "federated"):
+        found = {"whole": [], "changes": []}
+        for _ in range(5):  # in turn, so that both see the machine in the same state
+            for how in found:
+                found[how].append([float(part) for part in _python(TRAVEL, how, kind).split()])
+        for how, runs in found.items():
+            name = f"1000x1000 over Ray, {kind} server, {'what changed' if how == 'changes' else 'whole tables'}"
+            batch, megabytes, peak = zip(*runs, strict=True)
+            figure(f"{name}: batch", batch, "ms")
+            figure(f"{name}: shipped both ways", megabytes, "MB a batch")
+            figure(f"{name}: peak memory of agent, server and 2 workers, added up", peak, "GB")
+
+
 def _timed(work) -> float:
     start = time.perf_counter()
     work()
@@ -380,10 +417,10 @@ def _steps_per_second(agent, episodes: int) -> float:
     return (agent.steps - before) / seconds
 
 
-def _python(code: str, **environment: str) -> str:
+def _python(code: str, *arguments: str, **environment: str) -> str:
     """What a fresh process prints."""
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=os.environ | environment, check=True,
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, env=os.environ | environment, check=True,
         capture_output=True, text=True,
     ).stdout  # fmt: skip
 
@@ -394,6 +431,7 @@ SECTIONS = {
     "stepped": bench_stepped,
     "start": bench_start,
     "large": bench_large,
+    "travel": bench_travel,
     "batches": bench_batches,
     "distributed": bench_distributed,
     "federated": bench_federated,
