@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from tabular.changes import LARGE, ChangeLog, Changes, Replica, Version, whole
+from tabular.changes import LARGE, ChangeLog, Replica, Version, following, whole
 from tabular.checks import (
     Setting,
     check_count,
@@ -515,7 +515,8 @@ class SARSAAgent(TDAgent):
 
 # Distributed ------------------------------------------------------------------------------
 # The roles are plain classes, to be read, and run, without Ray. What a collector or an evaluator does is a function
-# of the arguments, and the server's table is known here after every batch, so that any call can be sent again:
+# of the arguments, and the server's table is known here after every batch, so that any call can be sent again (large
+# tables travel as what changed, in `tabular.changes`; what is sent again begins with whole ones):
 #
 #     q[i] = server.learn(collector[i % cw_num].collect(q[i - cw_num], batch i))
 #     rewards[test] = evaluator[test % ew_num].evaluate(q at the test, test)
@@ -662,6 +663,11 @@ class DistributedQLAgent(QLAgent):
         return self.cw_num * (self.in_flight - 1)
 
     @property
+    def behind(self) -> int:
+        """How many batches lie between two tables that a process is sent."""
+        return self.cw_num
+
+    @property
     def episodes_a_batch(self) -> int:
         """How many episodes are learned at once, where no test cuts them."""
         return self.batch_size
@@ -720,9 +726,7 @@ class DistributedQLAgent(QLAgent):
 
     def _commit(self, batch: Batch, snapshot: Snapshot) -> None:
         """Take over what a batch led to: the one place where a run changes what was learned."""
-        q_table = snapshot.q_table
-        if isinstance(q_table, Changes):
-            q_table = Version(self._learned.q_table, q_table)
+        q_table = following(self._learned.q_table, snapshot.q_table)
         recent = (*self._tables_to_act_on()[1:], q_table)
         self._learned = Learned(q_table, batch.last, snapshot.steps, recent)
         self.batches += 1
@@ -756,7 +760,7 @@ class DistributedQLAgent(QLAgent):
         """The pool of a run, once its processes know what to hold."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
         settings = self._worker_settings()
-        behind = min(self.lag, self.cw_num) if 8 * math.prod(self._shape) > LARGE else None
+        behind = self.behind if 8 * math.prod(self._shape) > LARGE else None
         makers = {
             name: functools.partial(_play, role, self.single, self.simulator, settings, behind)
             for name, role in self.roles.items()

@@ -67,7 +67,7 @@ class FederatedWorker(CollectingWorker):
         if len(pairs) * 16 < q_table.size * 12:  # bytes, with the pair's number and without
             report = pairs, q_table[places], counts
         else:
-            report = None, q_table.ravel(), visits.ravel()
+            report = None, q_table.flatten(), visits.flatten()
         visits[places] = 0
         self.replica.learned = pairs
         return Report(*report, steps, time.perf_counter() - start)
@@ -92,7 +92,7 @@ class FederatedServer(QLAgentServer):
             reports = [report._replace(pairs=self.place[report.pairs]) for report in reports]
         values = table[pairs]
         if len(reports) == 1:  # did what one core would have done
-            values[slice(None) if reports[0].pairs is None else reports[0].pairs] = reports[0].values
+            values[:] = reports[0].values
         else:
             self.combine(values, learning_rate, tuple(reports))
         table[pairs] = values
@@ -143,6 +143,11 @@ class FederatedQLAgent(DistributedQLAgent):
     @property
     def lag(self) -> int:
         """All workers start from the latest table."""
+        return 1
+
+    @property
+    def behind(self) -> int:
+        """Each is sent every table."""
         return 1
 
     @property

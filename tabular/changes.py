@@ -118,6 +118,11 @@ class Version:
         return self.table
 
 
+def following(before: np.ndarray | Version, received: np.ndarray | Changes) -> np.ndarray | Version:
+    """The table that an agent has received, as it keeps it: whole, or as a version of the one before."""
+    return Version(before, received) if isinstance(received, Changes) else received
+
+
 def whole(table: np.ndarray | Version) -> np.ndarray:
     """A table, whichever way it is kept."""
     return table.whole() if isinstance(table, Version) else table

@@ -71,6 +71,19 @@ def test_a_run_whose_tables_travel_light_equals_the_dataflow_by_hand(kind, setti
     assert agent.cost.sent < agent.batches * BYTES * 0.9
 
 
+class InTurn(td.DistributedQLAgent):
+    """Collectors that take turns, each acting on the latest table."""
+
+    lag = 1
+
+
+def test_collectors_that_take_turns_learn_what_one_core_learns():
+    alone = td.QLAgent(LAKE, 0.1, 0.1, **{name: SETTINGS[name] for name in list(SETTINGS)[:5]})
+    alone.learn_and_evaluate(progress=False)
+    agent = finished(InTurn, cw_num=3)
+    assert learned(agent) == learned(alone) and agent.cost.sent < agent.batches * BYTES * 0.9
+
+
 @kinds
 def test_every_batch_shows_the_table_that_one_whose_tables_travel_whole_shows(monkeypatch, kind):
     shown = []
@@ -130,7 +143,7 @@ def test_an_interrupt_while_a_table_is_put_together_leaves_it_to_be_asked_for_ag
 
 
 def test_a_run_over_ray_changes_no_bit_and_counts_the_same_bytes(workers, monkeypatch):
-    for kind in (td.DistributedQLAgent, FederatedQLAgent):
+    for kind in (td.DistributedQLAgent, InTurn, FederatedQLAgent):
         over_ray, here = finished(kind, workers), finished(kind)
         assert learned(over_ray) == learned(here) == heavy(monkeypatch, kind)
         assert over_ray.cost.sent == here.cost.sent < here.batches * BYTES
