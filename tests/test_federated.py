@@ -122,12 +122,12 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(monkeypatch, kind):
 
 
 def test_local_rates_follow_the_number_of_workers_up_to_the_cap():
-    rate = lambda **settings: federated(FederatedQLAgent, batch_size=1, **settings).local_rate
+    rate = lambda **settings: federated(FederatedQLAgent, do_test=False, **settings).local_rate
     assert rate(cw_num=1, learning_rate=0.3) == 0.3
-    assert rate(cw_num=3, learning_rate=0.01) == pytest.approx(1 - 0.99**3)
-    assert rate(cw_num=64, learning_rate=0.01) == 0.2
+    assert rate(cw_num=4, learning_rate=0.01) == pytest.approx(1 - 0.99**6)
+    assert [rate(cw_num=count, learning_rate=0.1) for count in (4, 16, 40, 64, 256)] == [0.2, 0.2, 0.4, 0.6, 0.6]
     assert rate(cw_num=64, learning_rate=0.01, cap=0.4) == 0.4
-    assert rate(cw_num=2, learning_rate=0.3) == 0.3
+    assert rate(cw_num=2, learning_rate=0.7) == 0.7
     assert rate(cw_num=2, learning_rate=1.0) == 1.0
 
 
