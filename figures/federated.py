@@ -119,7 +119,7 @@ def rounds_in_words() -> str:
 
 
 def climbs(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> pd.DataFrame:
-    """Seconds and steps to the target, for the seeds that reach it.
+    """Seconds, steps and episodes to the target, for the seeds that reach it.
 
     The target counts as reached in the middle of the first five evaluations whose mean reaches it.
     """
@@ -128,8 +128,8 @@ def climbs(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) ->
     for seed, rows in where(data["federated"], side=side, workers=workers).groupby("seed"):
         reached = rows[rows["value"].rolling(WINDOW, center=True).mean() >= target]
         if len(reached):
-            found[seed] = reached[["seconds", "steps"]].iloc[0]
-    return pd.DataFrame(found, index=["seconds", "steps"]).T
+            found[seed] = reached[["seconds", "steps", "episode"]].iloc[0]
+    return pd.DataFrame(found, index=["seconds", "steps", "episode"]).T
 
 
 def arrived(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> int:
@@ -152,10 +152,9 @@ def million_steps(data: Data, side: int, workers: int) -> float:
     return climbs(data, side, workers)["steps"].median() / 1e6
 
 
-def stragglers(data: Data, side: int, workers: int) -> int:
-    """How many seeds need over a fifth more steps than the median."""
-    steps = climbs(data, side, workers)["steps"]
-    return int((steps > 1.2 * steps.median()).sum())
+def rounds(data: Data, side: int, workers: int) -> float:
+    """The median number of rounds to the target."""
+    return climbs(data, side, workers)["episode"].median() / SIDES[side]
 
 
 def speed_up(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> Speedup:

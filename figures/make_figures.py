@@ -29,6 +29,7 @@ from figures import (
     distributed,
     dyna,
     dyna_clock,
+    dyna_large,
     dyna_workers,
     exact,
     federated,
@@ -36,6 +37,8 @@ from figures import (
     lock_in,
     merging,
     report,
+    round_cost,
+    scaling,
     timing,
     value_functions,
 )
@@ -52,9 +55,12 @@ EXPERIMENTS = {  # name of the data file: experiment; those that measure time ru
     "lock_in": lock_in.run,
     "dyna": dyna.run,
     "dyna_workers": dyna_workers.run,
+    "scaling": scaling.run,
     "dyna_clock": dyna_clock.run,
     "timing": timing.run,
     "federated": federated.run,
+    "round_cost": round_cost.run,
+    "dyna_large": dyna_large.run,
 }
 PICTURES = {  # name of the PNG file: picture
     "curves_hallway": curves.curves_hallway,
@@ -70,7 +76,7 @@ PICTURES = {  # name of the PNG file: picture
     "dyna_steps": dyna.steps_by_lake,
     "dyna_clock": dyna_clock.seconds_by_collectors,
     "dyna_workers": dyna_workers.steps_a_worker,
-    "merging_rules": merging.merging_rules,
+    "statistical_efficiency": scaling.statistical_efficiency,
 }
 
 

@@ -15,6 +15,7 @@ from figures import (
     distributed,
     dyna,
     dyna_clock,
+    dyna_large,
     dyna_workers,
     exact,
     federated,
@@ -22,6 +23,8 @@ from figures import (
     learner,
     lock_in,
     merging,
+    round_cost,
+    scaling,
     timing,
     value_functions,
 )
@@ -45,6 +48,9 @@ QUESTIONS = {
     "break_even": break_even,
     "federated": federated,
     "merging": merging,
+    "scaling": scaling,
+    "round_cost": round_cost,
+    "dyna_large": dyna_large,
 }
 CONSTANTS = {"HALLWAY": HALLWAY, "LAKE": LAKE, "SINGLE": SINGLE, "BEST_RATE": BEST_RATE}
 

@@ -22,6 +22,7 @@ from figures import (
     make_figures,
     merging,
     report,
+    scaling,
     timing,
     value_functions,
 )
@@ -82,7 +83,7 @@ def test_every_figure_has_a_caption_with_its_number():
         assert caption.startswith(f"*Figure {number}. ")
 
 
-def test_every_data_file_is_drawn(data):
+def test_every_data_file_is_drawn_or_tabulated(data):
     read = set()
 
     class Watched(dict):
@@ -95,6 +96,7 @@ def test_every_data_file_is_drawn(data):
     for picture in make_figures.PICTURES.values():
         assert picture(Watched(data)).axes
         plt.close("all")
+    report.render(Watched(data))
     assert {p.stem for p in (ROOT / "figures" / "data").glob("*.csv")} == set(make_figures.EXPERIMENTS) <= read
 
 
@@ -212,6 +214,10 @@ def test_a_small_grid_run_twice_gives_the_same_bytes(workers, tmp_path):
 
 ONE = {"rate": 0.1, "epsilon": 0.3, "seed": 3, "episodes": 30_000}
 MERGED = ONE | {"algorithm": "SARSA", "batch_size": 10}
+SCALED = {
+    "rate": 0.01, "epsilon": 0.05, "holes": 0.08, "algorithm": "SARSA", "side": 64, "workers": 16, "batch_size": 100,
+    "variant": "default", "map_seed": 302, "seed": 1,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -220,9 +226,10 @@ MERGED = ONE | {"algorithm": "SARSA", "batch_size": 10}
         ("curves", curves.learning_curve, ONE | {"map_name": HALLWAY, "algorithm": "SARSA", "tests": 100}),
         ("hallway", hallway.hallway_run, ONE | {"algorithm": "Q-learning", "start": "zeros"}),
         ("distributed", distributed.distributed_run, ONE | {"map_name": HALLWAY, "collectors": (1, 2, 4, 8)}),
-        ("merging", merging.merging_run, MERGED | {"rule": "retention-matched", "workers": 16}),
-        ("merging", merging.merging_run, MERGED | {"rule": "plain averaging", "workers": 4}),
-        ("merging", merging.merging_run, MERGED | {"rule": "adding up", "workers": 4, "rate": 0.001}),
+        ("merging", merging.merging_run, MERGED | {"rule": merging.OURS, "workers": 16}),
+        ("merging", merging.merging_run, MERGED | {"rule": merging.IMPORTANCE, "workers": 4}),
+        ("merging", merging.merging_run, MERGED | {"rule": merging.ADDING_UP, "workers": 4, "rate": 0.001}),
+        ("scaling", scaling.scaling_run, SCALED),
     ],
 )
 def test_committed_rows_are_what_the_code_gives(data, tmp_path, name, run, case):

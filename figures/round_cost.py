@@ -1,0 +1,171 @@
+"""What does a round of federated learning cost, and so what would many cores gain? Its parts, one by one."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import NamedTuple
+
+import numpy as np
+from tqdm.auto import tqdm
+
+import td_helpers as td
+from beyond.federated import FederatedServer, FederatedWorker
+from figures import dyna_large, federated, scaling
+from figures.experiments import SINGLE, start_ray
+from figures.federated import lake_of
+from figures.rows import Data, where
+from figures.summaries import markdown
+
+LEARNED = {64: 25_000_000, 128: 220_000_000}  # side of a lake: steps when a round is measured, half of what is needed
+PROCESSES = 2  # that the calls of all workers are sent to
+
+
+def run(
+    counts=(2, 16, 64, 256), batch_sizes=(100, 400, 1_600), learned=LEARNED, map_seed=301, rate=0.01, repetitions=5
+):
+    """Learning, merging and Ray's two hops, in the middle of learning; the machine should be otherwise idle."""
+    start_ray()
+    settings = {"epsilon": 0.05, "learning_rate": rate, "do_test": False}
+    cases = list(itertools.product(learned, batch_sizes, counts))
+    with td.Workers(PROCESSES, 0) as workers, tqdm(total=len(cases), desc="round_cost", unit="part") as bar:
+        for side in learned:
+            agent = td.QLAgent(lake_of(side, 0.08, map_seed), **settings)
+            while agent.steps < learned[side]:
+                before, start = agent.steps, time.perf_counter()
+                agent.learn(10_000)
+                alone = (time.perf_counter() - start) / (agent.steps - before)
+            for batch_size, count in itertools.product(batch_sizes, counts):
+                parts = [round_parts(agent, count, batch_size) for _ in range(repetitions)]
+                shipped = parts[0]["report_bytes"]
+                yield {
+                    "side": side,
+                    "workers": count,
+                    "batch_size": batch_size,
+                    "alone_seconds_a_step": alone,
+                    **{name: np.median([part[name] for part in parts]) for name in parts[0]},
+                    **ray_seconds(workers, count, agent.q_table.nbytes, shipped, repetitions),
+                }
+                bar.update()
+
+
+def round_parts(agent, count: int, batch_size: int) -> dict:
+    """A round of `count` workers, learned one after the other from an agent's table, and merged."""
+    snapshot = td.Snapshot(agent.q_table, agent.steps)
+    worker, server = FederatedWorker(agent), FederatedServer(agent)
+    server.begin(snapshot)
+    firsts = [agent.episode + i * batch_size for i in range(count)]
+    reports = [worker.learn(snapshot, first, batch_size) for first in firsts]
+    start = time.perf_counter()
+    server.merge(agent.learning_rate, *reports)
+    steps = [report.steps for report in reports]
+    return {
+        "merge_seconds": time.perf_counter() - start,
+        "learn_seconds": np.mean([report.seconds for report in reports]),
+        "steps": np.mean(steps),
+        "skew": np.max(steps) / np.mean(steps),
+        "report_bytes": sum(report.nbytes for report in reports) / count,
+    }
+
+
+class Sender:
+    """A worker that learns nothing, and sends as many bytes as if it had."""
+
+    def send(self, table, size: int) -> np.ndarray:
+        return np.zeros(size, np.int8)
+
+
+class Receiver:
+    """A server that merges nothing, and sends as many bytes as if it had."""
+
+    def receive(self, size: int, *reports) -> np.ndarray:
+        return np.zeros(size, np.int8)
+
+
+def ray_seconds(workers, count: int, table_bytes: int, report_bytes: float, repetitions: int) -> dict:
+    """The time of a round in which nobody does anything, and what of it the driver spends: not to be shared out."""
+    with workers.run({"server": Receiver, "collector": Sender}) as pool:
+        table, seconds = pool.submit("server", 0, "receive", table_bytes), []
+        for _ in range(repetitions + 1):  # the first to warm up
+            start = time.perf_counter(), time.process_time()
+            reports = [
+                pool.submit("collector", i % PROCESSES, "send", table, int(report_bytes)) for i in range(count)
+            ]
+            table = pool.submit("server", 0, "receive", table_bytes, *reports)
+            pool.result(table)
+            seconds.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+    ray, driver = np.median(seconds[1:], axis=0)
+    return {"ray_seconds": ray, "driver_seconds": driver}
+
+
+# Numbers
+
+
+class Product(NamedTuple):
+    """speed_up = workers * hardware * statistics; statistics are measured, hardware is modelled."""
+
+    speed_up: tuple  # (lowest, highest): with Ray's cost as measured on two cores, and with the driver's share alone
+    hardware: tuple  # steps per second and worker, relative to the single core
+    statistics: float  # steps that the single core needs, relative to theirs
+    learning_ms: float  # the parts of a round
+    merging_ms: float
+    ray_ms: tuple
+
+
+def product(data: Data, side: int, workers: int, batch_size: int) -> Product:
+    """Measured steps times modelled speed, with a core for each worker.
+
+    A round lasts as long as its slowest worker learns, the server merges, and Ray carries calls and tables.
+    """
+    runs = scaling.runs(data, "Q-learning", side, workers, batch_size)
+    alone = scaling.runs(data, "Q-learning", side, SINGLE)["first"].loc[runs.index].mean()
+    steps, rounds = runs["first"].mean(skipna=False), runs["first_rounds"].mean()  # nan unless all arrive
+    measured = where(data["round_cost"], side=side, workers=workers)
+    slope, fixed = np.polyfit(measured["steps"], measured["learn_seconds"], 1)
+    part = where(measured, batch_size=batch_size).iloc[0]
+    learning, merging = part["skew"] * (fixed + slope * steps / rounds / workers), part["merge_seconds"]
+    ray = np.array([part["ray_seconds"], part["driver_seconds"]])
+    speed_up = alone * part["alone_seconds_a_step"] / (rounds * (learning + merging + ray))
+    statistics = alone / steps
+    milliseconds = 1e3 * learning, 1e3 * merging, tuple(1e3 * ray)
+    return Product(tuple(speed_up), tuple(speed_up / workers / statistics), statistics, *milliseconds)
+
+
+def two_workers(data: Data, side: int = 128) -> float:
+    """The hardware efficiency that the model gives the two workers of `figures.federated`, which measured it."""
+    steps = 1e6 * federated.million_steps(data, side, 2) / federated.rounds(data, side, 2) / 2
+    measured = where(data["round_cost"], side=side, workers=2)
+    slope, fixed = np.polyfit(measured["steps"], measured["learn_seconds"], 1)
+    part = measured.iloc[-1]
+    return part["alone_seconds_a_step"] * steps / (fixed + slope * steps + part["merge_seconds"] + part["ray_seconds"])
+
+
+def best(data: Data, side: int, workers: int) -> tuple[int, Product]:
+    """The (length of a round, product) with the highest speed-up."""
+    found = [(int(size), product(data, side, workers, int(size))) for size in data["round_cost"]["batch_size"].unique()]
+    return max(found, key=lambda one: np.nan_to_num(one[1].speed_up[0]))
+
+
+def table(data: Data) -> str:
+    """The efficiencies by lake and workers, and the product where the cost of a round was measured."""
+    rows = []
+    for side, count in itertools.product(scaling.LOOKS, scaling.COUNTS):
+        columns = itertools.product(scaling.FEDERATED, ("first", "sustained"))
+        cells = [scaling.cell(data, algorithm, side, count, column) for algorithm, column in columns]
+        computed = [""] * 3
+        size, one = best(data, side, count) if count > 4 else (0, None)
+        if one and one.speed_up[0] > 0:  # not where some never arrive
+            costs = f"{one.learning_ms:.1f} + {one.merging_ms:.1f} + {one.ray_ms[1]:.0f} to {one.ray_ms[0]:.0f}"
+            computed = [f"{size:,}", costs, "{:.2g} to {:.2g}".format(*one.speed_up)]
+        rows.append([f"{side} x {side}, {count}", *cells, *computed])
+    names = [f"{algorithm}, {column}" for algorithm, column in itertools.product(scaling.FEDERATED, ("first", "stays"))]
+    head = ["lake, workers", *names, "best round, episodes", "its ms: learning + merging + Ray", "computed speed-up"]
+    return markdown(head, rows)
+
+
+def dyna_break_even(data: Data, workers: int = 1024) -> float:
+    """Microseconds that a step of the simulator must take for so many workers of Dyna-Q to beat one: computed."""
+    alone, many = dyna_large.row(data, 1), dyna_large.row(data, workers)
+    call = where(data["round_cost"], workers=64)["ray_seconds"].median() / 64
+    more = many["planning_seconds"] + many["rounds"] * workers * call - alone["planning_seconds"]
+    return 1e6 * more / (alone["steps"] - many["steps"] / workers)

@@ -1,0 +1,281 @@
+"""How many steps do many federated workers need for what one core learns? On lakes that were not used to tune them."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+import td_helpers as td
+from beyond import FederatedQLAgent, FederatedSARSAAgent
+from beyond.federated import FederatedWorker
+from figures import merging
+from figures.experiments import AGENTS, SINGLE, over_ray
+from figures.federated import SHORTFALL, WINDOW, lake_of
+from figures.rows import Data, where
+from figures.summaries import bootstrap, interval
+
+FEDERATED = {"Q-learning": FederatedQLAgent, "SARSA": FederatedSARSAAgent}
+LOOKS = {64: 1_000_000, 128: 8_000_000}  # side of a lake: steps between two looks at the policy, 2% of what is needed
+MOST = {64: 150_000_000, 128: 1_500_000_000}  # steps after which a run has failed: three times what one core needs
+EPISODES_AHEAD = 10**9  # more than a run learns: it ends when it has arrived
+LOST = 400  # a policy that falls short of the target by more in ten trials is not solved for exactly
+DEFAULT = "default"
+FASTER = "rate .015"  # a single core with half the learning rate again, as the workers' powers are
+MARKERS = {"Q-learning": "o", "SARSA": "s"}
+COUNTS = (4, 16, 64, 256)
+LINES = {64: "-", 128: "--"}  # side of a lake
+WORKERS = {16: td.COLORS["Federated"], 64: "#7a3b5e"}
+
+
+class PowerOfOne(FederatedQLAgent):
+    """With the local rate at which a worker's visit weighs as much as one visit of each on a single core."""
+
+    @property
+    def local_rate(self) -> float:
+        together = 1 - (1 - self.learning_rate) ** self.cw_num
+        return min(together, 0.6, max(0.2, self.cw_num / 100))
+
+
+class CapOf20(FederatedQLAgent):
+    """With local rates of .2 at most, however many the workers."""
+
+    def __init__(self, *arguments, **settings):
+        super().__init__(*arguments, cap=0.2, **settings)
+
+
+class OwnEpsilon(FederatedWorker):
+    """A worker that is told with each round how much to explore."""
+
+    def learn(self, *arguments):
+        *arguments, self.agent.epsilon = arguments
+        return super().learn(*arguments)
+
+
+class Telling(NamedTuple):
+    """A pool that tells each worker its epsilon."""
+
+    pool: object
+    epsilons: np.ndarray
+
+    def submit(self, role, i, method, *arguments):
+        told = [self.epsilons[i]] if role == "collector" else []
+        return self.pool.submit(role, i, method, *arguments, *told)
+
+
+class Epsilons(FederatedQLAgent):
+    """Workers that explore unequally: from a fifth of epsilon to four times it, in equal ratios."""
+
+    roles = FederatedQLAgent.roles | {"collector": OwnEpsilon}
+
+    def _submit(self, pool, batch, snapshot):
+        epsilons = self.epsilon * np.geomspace(0.2, 4.0, self.cw_num)
+        return super()._submit(Telling(pool, epsilons), batch, snapshot)
+
+
+class Growing(FederatedQLAgent):
+    """Rounds that grow by 5%, from a quarter of the batch size to four times it."""
+
+    def learn_in_batches(self, episodes):
+        size, most = self.batch_size / 4, self.batch_size * 4
+        while True:
+            self.batch_size, size = round(size), min(1.05 * size, most)
+            yield from super().learn_in_batches(self.batch_size * self.cw_num)
+
+
+class Averaged(FederatedQLAgent):
+    """Tables merged by plain averaging, at the same local rate."""
+
+    roles = FederatedQLAgent.roles | {"server": merging.Averaging}
+
+
+class ImportanceAveraged(FederatedQLAgent):
+    """Tables merged by importance averaging, at the same local rate."""
+
+    roles = FederatedQLAgent.roles | {"server": merging.ImportanceAveraging}
+
+
+VARIANTS = {
+    "power 1": PowerOfOne,
+    "cap .2": CapOf20,
+    "growing rounds": Growing,
+    "unequal epsilons": Epsilons,
+    "plain averaging": Averaged,
+    "importance averaging": ImportanceAveraged,
+}
+CASES = (  # algorithm, side, workers, episodes of a worker in a round, variant, seeds on each lake
+    *(("Q-learning", 64, count, 100, DEFAULT, 8) for count in (SINGLE, 4, 16, 64)),
+    *(("SARSA", 64, count, 100, DEFAULT, 8) for count in (SINGLE, 4, 16, 64)),
+    *(("Q-learning", 128, count, 100, DEFAULT, 8) for count in (SINGLE, 16, 64)),
+    *(("SARSA", 128, count, 100, DEFAULT, 1) for count in (SINGLE, 16, 64)),
+    ("Q-learning", 128, 4, 100, DEFAULT, 1),
+    *((algorithm, 64, 256, 100, DEFAULT, 2) for algorithm in FEDERATED),
+    ("Q-learning", 128, 256, 100, DEFAULT, 1),
+    *(("Q-learning", 64, count, size, DEFAULT, 2) for count, size in itertools.product((16, 64), (400, 1_600))),
+    *(("Q-learning", 128, count, size, DEFAULT, 1) for count, size in itertools.product((16, 64), (400, 1_600))),
+    ("Q-learning", 64, SINGLE, 100, FASTER, 8),
+    ("Q-learning", 128, SINGLE, 100, FASTER, 2),
+    *(("Q-learning", 64, count, 100, variant, 2) for variant, count in itertools.product(VARIANTS, (16, 64))),
+)
+
+
+def run(cases=CASES, lakes=(301, 302, 303), rate=0.01, epsilon=0.05, holes=0.08):
+    """The steps to the target: when it is first crossed, and when it is crossed for good; nan for never."""
+    names = ("algorithm", "side", "workers", "batch_size", "variant")
+    runs = [
+        {**dict(zip(names, case, strict=True)), "map_seed": map_seed, "seed": seed}
+        for *case, seeds in cases
+        for seed, map_seed in itertools.product(range(seeds), lakes)
+    ]
+    yield from over_ray(functools.partial(scaling_run, rate, epsilon, holes), runs, "scaling")
+
+
+def scaling_run(rate, epsilon, holes, algorithm, side, workers, batch_size, variant, map_seed, seed) -> list[dict]:
+    """Learn until the mean of five looks in a row reaches the target."""
+    target = target_on(side, holes, map_seed)
+    lake = lake_of(side, holes, map_seed)
+    settings = {"do_test": False, "seed": seed}
+    if workers == SINGLE:
+        rate = 1.5 * rate if variant == FASTER else rate
+        agent = AGENTS[algorithm](lake, epsilon, rate, EPISODES_AHEAD, **settings)
+        learning = (agent.learn(1_000) for _ in itertools.count())
+    else:
+        settings |= {"cw_num": workers, "ew_num": 0, "batch_size": batch_size, "workers": td.InProcess()}
+        agent = VARIANTS.get(variant, FEDERATED[algorithm])(lake, epsilon, rate, EPISODES_AHEAD, **settings)
+        learning = agent.learn_in_batches(EPISODES_AHEAD)
+    values, steps, rounds, arrived = [], [], [], False
+    for number, _ in enumerate(learning, 1):
+        if agent.steps < (len(values) + 1) * LOOKS[side]:
+            continue
+        values.append(value_of(agent, target))
+        steps.append(agent.steps)
+        rounds.append(number)
+        arrived = len(values) >= WINDOW and np.mean(values[-WINDOW:]) >= target
+        if arrived or agent.steps > MOST[side]:
+            break
+    first = next((i for i, value in enumerate(values) if value >= target), None)
+    return [{
+        "algorithm": algorithm,
+        "side": side,
+        "workers": workers,
+        "batch_size": batch_size,
+        "variant": variant,
+        "map_seed": map_seed,
+        "seed": seed,
+        "first": np.nan if first is None else float(steps[first]),
+        "first_rounds": np.nan if first is None else float(rounds[first]),
+        "sustained": float(steps[-1 - WINDOW // 2]) if arrived else np.nan,
+    }]
+
+
+@functools.cache
+def target_on(side: int, holes: float, map_seed: int) -> float:
+    """The exact optimum less the shortfall that is let pass."""
+    return td.value_iteration(lake_of(side, holes, map_seed).table)[0].max() - SHORTFALL
+
+
+def value_of(agent, target: float) -> float:
+    """The exact value of the greedy policy; where ten trials say that it is hopeless, their mean."""
+    rough = agent.evaluate(trials=10)
+    if rough < target - LOST:
+        return rough
+    return float(td.policy_value(agent.simulator.table, agent.q_table)[0])
+
+
+# Numbers
+
+
+def runs(data: Data, algorithm: str, side: int, workers: int, batch_size: int = 100, variant: str = DEFAULT):
+    """The rows of a setting, by lake and seed."""
+    fields = {"algorithm": algorithm, "side": side, "workers": workers, "batch_size": batch_size, "variant": variant}
+    return where(data["scaling"], **fields).set_index(["map_seed", "seed"])
+
+
+def efficiency(data: Data, algorithm: str, side: int, *setting, column: str = "first", seeds: int = 8) -> tuple:
+    """Steps that one core needs, relative to the workers': (geometric mean, low, high) over lakes and so many seeds.
+
+    Of the pairs of runs that both arrive; nan where none do.
+    """
+    alone = runs(data, algorithm, side, SINGLE).query("seed < @seeds")[column]
+    pairs = (alone / runs(data, algorithm, side, *setting)[column]).dropna()
+    return tuple(np.exp(bootstrap(np.log(pairs)))) if len(pairs) else (np.nan,) * 3
+
+
+def arrived(data: Data, algorithm: str, side: int, *setting, column: str = "first") -> tuple[int, int]:
+    """How many runs arrive, of how many."""
+    found = runs(data, algorithm, side, *setting)[column]
+    return int(found.notna().sum()), len(found)
+
+
+def least(data: Data, workers: int, column: str = "first") -> float:
+    """The lowest efficiency of so many workers, over algorithms and sizes of lake."""
+    return min(
+        efficiency(data, algorithm, side, workers, column=column)[0]
+        for algorithm, side in itertools.product(FEDERATED, LOOKS)
+    )
+
+
+def stay(data: Data, side: int, workers: int) -> int:
+    """How many runs of so many workers stay at the target."""
+    return int(where(data["scaling"], side=side, workers=workers)["sustained"].notna().sum())
+
+
+def cell(data: Data, algorithm: str, side: int, workers: int, column: str) -> str:
+    """The efficiency with its interval, and how many runs arrive if not all do."""
+    there, of = arrived(data, algorithm, side, workers, column=column)
+    if not of:
+        return ""
+    if not there:
+        return f"none of {of} arrives"
+    spread = interval(efficiency(data, algorithm, side, workers, column=column), ".2f")
+    return spread if there == of else f"{spread}, {there} of {of} arrive"
+
+
+# Picture
+
+
+def statistical_efficiency(data: Data):
+    """Efficiency by the number of workers, by the length of a round, and of variants of the rule."""
+    import matplotlib.pyplot as plt
+
+    layout = {"sharey": True, "layout": "constrained", "width_ratios": (1, 0.9, 1.9)}
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.8), **layout)
+    for (algorithm, marker), (side, line) in itertools.product(MARKERS.items(), LINES.items()):
+        points = [(count, *efficiency(data, algorithm, side, count)) for count in COUNTS]
+        points = [point for point in points if arrived(data, algorithm, side, point[0])[0]]
+        draw(left, points, marker, line, td.COLORS[algorithm], f"{algorithm}, {side} x {side}")
+    left.set(xlabel="workers", ylabel="statistical efficiency", xscale="log")
+    left.set_xticks(COUNTS, [f"{count}" for count in COUNTS])
+    left.legend(fontsize=8, loc="lower left")
+    for (count, color), (side, line) in itertools.product(WORKERS.items(), LINES.items()):
+        sizes = [size for size in (100, 400, 1_600) if arrived(data, "Q-learning", side, count, size)[0]]
+        points = [(size, *efficiency(data, "Q-learning", side, count, size)) for size in sizes]
+        draw(middle, points, "o", line, color, f"{count} workers, {side} x {side}")
+    middle.set(xlabel="episodes of a worker in a round", xscale="log")
+    middle.set_xticks((100, 400, 1_600), ("100", "400", "1,600"))
+    middle.legend(fontsize=8, loc="lower left")
+    names = [DEFAULT, *VARIANTS]
+    for count, color in WORKERS.items():
+        points = [(i, *efficiency(data, "Q-learning", 64, count, 100, name)) for i, name in enumerate(names)]
+        draw(right, points, "o", "", color, f"{count} workers, 64 x 64")
+    alone = efficiency(data, "Q-learning", 64, SINGLE, 100, FASTER)
+    draw(right, [(len(names), *alone)], "o", "", "black", "single core, 64 x 64")
+    labels = [name.replace(" ", "\n") for name in (*names, FASTER)]
+    right.set_xticks(range(len(labels)), labels, fontsize=8)
+    right.legend(fontsize=8, loc="lower left")
+    for axes in (left, middle, right):
+        axes.axhline(1, color="black", linestyle=(0, (6, 3)), linewidth=1)
+        axes.set_ylim(0, 1.6)
+        axes.minorticks_off()
+        axes.grid(alpha=0.25)
+    return figure
+
+
+def draw(axes, points: list[tuple], marker: str, line: str, color: str, label: str) -> None:
+    """A line through (x, mean, low, high), with bars."""
+    if points:
+        x, mean, low, high = np.array(points).T
+        bars = {"yerr": [mean - low, high - mean], "capsize": 2, "markersize": 5}
+        axes.errorbar(x, mean, **bars, color=color, marker=marker, linestyle=line, label=label)

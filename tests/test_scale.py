@@ -1,0 +1,93 @@
+"""Experiments with many workers: rules of merging, steps to a target, and what a round costs."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import td_helpers as td
+from beyond.federated import Report
+from figures import dyna_large, merging, round_cost, scaling
+from figures.experiments import HALLWAY, SINGLE, lake_of
+from tabular.plan import Batch
+
+
+def combined(kind, values, *reports, rate=0.5):
+    """The old values after a server of a kind has combined reports (pairs, values, visits) into them."""
+    values = np.array(values, float)
+    server = kind(td.QLAgent(td.FrozenLakeEnv(), learning_rate=rate))
+    whole = [
+        Report(pairs if pairs is None else np.array(pairs, np.int32), np.array(local, float), np.array(visits), 0, 0.0)
+        for pairs, local, visits in reports
+    ]
+    server.combine(values, 0.1, whole)
+    return values.tolist()
+
+
+def test_plain_averaging_counts_those_who_stayed_away_with_the_old_value():
+    assert combined(merging.Averaging, [8, 0], ([0], [4], [3]), (None, [8, 6], [0, 1])) == [6, 3]
+
+
+def test_importance_averaging_weights_a_value_by_one_over_what_was_kept():
+    # three visits at 1/2 keep 1/8, one keeps 1/2: weights of 8 and 2
+    assert combined(merging.ImportanceAveraging, [0], ([0], [10], [3]), ([0], [5], [1])) == [9]
+
+
+def test_importance_averaging_does_not_overflow_after_very_many_visits():
+    assert combined(merging.ImportanceAveraging, [0], ([0], [10], [50_000]), ([0], [5], [40_000])) == [10]
+
+
+def test_adding_up_adds_the_differences():
+    assert combined(merging.AddingUp, [1], ([0], [3], [1]), ([0], [0], [1])) == [2]
+
+
+@pytest.mark.parametrize("rule", merging.RULES)
+def test_rules_are_compared_at_the_same_local_rate(rule):
+    case = {"algorithm": "SARSA", "workers": 4, "rate": 0.1, "epsilon": 0.3, "seed": 1, "episodes": 400}
+    row = merging.merging_run(rule=rule, batch_size=10, **case)[0]
+    assert row["local_rate"] == 0.2
+
+
+@pytest.mark.parametrize("algorithm, workers, variant", [
+    ("Q-learning", SINGLE, "default"),
+    ("SARSA", 4, "default"),
+    *(("Q-learning", 4, variant) for variant in scaling.VARIANTS),
+])
+def test_steps_to_the_target_are_counted(monkeypatch, algorithm, workers, variant):
+    monkeypatch.setattr(scaling, "LOOKS", {8: 2_000})
+    monkeypatch.setattr(scaling, "MOST", {8: 2_000_000})
+    setting = algorithm, 8, workers, 5, variant, 1, 0
+    row = scaling.scaling_run(0.1, 0.05, 0.08, *setting)[0]
+    assert 0 < row["first"] <= row["sustained"] < 2_000_000
+    monkeypatch.setattr(scaling, "MOST", {8: 2_000})
+    row = scaling.scaling_run(0.1, 0.05, 0.08, *setting)[0]
+    assert np.isnan(row["sustained"])
+
+
+def test_unequal_epsilons_go_from_a_fifth_to_four_times():
+    agent = scaling.Epsilons(lake_of(HALLWAY), 0.1, cw_num=3, ew_num=0, do_test=False, workers=td.InProcess())
+    told = []
+    pool = SimpleNamespace(submit=lambda role, i, method, *arguments: told.append((role, arguments[-1])))
+    agent._submit(pool, Batch(0, 0, 300), None)
+    assert told[:3] == [("collector", pytest.approx(epsilon)) for epsilon in (0.02, 0.02 * 20**0.5, 0.4)]
+
+
+def test_growing_rounds_grow_from_a_quarter_to_four_times():
+    agent = scaling.Growing(
+        lake_of(HALLWAY), 0.3, 0.1, 10**9, cw_num=2, ew_num=0, batch_size=20, do_test=False, workers=td.InProcess()
+    )
+    sizes = [batch.last - batch.first for batch, _ in zip(agent.learn_in_batches(10**9), range(70), strict=False)]
+    assert sizes == sorted(sizes) and (sizes[0], sizes[-1]) == (10, 160)
+
+
+def test_a_large_lake_is_learned_to_the_target():
+    rows = [dyna_large.large_run(8, 3, workers, 2, 0.05, 0, 200_000)[0] for workers in (1, 16)]
+    assert all(0 < row["steps"] < 200_000 and row["bytes"] > 0 for row in rows)
+    assert np.isnan(dyna_large.large_run(8, 3, 1, 2, 0.05, 0, 10)[0]["steps"])
+
+
+def test_parts_of_a_round_add_up():
+    agent = td.QLAgent(lake_of(HALLWAY), do_test=False)
+    agent.learn(500)
+    part = round_cost.round_parts(agent, 3, 10)
+    assert part["skew"] >= 1 and part["steps"] >= 10 and part["report_bytes"] <= 12 * agent.q_table.size
