@@ -9,6 +9,7 @@ how a run is cut into batches.
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import io
 import json
@@ -456,10 +457,12 @@ class TDAgent:
         for name, own in self._identity().items():
             if header.get(name) != own:
                 raise ValueError(f"{path} has {name} {header.get(name)}, this agent has {own}")
+        loaded = copy.copy(self)
         try:
-            self._restore(header, arrays)
+            loaded._restore(header, arrays)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} holds what cannot be: {error}") from error
+        self.__dict__ = loaded.__dict__  # at once: an interrupt leaves all or nothing
         return self
 
     def _identity(self) -> dict:
@@ -485,7 +488,7 @@ class TDAgent:
         }
 
     def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
-        """The reverse of `_state`; ValueError, and nothing changed, where it is none."""
+        """The reverse of `_state`; ValueError where it is none."""
         learned = Learned(
             q_table=check_saved("q_table", arrays, np.float64, self._shape),
             episode=check_count("episode", header.get("episode"), 0),

@@ -344,6 +344,19 @@ def test_interrupted_saved_and_loaded_it_goes_on_to_the_same_bits(monkeypatch, t
     assert run(other.load(path)) == whole
 
 
+def test_an_interrupt_within_a_load_leaves_the_agent_as_it_was(monkeypatch, tmp_path):
+    saved, other, path = pair(simulator=HALLWAY), pair(simulator=HALLWAY), tmp_path / "agent.npz"
+    saved.learn(50)
+    saved.save(path)
+    other.learn(20)
+    before = everything(other)
+    with interrupted(monkeypatch, dyna.Model, "of", 1):  # when the table has been taken over, and the counts not yet
+        other.load(path)
+    assert everything(other) == before
+    other.learn(30)
+    assert other.episode == 50 and other.counts["count"].sum() == other.steps
+
+
 def test_an_interrupt_between_the_counts_and_the_table_does_not_part_them(monkeypatch):
     agent = pair(simulator=HALLWAY)
     learn_counts = dyna.learn_counts
