@@ -784,8 +784,6 @@ class DistributedQLAgent(QLAgent):
                 f"{self.single.__name__}: set `single` alone"
             )
         self._check_rule()
-        if self.in_flight != 2 and type(self).lag is not DistributedQLAgent.lag:
-            raise ValueError(f"in_flight must be 2, since each round starts where the last ends, got {self.in_flight}")
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
         refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
         refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)

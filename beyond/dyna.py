@@ -60,7 +60,7 @@ class Planned(NamedTuple):
     q_table: np.ndarray  # float64, (states, actions)
     episode: int
     steps: int
-    recent: tuple  # empty: workers act on the latest table
+    recent: tuple  # of a distributed agent: the tables that the next rounds act on, latest last
     planner: Planner  # of the same q_table
     beta: float | None  # that it was planned with; None where the q_table was assigned, and has yet to be
     model: Model
@@ -206,7 +206,7 @@ class _PlanningAgent:
             return
         planner = learned.planner.copy()
         plan_anew(learned.model, planner, self.beta, self.tolerance)
-        self._learned = learned._replace(q_table=planner.q_table, planner=planner, beta=self.beta)
+        self._learned = learned._replace(q_table=planner.q_table, recent=(), planner=planner, beta=self.beta)
 
     def _header(self) -> dict:
         return super()._header() | {"planned_beta": self._learned.beta}
@@ -231,9 +231,8 @@ class _PlanningAgent:
         beta = header.get("planned_beta")
         beta = beta if beta is None else check_number("planned_beta", beta)
         super()._restore(header, arrays)
-        q_table, episode, steps = self._learned[:3]
-        planner, model = Planner.of(q_table, values, waiting), Model.of(counts, states, actions)
-        self._learned = Planned(q_table, episode, steps, (), planner, beta, model)
+        planner, model = Planner.of(self._learned.q_table, values, waiting), Model.of(counts, states, actions)
+        self._learned = Planned(*self._learned, planner, beta, model)
 
 
 class DynaQAgent(_PlanningAgent, QLAgent):
@@ -298,9 +297,11 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
     """Dyna-Q with `cw_num` workers that act and count, and a server that adds up what they counted, and plans.
 
     A round is `batch_size` episodes a worker, all from the latest table; with `do_test` it is cut at test points. What
-    the workers counted adds up exactly, in any order, whatever their number: nothing is averaged or diluted. With one
-    worker the result is `DynaQAgent`'s, bit for bit. The rest is as in `DynaQAgent` and `DistributedQLAgent`, also if
-    processes are killed: a snapshot carries the counts of its round, and the agent keeps them all for a new server.
+    the workers counted adds up exactly, in any order, whatever their number: nothing is averaged or diluted. With
+    one worker the result is `DynaQAgent`'s, bit for bit. With `in_flight=3` a round acts on the table of the round
+    before the last, so that nobody waits for the slowest worker, or for the server. The rest is as in `DynaQAgent`
+    and `DistributedQLAgent`, also if processes are killed: a snapshot carries the counts of its round, and the
+    agent keeps them all for a new server.
     """
 
     agent_name = "Distributed Dyna-Q"
@@ -311,8 +312,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 
     @property
     def lag(self) -> int:
-        """All workers act on the latest table."""
-        return 1
+        """How many rounds lie between the table that a round acts on and the one that it is planned into."""
+        return self.in_flight - 1
 
     @property
     def episodes_a_batch(self) -> int:
@@ -340,7 +341,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         counts = np.array(snapshot.counts)
         model, before, switch = self._room_for(counts), self._learned, np.zeros(1, np.bool_)
         planner = Planner.of(snapshot.q_table, snapshot.values, snapshot.waiting)
-        after = before._replace(q_table=snapshot.q_table, episode=batch.last, steps=snapshot.steps, planner=planner)
+        recent = (*self._tables_to_act_on()[1:], snapshot.q_table)
+        after = Planned(snapshot.q_table, batch.last, snapshot.steps, recent, planner, before.beta, model)
         self._versions = before, after, switch
         record_counts(model, counts, switch)
         self.batches += 1
@@ -348,7 +350,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 
     def _snapshots(self) -> list[PlannedSnapshot]:
         planner = self._learned.planner
-        return [PlannedSnapshot(self.q_table, self.steps, planner.values, planner.waiting(), self.counts)]
+        older = [Snapshot(q_table, self.steps) for q_table in self._tables_to_act_on()[:-1]]
+        return [*older, PlannedSnapshot(self.q_table, self.steps, planner.values, planner.waiting(), self.counts)]
 
     def _own_arrays(self) -> None:
         super()._own_arrays()

@@ -185,6 +185,11 @@ class FederatedQLAgent(DistributedQLAgent):
     def _worker_settings(self) -> dict:
         return super()._worker_settings() | {"learning_rate": self.local_rate}
 
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        if self.in_flight != 2:
+            raise ValueError(f"in_flight must be 2, since each round starts where the last ends, got {self.in_flight}")
+
     def _check_rule(self) -> None:
         """Any rule will do: its workers learn by it themselves."""
 

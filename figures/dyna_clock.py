@@ -26,6 +26,7 @@ LEARNERS = {
 SIMULATORS = {"compiled": 0, "stepped": 0, "waiting": 200}  # microseconds that a step waits
 FIRST = {"Q-learning": 4_000, "Dyna-Q": 800}  # episodes that are learned before the tables are first looked at
 TOGETHER = 8  # episodes of Dyna-Q's collectors together between two plans, and of each of Q-learning's in a batch
+IN_FLIGHT = 3  # of Dyna-Q: a round acts on the table of the round before the last
 LONGEST = 5  # stretches, each with half as many episodes as all before, until a run has failed
 
 
@@ -60,6 +61,7 @@ def make(simulator: str, learner: str, collectors: int, workers, **settings):
     settings["compiled"] = simulator == "compiled"
     if learner == "Dyna-Q":
         settings["batch_size"] = TOGETHER // max(collectors, 1)
+        settings |= {} if collectors == SINGLE else {"in_flight": IN_FLIGHT}
     if collectors == SINGLE:
         return alone(env, **settings)
     return distributed(env, cw_num=collectors, ew_num=0, workers=workers, **{"batch_size": TOGETHER} | settings)

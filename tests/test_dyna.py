@@ -256,18 +256,19 @@ def test_stepping_its_own_lake_it_learns_what_it_learns_compiled():
 
 
 @pytest.mark.filterwarnings("ignore:a batch of")
-@pytest.mark.parametrize("cw_num", [2, 5, 40])
-def test_rounds_are_what_the_roles_do_in_turn(cw_num):
-    agent = pair(DistributedDynaQAgent, HALLWAY, cw_num=cw_num, batch_size=3)
+@pytest.mark.parametrize(("cw_num", "in_flight"), [(2, 2), (5, 2), (40, 2), (1, 3), (2, 3), (5, 4)])
+def test_rounds_are_what_the_roles_do_in_turn(cw_num, in_flight):
+    agent = pair(DistributedDynaQAgent, HALLWAY, cw_num=cw_num, batch_size=3, in_flight=in_flight)
     worker = pair(simulator=HALLWAY)
-    collector, server, fresh = dyna.DynaWorker(worker), dyna.DynaServer(worker), agent._snapshots()[0]
+    collector, server, fresh = dyna.DynaWorker(worker), dyna.DynaServer(worker), agent._snapshots()[-1]
     server.begin(fresh)
-    snapshot = fresh
+    snapshots = [fresh] * (in_flight - 1)  # the oldest is acted on
     for first, episodes in batches_of(300, 3 * cw_num, 100):
         cuts = [first + episodes * i // cw_num for i in range(cw_num + 1)]
         shares = [(start, end - start) for start, end in itertools.pairwise(cuts) if end > start]
-        reports = [collector.collect(snapshot, *share) for share in shares]
+        reports = [collector.collect(snapshots[0], *share) for share in shares]
         snapshot = server.learn(dyna.Planning(agent.beta, agent.tolerance, agent.planning_steps), *reports)
+        snapshots = [*snapshots[1:], snapshot]
     agent.learn_and_evaluate(progress=False)
     assert (agent.q_table.tobytes(), agent.steps) == (snapshot.q_table.tobytes(), snapshot.steps)
 
@@ -330,10 +331,15 @@ def test_a_table_taken_from_an_agent_does_not_change_when_it_goes_on():
 # Interrupts, saves and kills -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("agent_class", [DynaQAgent, DistributedDynaQAgent])
+@pytest.mark.parametrize(
+    ("agent_class", "flying"),
+    [(DynaQAgent, {}), (DistributedDynaQAgent, {"in_flight": 2}), (DistributedDynaQAgent, {"in_flight": 4})],
+)
 @pytest.mark.parametrize("planning_steps", [0, 50])
-def test_interrupted_saved_and_loaded_it_goes_on_to_the_same_bits(monkeypatch, tmp_path, agent_class, planning_steps):
-    settings = {"simulator": HALLWAY, "planning_steps": planning_steps, "tolerance": 1e-5}
+def test_interrupted_saved_and_loaded_it_goes_on_to_the_same_bits(
+    monkeypatch, tmp_path, agent_class, flying, planning_steps
+):
+    settings = {"simulator": HALLWAY, "planning_steps": planning_steps, "tolerance": 1e-5, **flying}
     stopped, other, path = pair(agent_class, **settings), pair(agent_class, **settings), tmp_path / "agent.npz"
     with interrupted(monkeypatch, td.CollectingWorker, "collect", 12):
         stopped.learn_and_evaluate(progress=False)
@@ -408,8 +414,9 @@ def process_ids(workers, *slots) -> list[int]:
     return [actors(workers._processes[slot]._actor_id.hex())["Pid"] for slot in slots]
 
 
-def test_over_ray_it_learns_the_same_bits_whatever_is_killed(workers):
-    settings = {"cw_num": 3, "ew_num": 2, "learning_episodes": 1500, "test_interval": 500}
+@pytest.mark.parametrize("in_flight", [2, 3])
+def test_over_ray_it_learns_the_same_bits_whatever_is_killed(workers, in_flight):
+    settings = {"cw_num": 3, "ew_num": 2, "learning_episodes": 1500, "test_interval": 500, "in_flight": in_flight}
     calm = run(pair(DistributedDynaQAgent, **settings))
     agent = pair(DistributedDynaQAgent, workers=workers, **settings)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import td_helpers as td
-from beyond import DistributedDynaQAgent, FederatedQLAgent, FederatedSARSAAgent
+from beyond import FederatedQLAgent, FederatedSARSAAgent
 from beyond.federated import FederatedServer, FederatedWorker, add_report, effective_rates, merge
 
 HALLWAY = td.FrozenLakeEnv(map_name="Dangerous Hallway")
@@ -218,7 +218,7 @@ def test_many_actions_are_learned(compiled):
     assert same_as_by_hand(agent)
 
 
-@pytest.mark.parametrize("kind", [FederatedQLAgent, FederatedSARSAAgent, DistributedDynaQAgent])
+@pytest.mark.parametrize("kind", [FederatedQLAgent, FederatedSARSAAgent])
 def test_rounds_do_not_overlap(kind):
     with pytest.raises(ValueError, match="in_flight must be 2, since each round starts where the last ends, got 3"):
         federated(kind, in_flight=3)
