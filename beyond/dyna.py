@@ -268,12 +268,14 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
-        """Learn up to episode `until`, with a test at the end of every interval; yields after each batch."""
+        """Learn up to episode `until`, with a test after every interval; yields after each batch."""
         self._plan_anew()
         self._test_if_due(do_test)
         worker = DynaWorker(self)
-        for batch in plan(self.episode, until, self.batch_size, self.test_interval if self.do_test else None):
-            counted = worker.collect(Snapshot(self.q_table, self.steps), batch.first, batch.last - batch.first)
+        interval = self.test_interval if self.do_test else None
+        for batch in plan(self.episode, until, self.batch_size, interval):
+            snapshot = Snapshot(self.q_table, self.steps)
+            counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
             self._learn_counts(counted.counts, batch.last)
             self._test_if_due(do_test)
             yield batch

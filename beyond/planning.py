@@ -177,7 +177,7 @@ def best_value(q_table, state):
 
 @kernel
 def back_up(model, planner, beta, pair):
-    """The full backup of a pair: its mean reward, plus beta times the mean value of what followed."""
+    """The full backup of a pair: its mean reward, plus beta times the mean of what followed."""
     actions = planner.q_table.shape[1]
     reward_sum = value_sum = 0.0
     i = model.outcomes[pair]
@@ -186,7 +186,8 @@ def back_up(model, planner, beta, pair):
         reward_sum += row["reward_sum"]
         value_sum += row["count"] * planner.values[row["next_state"]]
         i = row["same_pair"]
-    planner.q_table[pair // actions, pair % actions] = (reward_sum + beta * value_sum) / model.visits[pair]
+    value = (reward_sum + beta * value_sum) / model.visits[pair]
+    planner.q_table[pair // actions, pair % actions] = value
 
 
 @kernel

@@ -25,12 +25,11 @@ LEARNERS = {
 }
 SIMULATORS = {"compiled": 0, "stepped": 0, "waiting": 200}  # microseconds that a step waits
 FIRST = {"Q-learning": 4_000, "Dyna-Q": 800}  # episodes that are learned before the tables are first looked at
-TOGETHER = 8  # episodes of Dyna-Q's collectors together between two plans, and of each of Q-learning's in a batch
-IN_FLIGHT = 3  # of Dyna-Q: a round acts on the table of the round before the last
+BATCH_SIZES = {"Q-learning": 8, "Dyna-Q": 4}  # episodes of a collector
 LONGEST = 5  # stretches, each with half as many episodes as all before, until a run has failed
 
 
-def run(seeds=5, collectors=(SINGLE, 2, 4, 8), simulators=SIMULATORS, rate=0.1, epsilon=0.05, initial_value=1000.0):
+def run(seeds=3, collectors=(SINGLE, 2, 4, 8), simulators=SIMULATORS, rate=0.1, epsilon=0.05, initial_value=1000.0):
     """Seconds until within the optimum, one run at a time; the machine should be otherwise idle.
 
     No evaluators: tests do not change what is learned.
@@ -41,7 +40,7 @@ def run(seeds=5, collectors=(SINGLE, 2, 4, 8), simulators=SIMULATORS, rate=0.1, 
         cases = list(itertools.product(range(seeds), simulators, LEARNERS, collectors))
         for seed, simulator, learner, count in tqdm(cases, desc="dyna_clock", unit="run"):
             case = functools.partial(make, simulator, learner, count, workers, seed=seed, **settings)
-            case().learn(10 * TOGETHER)  # compiles
+            case().learn(80)  # compiles
             steps, seconds = timed(case(), FIRST[learner])
             yield {
                 "simulator": simulator,
@@ -59,12 +58,9 @@ def make(simulator: str, learner: str, collectors: int, workers, **settings):
     env = Slow(lake, waiting) if waiting else lake
     alone, distributed = LEARNERS[learner]
     settings["compiled"] = simulator == "compiled"
-    if learner == "Dyna-Q":
-        settings["batch_size"] = TOGETHER // max(collectors, 1)
-        settings |= {} if collectors == SINGLE else {"in_flight": IN_FLIGHT}
     if collectors == SINGLE:
         return alone(env, **settings)
-    return distributed(env, cw_num=collectors, ew_num=0, workers=workers, **{"batch_size": TOGETHER} | settings)
+    return distributed(env, cw_num=collectors, ew_num=0, workers=workers, batch_size=BATCH_SIZES[learner], **settings)
 
 
 def timed(agent, first: int) -> tuple[float, float]:
@@ -96,8 +92,8 @@ def learning(agent, episodes: int):
     if hasattr(agent, "learn_in_batches"):
         yield from agent.learn_in_batches(episodes)
     else:
-        for _ in range(episodes // TOGETHER):
-            yield agent.learn(TOGETHER)
+        for _ in range(episodes // 10):
+            yield agent.learn(10)
 
 
 # Numbers
