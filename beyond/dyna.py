@@ -268,7 +268,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
-        """Learn up to episode `until`, with a test after every interval; yields after each batch."""
+        """Learn up to episode `until`, and test where it is due; yields after each batch."""
         self._plan_anew()
         self._test_if_due(do_test)
         worker = DynaWorker(self)

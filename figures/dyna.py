@@ -212,6 +212,11 @@ def steps_until_there(rows: pd.DataFrame) -> float:
     return rows["steps"].fillna(math.inf).median()
 
 
+def seconds_until_there(rows: pd.DataFrame) -> float:
+    """The median of the seconds, planning included."""
+    return rows["seconds"].fillna(math.inf).median()
+
+
 def best_setting(data: Data, lake: str, learner: str) -> tuple[tuple, pd.DataFrame]:
     """The (schedule, rate, start) with the fewest steps, and its rows."""
     settings = runs(data, lake, learner).fillna({"rate": 0.0}).groupby(["schedule", "rate", "start"])
@@ -225,17 +230,18 @@ def advantage(data: Data, lake: str) -> float:
 
 
 def table(data: Data) -> str:
-    """Steps until there, medians over seeds, each learner at its best setting."""
+    """Steps and seconds until there, medians over seeds, each learner at its best setting."""
     rows = []
     for lake, learner in itertools.product(settings_of(run)["lakes"], LEARNERS):
         if len(runs(data, lake, learner)):
             (schedule, rate, start), group = best_setting(data, lake, learner)
             steps, arrived = steps_until_there(group), int(group["steps"].notna().sum())
             setting = f"{schedule} {rate:g}, from {start:g}" if schedule else f"from {start:g}"
-            million = f"{steps / 1e6:.3g}" if math.isfinite(steps) else "never"
-            goal = number(LAKES[lake][0] / 1e6, 2)
-            rows.append([lake, learner, setting, million, goal, f"{arrived} of {len(group)}"])
-    return markdown(["lake", "learner", "setting", "million steps", "goal", "arrive"], rows)
+            cells = ["never", ""]
+            if math.isfinite(steps):
+                cells = [f"{steps / 1e6:.3g}", f"{1e3 * seconds_until_there(group):,.3g}"]
+            rows.append([lake, learner, setting if arrived else "any", *cells, f"{arrived} of {len(group)}"])
+    return markdown(["lake", "learner", "setting", "million steps", "ms", "arrive"], rows)
 
 
 # Picture
