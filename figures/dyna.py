@@ -16,7 +16,7 @@ import td_helpers as td
 from beyond import DynaQAgent
 from figures.experiments import HALLWAY, LAKE, over_ray
 from figures.rows import Data, settings_of, where
-from figures.summaries import markdown, number
+from figures.summaries import markdown
 from tabular.kernels import greedy_value
 
 WITHIN = 5  # the target: the exact value of the start is so close to the optimum ...
@@ -229,6 +229,13 @@ def advantage(data: Data, lake: str) -> float:
     return min(others for learner, others in steps.items() if learner != "Dyna-Q") / steps["Dyna-Q"]
 
 
+def slower(data: Data, lake: str) -> float:
+    """How many times the seconds of the quickest other learner, at its quickest setting, Dyna-Q takes."""
+    others = where(data["dyna"], lake=lake).query("learner != 'Dyna-Q'").fillna({"rate": 0.0, "seconds": math.inf})
+    quickest = others.groupby(["learner", "schedule", "rate", "start"])["seconds"].median().min()
+    return seconds_until_there(runs(data, lake, "Dyna-Q")) / quickest
+
+
 def table(data: Data) -> str:
     """Steps and seconds until there, medians over seeds, each learner at its best setting."""
     rows = []
@@ -239,9 +246,9 @@ def table(data: Data) -> str:
             setting = f"{schedule} {rate:g}, from {start:g}" if schedule else f"from {start:g}"
             cells = ["never", ""]
             if math.isfinite(steps):
-                cells = [f"{steps / 1e6:.3g}", f"{1e3 * seconds_until_there(group):,.3g}"]
+                cells = [f"{steps / 1e6:.3g}", f"{seconds_until_there(group):.2g}"]
             rows.append([lake, learner, setting if arrived else "any", *cells, f"{arrived} of {len(group)}"])
-    return markdown(["lake", "learner", "setting", "million steps", "ms", "arrive"], rows)
+    return markdown(["lake", "learner", "setting", "million steps", "seconds", "arrive"], rows)
 
 
 # Picture

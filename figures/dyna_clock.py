@@ -104,6 +104,11 @@ def runs(data: Data, simulator: str, learner: str, collectors: int) -> pd.DataFr
     return where(data["dyna_clock"], simulator=simulator, learner=learner, collectors=collectors)
 
 
+def seeds() -> int:
+    """How many seeds each setting has."""
+    return settings_of(run)["seeds"]
+
+
 def speed_up(data: Data, simulator: str, slower: tuple[str, int], faster: tuple[str, int]) -> float:
     """How many times as fast one (learner, collectors) is there as another: a ratio of medians."""
     medians = [runs(data, simulator, *who)["seconds"].fillna(math.inf).median() for who in (slower, faster)]
