@@ -137,7 +137,7 @@ def seconds_by_collectors(data: Data):
     import matplotlib.pyplot as plt
 
     counts = settings_of(run)["collectors"]
-    figure, panels = plt.subplots(1, len(SIMULATORS), figsize=(9, 3.4), layout="constrained")
+    figure, panels = plt.subplots(1, len(SIMULATORS), figsize=(9, 3.4), sharey=True, layout="constrained")
     for axes, simulator in zip(panels, SIMULATORS, strict=True):
         for learner in LEARNERS:
             color = td.color_of(learner)
