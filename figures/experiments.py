@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import sys
 import zlib
 
@@ -18,6 +19,8 @@ EPSILONS = (0.3, 0.05)
 BEST_RATE = {HALLWAY: 0.1, LAKE: 0.001}  # of Q-learning with epsilon 0.3: a claim of the report's section 3
 AGENTS = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent}
 SINGLE = 0  # the number of collectors, or of workers, of a single-core run
+OTHER_SEED = 1_000_000  # added to a seed, for a second run that has nothing in common with it
+SEEDS_FROM = contextvars.ContextVar("SEEDS_FROM", default=0)  # added to every case's seed
 
 
 def lake_of(map_name: str) -> td.FrozenLakeEnv:
@@ -90,16 +93,21 @@ def start_ray() -> None:
 
 
 def over_ray(run, cases: list[dict], name: str):
-    """Yield the rows of `run(**case)` for all cases, in their order; each case is a task on one core."""
+    """Yield the rows of `run(**case)` for all cases, in their order; each case is a task on one core.
+
+    Seeds are shifted by SEEDS_FROM; the rows have the seeds of the cases, so that fresh rows read like committed ones.
+    """
     import ray
 
     start_ray()
     task = ray.remote(num_cpus=1)(run)
-    references = [task.remote(**case) for case in cases]
+    shift = SEEDS_FROM.get()
+    references = [task.remote(**case | {"seed": case["seed"] + shift}) for case in cases]
     waiting = list(references)
     with tqdm(total=len(cases), desc=name, unit="run") as bar:
         while waiting:
             done, waiting = ray.wait(waiting, num_returns=min(8, len(waiting)), timeout=1)
             bar.update(len(done))
-    for reference in references:
-        yield from ray.get(reference)
+    for case, reference in zip(cases, references, strict=True):
+        for row in ray.get(reference):
+            yield row | {"seed": case["seed"]}

@@ -3,6 +3,9 @@
 python figures/make_figures.py              all experiments, then all pictures and the report
 python figures/make_figures.py NAME ...     the named experiments, then all pictures and the report
 python figures/make_figures.py --draw       no experiment: pictures and report from figures/data
+python figures/make_figures.py --seeds-from 1000 [NAME ...]
+    the experiments under other seeds, but those against the clock: do the claims hold? The answer is
+    figures/claims_fresh.md; data, pictures and report stay as they are
 
 Nothing is replaced until everything has been made, and every claim of the report holds (timings may differ).
 """
@@ -42,6 +45,7 @@ from figures import (
     timing,
     value_functions,
 )
+from figures.experiments import SEEDS_FROM
 from figures.rows import Data, read_rows, write_rows
 
 HERE = Path(__file__).resolve().parent
@@ -62,6 +66,8 @@ EXPERIMENTS = {  # name of the data file: experiment; those that measure time ru
     "round_cost": round_cost.run,
     "dyna_large": dyna_large.run,
 }
+TIMED = {"timing", "federated"}  # they are not run under other seeds: they measure time
+SEEDLESS = {"exact"}
 PICTURES = {  # name of the PNG file: picture
     "curves_hallway": curves.curves_hallway,
     "curves_16x16": curves.curves_16x16,
@@ -110,47 +116,86 @@ def make_report(data: Data, draft: Path, folder: Path) -> None:
         raise FalseClaims("\n".join(problems))
 
 
+def check_claims(data: Data, names: list[str], seeds_from: int, draft: Path, folder: Path) -> None:
+    """Run experiments under other seeds and write what becomes of the claims; raises FalseClaims if one fails."""
+
+    def concerned(data: Data) -> list[report.Claim]:
+        """The claims that rest on these experiments, and not on time."""
+        claims = report.render(data, folder)[1]
+        return [c for c in claims if c.experiments & set(names) and not (c.is_timing or c.experiments & TIMED)]
+
+    committed = concerned(data)
+    rows = draft / "rows"
+    rows.mkdir()
+    token = SEEDS_FROM.set(seeds_from)
+    try:
+        fresh = concerned(data | run_experiments(names, rows))
+    finally:
+        SEEDS_FROM.reset(token)
+    shutil.rmtree(rows)
+    text = f"""# The report's claims under other seeds
+
+`python figures/make_figures.py --seeds-from {seeds_from}` wrote this. It ran these experiments with every
+seed raised by {seeds_from:,}: {", ".join(names)}.
+
+Beside each claim stand the numbers that it compares, in the order in which it reads them. Claims about time are left
+out, and those that rest on exact values alone.
+
+{report.table_of_claims(committed, fresh, seeds_from)}
+"""
+    (draft / "claims_fresh.md").write_text(text, encoding="utf-8")
+    if problems := [str(claim) for claim in fresh if not claim.holds]:
+        raise FalseClaims("\n".join(problems))
+
+
 def publish(draft: Path, folder: Path) -> None:
     """Move everything in the draft to its place."""
-    places = {".csv": folder / "data", ".png": folder, ".md": folder.parent}
+    places = {".csv": folder / "data", ".png": folder, "Report.md": folder.parent, "claims_fresh.md": folder}
     for path in sorted(draft.iterdir()):
-        os.replace(path, places[path.suffix] / path.name)
+        os.replace(path, places.get(path.suffix, places.get(path.name)) / path.name)
 
 
-def arguments_of(parser: argparse.ArgumentParser, arguments) -> list[str]:
-    """The names of the experiments to run."""
+def arguments_of(parser: argparse.ArgumentParser, arguments) -> tuple[list[str], int]:
+    """The names of the experiments to run, and by how much to shift their seeds."""
     known = ", ".join(EXPERIMENTS)
     parser.add_argument("names", nargs="*", metavar="experiment", help=f"one of {known}; none: all")
     parser.add_argument("--draw", action="store_true", help="run no experiment, draw from figures/data")
+    parser.add_argument("--seeds-from", type=int, default=0, metavar="N", help="check the claims under other seeds")
     chosen = parser.parse_args(arguments)
     if unknown := sorted(set(chosen.names) - set(EXPERIMENTS)):
         parser.error(f"unknown experiment {unknown[0]}; known are {known}")
     if chosen.draw:
-        return []
-    return [name for name in EXPERIMENTS if name in chosen.names] or list(EXPERIMENTS)
+        return [], 0
+    names = [name for name in EXPERIMENTS if name in chosen.names] or list(EXPERIMENTS)
+    if chosen.seeds_from:
+        names = [name for name in names if name not in TIMED | SEEDLESS]
+    return names, chosen.seeds_from
+
+
+def read_data(names: list[str], folder: Path, parser: argparse.ArgumentParser) -> Data:
+    """The committed rows of these experiments."""
+    try:
+        return {name: read_rows(folder / "data" / f"{name}.csv", EXPERIMENTS[name]) for name in names}
+    except ValueError as error:
+        parser.exit(1, f"{error}\n")
 
 
 def main(arguments=None, folder: Path = HERE) -> None:
-    """Run experiments, draw, write the report."""
+    """Run experiments, draw, write the report; or run them under other seeds, and write what becomes of the claims."""
     import matplotlib
 
     matplotlib.use("Agg")
     parser = argparse.ArgumentParser(description="Run the report's experiments, draw its pictures, write the report.")
-    names = arguments_of(parser, arguments)
+    names, seeds_from = arguments_of(parser, arguments)
     (folder / "data").mkdir(exist_ok=True)
-    try:
-        kept = {
-            name: read_rows(folder / "data" / f"{name}.csv", experiment)
-            for name, experiment in EXPERIMENTS.items()
-            if name not in names
-        }
-    except ValueError as error:
-        parser.exit(1, f"{error}\n")
+    kept = read_data([name for name in EXPERIMENTS if seeds_from or name not in names], folder, parser)
     with tempfile.TemporaryDirectory(dir=folder, suffix=".tmp") as name:
         draft = Path(name)
-        data = kept | run_experiments(names, draft)
         try:
-            make_report(data, draft, folder)
+            if seeds_from:
+                check_claims(kept, names, seeds_from, draft, folder)
+            else:
+                make_report(kept | run_experiments(names, draft), draft, folder)
         except FalseClaims as error:
             unpublished = folder / "unpublished.tmp"  # experiments take minutes: keep their rows
             shutil.rmtree(unpublished, ignore_errors=True)

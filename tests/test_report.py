@@ -333,6 +333,52 @@ def test_a_false_claim_about_times_is_a_warning(short_report, capsys):
     assert (short_report.parent / "Report.md").read_text() == "The optimum is 960.3.\n"
 
 
+def few_curves(seeds=2, tests=2, episodes={HALLWAY: 4_000}, rates=(0.1,), epsilons=(0.3,)):  # noqa: B006
+    """Curves of a second."""
+    yield from curves.run(seeds, tests, episodes, rates, epsilons)
+
+
+@pytest.fixture
+def few_seeds(short_report, monkeypatch, workers):
+    """A report with one claim, about the curves of two seeds."""
+    monkeypatch.setattr(make_figures, "EXPERIMENTS", {"exact": exact.run, "curves": few_curves})
+    write_rows(short_report / "data" / "curves.csv", few_curves, few_curves())
+    with open(short_report / "report_template.md", "a") as file:
+        file.write('{% do claim("two seeds make two curves", curves.seeds() == 2) %}\n')
+        file.write('{% do claim("the best way is the bypass", exact.best(HALLWAY).route == "bypass") %}\n')
+    return short_report
+
+
+def test_other_seeds_write_a_table_of_claims_and_nothing_else(few_seeds, monkeypatch):
+    seen = []
+    monkeypatch.setattr(curves, "seeds", lambda data: seen.append(data["curves"]) or data["curves"]["seed"].nunique())
+    before = contents(few_seeds)
+    make_figures.main(["--seeds-from", "1000"], few_seeds)
+    after = contents(few_seeds)
+    table = after.pop(few_seeds / "claims_fresh.md").decode()
+    before.pop(few_seeds / "claims_fresh.md", None)
+    assert after == before
+    assert "| two seeds make two curves | 2 | 2 | holds |" in table
+    assert "bypass" not in table  # exact values have no seeds
+    committed, fresh = seen
+    assert committed["seed"].tolist() == fresh["seed"].tolist()
+    assert not committed.equals(fresh)
+
+
+def test_a_claim_that_fails_under_other_seeds_is_told_and_not_published(few_seeds, capsys):
+    committed = read_rows(few_seeds / "data" / "curves.csv", few_curves)
+    with open(few_seeds / "report_template.md", "a") as file:
+        file.write('{% do claim("the curve is that one", curves.mean_late(*SETTING) == VALUE) %}\n')
+    value = curves.mean_late({"curves": committed}, HALLWAY, "SARSA", 0.1, 0.3)
+    template = (few_seeds / "report_template.md").read_text()
+    template = template.replace("*SETTING", 'HALLWAY, "SARSA", 0.1, 0.3').replace("VALUE", repr(float(value)))
+    (few_seeds / "report_template.md").write_text(template)
+    with pytest.raises(SystemExit):
+        make_figures.main(["--seeds-from", "1000", "curves"], few_seeds)
+    assert "line 4: the data do not show that the curve is that one" in capsys.readouterr().err
+    assert "the curve is that one" in (few_seeds / "unpublished.tmp" / "claims_fresh.md").read_text()
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
 def test_a_run_broken_off_leaves_every_file_as_it_was(folder, monkeypatch, error):
     def broken(epsilons=(0.0, 0.05, 0.3)):
