@@ -125,11 +125,11 @@ def table(data: Data) -> str:
             f"{law.break_even:.1f}",
             "" if np.isnan(found) else f"{found:.1f}",
             f"{law.break_even_ms:.1f}",
-            f"{far.speed_up:.2f}",
+            f"{far.speed_up:.2f} ({far.low:.2f} to {far.high:.2f})",
             f"{predicted(data, 'waits', count):.2f}",
         ])
-    head = ["collectors", "Ray, ms a batch", "break-even, µs a step, model", "measured"]
-    return markdown([*head, "the same as ms of simulation a batch", "speed-up at 200 µs, measured", "model"], rows)
+    head = ["collectors", "Ray, ms", "even, µs: model", "measured", "even, ms", "at 200 µs: measured", "model"]
+    return markdown(head, rows)
 
 
 def break_even(data: Data):

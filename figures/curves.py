@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 
 import td_helpers as td
 from figures import exact
-from figures.experiments import AGENTS, EPISODES, EPSILONS, HALLWAY, LAKE, RATES, lake_of, over_ray
-from figures.rows import Data, where
-from figures.summaries import bootstrap, ci, markdown
+from figures.experiments import AGENTS, EPISODES, EPSILONS, HALLWAY, LAKE, RATES, lake_of, over_ray, route_of
+from figures.rows import Data, settings_of, where
+from figures.rules import ExpectedSARSAAgent
+from figures.summaries import bootstrap, ci, coverage, markdown, number, unseen
 
 THRESHOLD = {HALLWAY: 800, LAKE: 900}  # a value above it: a policy that reaches the goal nearly always
 LATE = 20  # tests, the last fifth
+EXPECTED = "Expected SARSA"
+SHORT = {HALLWAY: "Hallway", LAKE: "16x16"}
 
 
-def run(seeds=20, tests=100, episodes=EPISODES, rates=RATES, epsilons=EPSILONS):
-    """Learning curves of all settings on both maps."""
+def run(seeds=100, tests=100, episodes=EPISODES, rates=RATES, epsilons=EPSILONS, sampled_every=5):
+    """Learning curves of all settings on both maps; Expected SARSA at the higher rate only."""
+    algorithms = [(name, rate) for name, rate in itertools.product(AGENTS, rates)] + [(EXPECTED, max(rates))]
     cases = [
         {
             "map_name": map_name,
@@ -27,26 +32,36 @@ def run(seeds=20, tests=100, episodes=EPISODES, rates=RATES, epsilons=EPSILONS):
             "seed": seed,
             "episodes": episodes[map_name],
             "tests": tests,
+            "sampled_every": sampled_every,
         }
-        for map_name, algorithm, rate, epsilon, seed in itertools.product(
-            episodes, AGENTS, rates, epsilons, range(seeds)
+        for map_name, (algorithm, rate), epsilon, seed in itertools.product(
+            episodes, algorithms, epsilons, range(seeds)
         )
     ]
     yield from over_ray(learning_curve, cases, "curves")
 
 
-def learning_curve(map_name, algorithm, rate, epsilon, seed, episodes, tests) -> list[dict]:
-    """One run: the greedy policy's value at every test, both sampled (as in the assignment) and exact."""
+def learning_curve(map_name, algorithm, rate, epsilon, seed, episodes, tests, sampled_every) -> list[dict]:
+    """One run as one row: the greedy policy's exact value at every test, and at some the sampled one too.
+
+    `routes` has a letter for each test on Dangerous Hallway, that of the route; `steps` are those up to the first
+    test above the threshold.
+    """
     lake = lake_of(map_name)
-    agent = AGENTS[algorithm](lake, epsilon, rate, episodes, test_interval=episodes // tests, seed=seed)
-    setting = {"map": map_name, "algorithm": algorithm, "learning_rate": rate, "epsilon": epsilon, "seed": seed}
-    rows = []
-    for _ in range(tests):
+    kind = ExpectedSARSAAgent if algorithm == EXPECTED else AGENTS[algorithm]
+    agent = kind(lake, epsilon, rate, episodes, test_interval=episodes // tests, seed=seed)
+    values, sampled, routes, steps = {}, {}, "", np.nan
+    for test in range(1, tests + 1):
         agent.learn()
-        sampled = agent.evaluate(trials=agent.trials)
         value = td.policy_value(lake.table, agent.q_table)[0]
-        rows.append({**setting, "episode": agent.episode, "sampled": sampled, "value": value})
-    return rows
+        values[f"value_{test}"] = round(value, 2)
+        routes += route_of(lake, agent.q_table)[:1]
+        if value > THRESHOLD[map_name] and np.isnan(steps):
+            steps = agent.steps
+        if test % sampled_every == 0:
+            sampled[f"sampled_{test}"] = round(agent.evaluate(trials=agent.trials), 1)
+    setting = {"map": map_name, "algorithm": algorithm, "learning_rate": rate, "epsilon": epsilon, "seed": seed}
+    return [{**setting, "steps": steps, "routes": routes, **sampled, **values}]
 
 
 # Numbers: a setting is (map, algorithm, learning rate, epsilon)
@@ -62,9 +77,15 @@ def seeds(data: Data) -> int:
 
 
 def curve(data: Data, map_name, algorithm, rate, epsilon, column="value") -> np.ndarray:
-    """One column of a setting's rows, shape (seeds, tests)."""
+    """A setting's values at the tests, exact or "sampled", shape (seeds, tests)."""
     rows = where(data["curves"], map=map_name, algorithm=algorithm, learning_rate=rate, epsilon=epsilon)
-    return rows.pivot(index="seed", columns="episode", values=column).to_numpy()
+    return rows.filter(regex=f"^{column}_").to_numpy()
+
+
+def episodes_of_tests(data: Data, map_name: str, column: str = "value") -> np.ndarray:
+    """The episodes after which the policies were evaluated."""
+    found = [int(name.removeprefix(f"{column}_")) for name in data["curves"].filter(regex=f"^{column}_")]
+    return np.array(found) * (EPISODES[map_name] // settings_of(run)["tests"])
 
 
 def late(data: Data, *setting) -> np.ndarray:
@@ -111,10 +132,45 @@ def near_optimum(data: Data, *setting) -> int:
     return int((last(data, *setting) > exact.best(data, setting[0]).value - 5).sum())
 
 
-def epsilon_gap(data: Data, map_name: str) -> float:
-    """The difference in late values between the two epsilons, for Q-learning at the lower rate."""
-    high, low = (mean_late(data, map_name, "Q-learning", RATES[0], epsilon) for epsilon in EPSILONS)
-    return abs(low - high)
+def million_steps(data: Data, map_name, algorithm, rate, epsilon) -> float:
+    """The steps, in millions, after which the median seed first passes the threshold."""
+    rows = where(data["curves"], map=map_name, algorithm=algorithm, learning_rate=rate, epsilon=epsilon)
+    return np.median(rows["steps"].fillna(np.inf)) / 1e6
+
+
+def changed(data: Data, one: tuple, other: tuple) -> tuple:
+    """How much the late value changes from one setting to the other: (mean, low, high) over the same seeds."""
+    return tuple(map(float, bootstrap(late(data, *other) - late(data, *one))))
+
+
+def in_hallway(data: Data, *setting) -> list[int]:
+    """For how many tests on end each seed's greedy path was in the hallway, at the most."""
+    map_name, algorithm, rate, epsilon = setting
+    rows = where(data["curves"], map=map_name, algorithm=algorithm, learning_rate=rate, epsilon=epsilon)
+    return [max(map(len, re.findall("h*", routes))) for routes in rows["routes"]]
+
+
+def ever_in_hallway(data: Data, *setting) -> int:
+    """How many seeds' greedy path was in the hallway at a test."""
+    return sum(longest > 0 for longest in in_hallway(data, *setting))
+
+
+def longest_in_hallway(data: Data, *setting) -> int:
+    """The longest stay there, in episodes between its first and last test, over all seeds."""
+    return (max(in_hallway(data, *setting)) - 1) * (EPISODES[HALLWAY] // settings_of(run)["tests"])
+
+
+def coverages(data: Data) -> list[float]:
+    """How often the interval of a late value contains the mean, by setting; see `summaries.coverage`."""
+    return [coverage(late(data, *setting)) for setting in settings()]
+
+
+def least_coverage(data: Data) -> float:
+    return min(coverages(data))
+
+
+def median_coverage(data: Data) -> float:
+    return float(np.median(coverages(data)))
 
 
 def best_rate(data: Data, map_name: str) -> float:
@@ -130,8 +186,9 @@ def below_at_the_end(data: Data, rate: float, tests: int = 10) -> int:
 
 def sampled_excess(data: Data, below: float = -900) -> float:
     """By how much the sampled value exceeds the exact one where the exact one is very low."""
-    rows = data["curves"][data["curves"]["value"] < below]
-    return (rows["sampled"] - rows["value"]).mean()
+    sampled = data["curves"].filter(regex="^sampled_")
+    value = data["curves"][sampled.columns.str.replace("sampled", "value")].to_numpy()
+    return (sampled.to_numpy() - value)[value < below].mean()
 
 
 def return_of_a_loop(steps: int = 1_000) -> float:
@@ -141,12 +198,12 @@ def return_of_a_loop(steps: int = 1_000) -> float:
 
 def unseen_share(data: Data) -> float:
     """The largest share of all seeds that could go unseen in this sample (95%, one-sided)."""
-    return 1 - 0.05 ** (1 / seeds(data))
+    return unseen(seeds(data))
 
 
-def all_arrive(data: Data) -> bool:
-    """Do all seeds pass the threshold, in all settings?"""
-    return all(arrived(data, *setting) == seeds(data) for setting in settings())
+def arrivals(data: Data) -> int:
+    """How many runs ever pass the threshold, over all settings."""
+    return sum(arrived(data, *setting) for setting in settings())
 
 
 def is_ten_times_as_soon(data: Data) -> bool:
@@ -166,18 +223,21 @@ def table(data: Data) -> str:
     rows = []
     for setting in settings():
         map_name, algorithm, rate, epsilon = setting
+        values = late(data, *setting)
         rows.append([
-            f"{map_name}, {algorithm}",
+            SHORT[map_name],
+            algorithm,
             f"{rate:g}",
             f"{epsilon:g}",
-            ci(late(data, *setting)),
-            f"{late(data, *setting).min():.0f}",
-            ci(last(data, *setting)),
-            f"{first_passed(data, *setting):,.0f}",
+            ci(values),
+            number(np.median(values), 1),
+            number(values.min()),
+            number(first_passed(data, *setting)),
+            number(million_steps(data, *setting), 2),
             f"{relapse(data, *setting):.0%}",
         ])
-    head = ["map, algorithm", "rate", "epsilon", "value, last 20 tests", "worst seed", "value, last test"]
-    return markdown([*head, "episodes to threshold", "later tests below it"], rows)
+    head = ["map", "algorithm", "rate", "epsilon", "late value", "median", "worst", "passed", "M steps", "below"]
+    return markdown(head, rows)
 
 
 def rates_compared(data: Data, algorithm: str) -> str:
@@ -185,7 +245,7 @@ def rates_compared(data: Data, algorithm: str) -> str:
     rows = []
     for map_name, epsilon in itertools.product(EPISODES, EPSILONS):
         pair = [(map_name, algorithm, rate, epsilon) for rate in RATES]
-        rows.append([map_name, f"{epsilon:g}", *compared(data, *pair)])
+        rows.append([SHORT[map_name], f"{epsilon:g}", *compared(data, *pair)])
     return comparison("epsilon", [f"rate {rate:g}" for rate in RATES], rows)
 
 
@@ -194,22 +254,28 @@ def epsilons_compared(data: Data, algorithm: str) -> str:
     rows = []
     for map_name, rate in itertools.product(EPISODES, RATES):
         pair = [(map_name, algorithm, rate, epsilon) for epsilon in EPSILONS]
-        rows.append([map_name, f"{rate:g}", *compared(data, *pair)])
-    return comparison("learning rate", [f"epsilon {epsilon:g}" for epsilon in EPSILONS], rows)
+        rows.append([SHORT[map_name], f"{rate:g}", *compared(data, *pair)])
+    return comparison("rate", [f"epsilon {epsilon:g}" for epsilon in EPSILONS], rows)
 
 
 def compared(data: Data, one: tuple, other: tuple) -> list[str]:
     """The cells of a row that compares two settings."""
-    values = [late(data, *setting) for setting in (one, other)]
-    passed = [f"{first_passed(data, *setting):,.0f}" for setting in (one, other)]
-    relapses = [f"{relapse(data, *setting):.0%}" for setting in (one, other)]
-    difference = ci(values[1] - values[0], sign="+")
-    return [*map(ci, values), difference, " / ".join(passed), " / ".join(relapses)]
+    difference = late(data, *other) - late(data, *one)
+    return [*(ci(late(data, *setting), 0) for setting in (one, other)), ci(difference, 0, sign="+"),
+            f"{np.median(difference):+.1f}"]  # fmt: skip
 
 
-def comparison(fixed: str, changed: list[str], rows: list[list[str]]) -> str:
-    head = ["map", fixed, *changed, "difference, same seeds", "episodes to threshold", "tests below it"]
-    return markdown(head, rows)
+def comparison(fixed: str, pair: list[str], rows: list[list[str]]) -> str:
+    return markdown(["map", fixed, *pair, "difference", "its median"], rows)
+
+
+def table_of_expected(data: Data) -> str:
+    """Expected SARSA beside the two algorithms at the higher rate."""
+    rows = []
+    for map_name, epsilon in itertools.product(EPISODES, EPSILONS):
+        cells = [ci(late(data, map_name, name, RATES[1], epsilon), 0) for name in ("SARSA", EXPECTED, "Q-learning")]
+        rows.append([SHORT[map_name], f"{epsilon:g}", *cells])
+    return markdown(["map", "epsilon", "SARSA", EXPECTED, "Q-learning"], rows)
 
 
 # Pictures
@@ -249,12 +315,13 @@ def draw_curve(axes, data: Data, *setting) -> None:
     """One setting's values over the episodes."""
     algorithm = setting[1]
     color = td.COLORS[algorithm]
-    episode = curve(data, *setting, column="episode")[0]
+    episode = episodes_of_tests(data, setting[0])
     mean, low, high = bootstrap(curve(data, *setting), 2_000)
     axes.fill_between(episode, low, high, color=color, alpha=0.25, linewidth=0)
     axes.plot(episode, mean, color=color, linewidth=1.8, label=f"{algorithm}, exact")
     sampled = curve(data, *setting, column="sampled").mean(axis=0)
-    axes.plot(episode, sampled, ".", color=color, markersize=2.5, alpha=0.7, label=f"{algorithm}, sampled")
+    episode = episodes_of_tests(data, setting[0], "sampled")
+    axes.plot(episode, sampled, "o", color=color, markersize=3, alpha=0.8, label=f"{algorithm}, sampled")
 
 
 def late_values(data: Data):
@@ -277,11 +344,11 @@ def draw_shortfalls(axes, data: Data, map_name: str) -> None:
         shortfall = optimum - late(data, map_name, algorithm, rate, epsilon)
         mean, low, high = bootstrap(shortfall)
         color = td.COLORS[algorithm]
-        axes.plot(shortfall, y + jitter, ".", color=color, alpha=0.5, markersize=6)
+        axes.plot(shortfall, y + jitter, ".", color=color, alpha=0.4, markersize=4)
         axes.plot([low, high], [y, y], color="black", linewidth=2.2, solid_capstyle="butt")
         axes.plot(mean, y, "D", color=color, markeredgecolor="black", markersize=7)
         names.append(f"{algorithm}, rate {rate:g}, epsilon {epsilon:g}")
-    draw_mark(axes, exact.hole_cost(data, map_name), "one hole beside the way", side="right")
+    draw_mark(axes, exact.hole_cost(data, map_name), "one hole beside the path", side="right")
     if map_name == HALLWAY:
         draw_mark(axes, exact.hallway_gap(data), "best by the hallway", side="left")
     axes.set_yticks(range(len(names)), names)

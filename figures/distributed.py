@@ -11,20 +11,23 @@ import pandas as pd
 from figures.experiments import (
     BEST_RATE,
     EPISODES,
+    LAKE,
+    OTHER_SEED,
     SINGLE,
     checksum,
+    greedy_path,
     lake_of,
     learned_table,
     over_ray,
     values_at_start,
 )
 from figures.rows import Data, where
-from figures.summaries import ci, markdown
+from figures.summaries import bootstrap, ci, markdown
 
-OTHER_SEED = 1_000  # added to a seed, for a second single-core run to compare with
+TEAMS = ((1, 100), (2, 100), (4, 100), (8, 100), (8, 25), (4, 200), (2, 400))  # collectors, episodes of a batch
 
 
-def run(seeds=20, collectors=(1, 2, 4, 8), episodes=EPISODES, rates=BEST_RATE, epsilon=0.3, batch_size=100):
+def run(seeds=200, teams=TEAMS, episodes=EPISODES, rates=BEST_RATE, epsilon=0.3):
     """What each number of collectors learns, beside a single core with the same seed."""
     cases = [
         {
@@ -33,55 +36,60 @@ def run(seeds=20, collectors=(1, 2, 4, 8), episodes=EPISODES, rates=BEST_RATE, e
             "epsilon": epsilon,
             "episodes": episodes[map_name],
             "seed": seed,
-            "collectors": collectors,
-            "batch_size": batch_size,
+            "teams": teams,
         }
         for map_name, seed in itertools.product(episodes, range(seeds))
     ]
     yield from over_ray(distributed_run, cases, "distributed")
 
 
-def distributed_run(map_name, rate, epsilon, episodes, seed, collectors, batch_size) -> list[dict]:
+def distributed_run(map_name, rate, epsilon, episodes, seed, teams) -> list[dict]:
     """The runs of one seed.
 
-    `difference` is how far the values are from the single core's; for the single core itself, from another seed's.
+    `difference` is how far the values are from the single core's, and `on_route` how far on the single core's greedy
+    path; for the single core itself, from another seed's.
     """
     lake = lake_of(map_name)
-    learn = functools.partial(learned_table, lake, rate, epsilon, episodes, batch_size=batch_size)
+    learn = functools.partial(learned_table, lake, rate, epsilon, episodes)
     single = learn(SINGLE, seed)
+    other = learn(SINGLE, seed + OTHER_SEED)
+    route = [state for state in greedy_path(lake, single) if state != lake.exit_state]
     rows = []
-    for count in (SINGLE, *collectors):
-        if count == SINGLE:
-            q_table = single
-            difference = value_difference(single, learn(SINGLE, seed + OTHER_SEED))
-        else:
-            q_table = learn(count, seed)
-            difference = value_difference(q_table, single)
+    for count, batch_size in ((SINGLE, 0), *teams):
+        q_table = single if count == SINGLE else learn(count, seed, batch_size)
+        difference = value_difference(q_table, other if count == SINGLE else single)
+        start = values_at_start(lake, q_table, epsilon)
         rows.append({
             "map": map_name,
-            "learning_rate": rate,
-            "epsilon": epsilon,
             "collectors": count,
+            "batch_size": batch_size,
             "seed": seed,
-            **values_at_start(lake, q_table, epsilon),
-            "difference": difference,
+            "value": start["value"],
+            "risks": start["risks"],
+            "difference": np.nanmean(difference),
+            "on_route": np.nanmean(difference[route]),
             "table": checksum(q_table),
         })
     return rows
 
 
-def value_difference(one, other) -> float:
-    """The mean absolute difference of the highest action values, over the states that both tables have visited."""
+def value_difference(one, other) -> np.ndarray:
+    """Each state's absolute difference of the highest action values; nan unless both tables have visited it."""
     both = one.any(axis=1) & other.any(axis=1)
-    return np.abs(one.max(axis=1) - other.max(axis=1))[both].mean()
+    return np.where(both, np.abs(one.max(axis=1) - other.max(axis=1)), np.nan)
 
 
 # Numbers
 
 
-def runs(data: Data, map_name: str, collectors: int) -> pd.DataFrame:
+def runs(data: Data, map_name: str, collectors: int, batch_size: int = 100) -> pd.DataFrame:
     """The rows of a configuration, one for each seed."""
-    return where(data["distributed"], map=map_name, collectors=collectors)
+    batch_size = 0 if collectors == SINGLE else batch_size
+    return where(data["distributed"], map=map_name, collectors=collectors, batch_size=batch_size)
+
+
+def seeds(data: Data) -> int:
+    return data["distributed"]["seed"].nunique()
 
 
 def values(data: Data, map_name: str, collectors: int) -> np.ndarray:
@@ -94,19 +102,19 @@ def gain(data: Data, map_name: str, collectors: int) -> np.ndarray:
     return values(data, map_name, collectors) - values(data, map_name, SINGLE)
 
 
-def gains(data: Data, map_name: str) -> list[float]:
-    """The mean gains with two, four and eight collectors, in ascending order."""
-    return sorted(gain(data, map_name, collectors).mean() for collectors in (2, 4, 8))
+def mean_gain(data: Data, map_name: str, collectors: int) -> tuple:
+    """Its mean with the interval."""
+    return tuple(map(float, bootstrap(gain(data, map_name, collectors))))
 
 
-def difference(data: Data, map_name: str, collectors: int) -> float:
-    """The mean difference from the single core's values."""
-    return runs(data, map_name, collectors)["difference"].mean()
+def difference(data: Data, map_name: str, collectors: int, column: str = "difference") -> float:
+    """The mean difference from the single core's values, in all states or on_route."""
+    return runs(data, map_name, collectors)[column].mean()
 
 
-def hole_free(data: Data, map_name: str, collectors: int) -> int:
-    """How many seeds end on a path without an adjacent hole."""
-    return int((runs(data, map_name, collectors)["risks"] == 0).sum())
+def hole_free(data: Data, map_name: str, collectors: int, batch_size: int = 100) -> float:
+    """The share of seeds that end on a path without an adjacent hole."""
+    return (runs(data, map_name, collectors, batch_size)["risks"] == 0).mean()
 
 
 def runs_with_one_collector(data: Data) -> int:
@@ -132,12 +140,27 @@ def table(data: Data) -> str:
     for map_name, count in itertools.product(EPISODES, (SINGLE, 1, 2, 4, 8)):
         value = values(data, map_name, count)
         rows.append([
-            f"{map_name}, {config_name(count)}",
-            ci(value),
-            f"{value.min():.0f}",
+            f"{map_name.removeprefix('Dangerous ')}, {config_name(count)}",
+            ci(value, 0),
+            f"{np.median(value):.0f}",
             "" if count == SINGLE else ci(gain(data, map_name, count), sign="+"),
-            ci(runs(data, map_name, count)["difference"]),
-            f"{hole_free(data, map_name, count)} of {len(value)}",
+            ci(runs(data, map_name, count)["difference"], 0),
+            ci(runs(data, map_name, count)["on_route"], 0),
         ])
-    head = ["map, (collectors, evaluators)", "value, greedy", "worst seed", "less single core, same seeds"]
-    return markdown([*head, "mean difference of values", "seeds whose way has no hole beside it"], rows)
+    head = ["map, configuration", "value", "median", "gain", "all states", "on its path"]
+    return markdown(head, rows)
+
+
+def table_of_lags(data: Data) -> str:
+    """The share of hole-free paths on 16x16 by collectors and by how many episodes their tables lag."""
+    lags = sorted({count * batch_size for count, batch_size in TEAMS if count > 1})
+    rows = []
+    for count in (SINGLE, 2, 4, 8):
+        cells = [""] * len(lags)
+        for team, batch_size in TEAMS:
+            if team == count:
+                cells[lags.index(count * batch_size)] = f"{hole_free(data, LAKE, count, batch_size):.1%}"
+        if count == SINGLE:
+            cells[0] = f"{hole_free(data, LAKE, SINGLE):.1%} (no lag)"
+        rows.append([f"{count or 'single core'}", *cells])
+    return markdown(["collectors", *(f"lag {lag}" for lag in lags)], rows)

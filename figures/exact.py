@@ -63,5 +63,5 @@ def table(data: Data) -> str:
         ]
         for row in data["exact"].itertuples()
     ]
-    head = ["map", "policy", "epsilon", "value, greedy", "value, exploring", "steps of its way", "holes beside it"]
+    head = ["map", "policy", "epsilon", "value", "exploring", "steps", "holes beside it"]
     return markdown(head, rows)

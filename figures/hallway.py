@@ -9,8 +9,8 @@ import pandas as pd
 
 import td_helpers as td
 from figures.experiments import AGENTS, EPSILONS, HALLWAY, RATES, lake_of, over_ray, values_at_start
-from figures.rows import Data, where
-from figures.summaries import ci, markdown
+from figures.rows import Data, settings_of, where
+from figures.summaries import markdown, number, unseen
 
 CHECKPOINTS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000]
 SUGGESTED = 30_000  # episodes, by the assignment
@@ -21,14 +21,15 @@ ROUTES = {"bypass": "#dddddd", "neither": "#999999", "hallway": "#222222"}
 
 
 def run(
-    seeds=20,
+    seeds=200,
     rates=RATES,
     epsilons=EPSILONS,
     recommended=SUGGESTED,
     from_zeros=LAST["zeros"],
+    long_seeds=40,
     from_optimum=LAST["optimum"],
 ):
-    """Routes through Dangerous Hallway; at the lowest rate also in long runs and from the optimal table."""
+    """Routes through Dangerous Hallway; at the lowest rate also from the optimal table, and some seeds for long."""
     cases = []
     for rate in rates:
         episodes = {"zeros": from_zeros, "optimum": from_optimum} if rate == rates[0] else {"zeros": recommended}
@@ -39,7 +40,7 @@ def run(
                 "epsilon": epsilon,
                 "start": start,
                 "seed": seed,
-                "episodes": episodes[start],
+                "episodes": recommended if start == "zeros" and seed >= long_seeds else episodes[start],
             })
     yield from over_ray(hallway_run, cases, "hallway")
 
@@ -58,11 +59,19 @@ def hallway_run(algorithm, rate, epsilon, start, seed, episodes) -> list[dict]:
         agent.learn(checkpoint - agent.episode)
         q_table = agent.q_table
         learned = {
-            "down": q_table[FORK, td.DOWN],
-            "right": q_table[FORK, td.RIGHT],
-            "behind": q_table[HALF_WAY].max(),
+            "down": round(q_table[FORK, td.DOWN], 1),
+            "right": round(q_table[FORK, td.RIGHT], 1),
+            "behind": round(q_table[HALF_WAY].max(), 1),
         }
-        rows.append({**setting, "episode": checkpoint, **values_at_start(lake, q_table, epsilon), **learned})
+        found = values_at_start(lake, q_table, epsilon)
+        rows.append({
+            **setting,
+            "episode": checkpoint,
+            "route": found["route"],
+            "value": round(found["value"], 1),
+            "on_policy": round(found["on_policy"], 1),
+            **learned,
+        })
     return rows
 
 
@@ -78,6 +87,24 @@ def runs(data: Data, algorithm, rate, epsilon, start="zeros", episode=SUGGESTED)
 def seeds_on(data: Data, route: str, *setting, **moment) -> int:
     """How many seeds are on a route."""
     return int((runs(data, *setting, **moment)["route"] == route).sum())
+
+
+def share_on(data: Data, route: str, *setting, **moment) -> float:
+    """The share of seeds on a route."""
+    return (runs(data, *setting, **moment)["route"] == route).mean()
+
+
+def seeds(data: Data) -> int:
+    return data["hallway"]["seed"].nunique()
+
+
+def long_seeds() -> int:
+    return settings_of(run)["long_seeds"]
+
+
+def unseen_share() -> float:
+    """The largest share of all seeds that could go unseen in the long runs (95%, one-sided)."""
+    return unseen(long_seeds())
 
 
 def mean_of(data: Data, column: str, *setting, **moment) -> float:
@@ -111,12 +138,13 @@ def table_of_routes(data: Data) -> str:
             f"{algorithm}, {rate:g}, {epsilon:g}",
             start,
             f"{episode:,}",
+            f"{len(group)}",
             *(f"{seeds_on(data, route, *setting)}" for route in ("hallway", "bypass", "neither")),
-            ci(group["value"], 0),
-            ci(group["on_policy"], 0),
+            number(group["value"].mean()),
+            number(group["on_policy"].mean()),
         ])
-    head = ["algorithm, rate, epsilon", "from", "episodes", "hallway", "bypass", "neither", "value, greedy"]
-    return markdown([*head, "value, exploring"], rows)
+    head = ["algorithm, rate, epsilon", "from", "episodes", "seeds", "hallway", "bypass", "neither", "greedy"]
+    return markdown([*head, "exploring"], rows)
 
 
 def table_of_beliefs(data: Data) -> str:
@@ -129,8 +157,8 @@ def table_of_beliefs(data: Data) -> str:
     optimum = td.value_iteration(lake_of(HALLWAY).table)
     values = optimum[FORK, td.DOWN], optimum[FORK, td.RIGHT], optimum[HALF_WAY].max()
     rows.append(["exact optimum", "", *(f"{value:.1f}" for value in values)])
-    head = ["algorithm, epsilon", "episodes", "fork: down, into the hallway", "fork: right, to the bypass"]
-    return markdown([*head, "half way along the bypass"], rows)
+    head = ["algorithm, epsilon", "episodes", "fork: down", "fork: right", "half way along the bypass"]
+    return markdown(head, rows)
 
 
 # Picture
@@ -168,7 +196,7 @@ def draw_shares(axes, data: Data) -> None:
     names = [f"{algorithm}\nrate {rate:g}, eps. {epsilon:g}" for rate, epsilon, algorithm in settings]
     axes.set_yticks(range(len(settings)), names, fontsize=9)
     axes.set(xlim=(0, 1), ylim=(len(settings) - 0.5, -0.5), xlabel="share of seeds")
-    axes.set_title("way after 30,000 episodes (grey: neither)", fontsize=11)
+    axes.set_title(f"after {SUGGESTED:,} episodes (grey: neither)", fontsize=11)
 
 
 def draw_long_runs(axes, data: Data) -> None:

@@ -9,7 +9,7 @@ from figures.distributed import config_name
 from figures.experiments import SINGLE
 from figures.rows import Data
 from figures.summaries import markdown
-from figures.timing import configuration, configurations, group_of, groups, step_seconds
+from figures.timing import configuration, configurations, group_of, groups, name_of, step_seconds
 
 
 def busy(data: Data, simulator: str, map_name: str, collectors: int) -> float:
@@ -53,5 +53,5 @@ def table(data: Data) -> str:
     rows = []
     for title, group in groups(data).items():
         cells = [f"{busy_share(group, count):.1%}, {ray_ms(group, count):.1f} ms" for count in counts]
-        rows.append([title.replace("\n", ", "), f"{group['batch_size'].iloc[0]}", *cells])
-    return markdown(["simulator, map", "episodes a batch", *map(config_name, counts)], rows)
+        rows.append([name_of(title), f"{group['batch_size'].iloc[0]}", *cells])
+    return markdown(["simulator, map", "batch", *map(config_name, counts)], rows)

@@ -39,6 +39,8 @@ from figures import (
     hallway,
     lock_in,
     merging,
+    noise,
+    relapses,
     report,
     round_cost,
     scaling,
@@ -55,6 +57,9 @@ EXPERIMENTS = {  # name of the data file: experiment; those that measure time ru
     "hallway": hallway.run,
     "distributed": distributed.run,
     "value_functions": value_functions.run,
+    "value_differences": value_functions.differences,
+    "noise": noise.run,
+    "relapses": relapses.run,
     "merging": merging.run,
     "lock_in": lock_in.run,
     "dyna": dyna.run,
@@ -66,7 +71,7 @@ EXPERIMENTS = {  # name of the data file: experiment; those that measure time ru
     "round_cost": round_cost.run,
     "dyna_large": dyna_large.run,
 }
-TIMED = {"timing", "federated"}  # they are not run under other seeds: they measure time
+TIMED = {"timing", "federated", "round_cost", "dyna_large", "dyna_clock"}  # not run under other seeds
 SEEDLESS = {"exact"}
 PICTURES = {  # name of the PNG file: picture
     "curves_hallway": curves.curves_hallway,

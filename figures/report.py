@@ -25,6 +25,8 @@ from figures import (
     learner,
     lock_in,
     merging,
+    noise,
+    relapses,
     round_cost,
     scaling,
     timing,
@@ -40,6 +42,8 @@ QUESTIONS = {
     "curves": curves,
     "hallway": hallway,
     "value_functions": value_functions,
+    "noise": noise,
+    "relapses": relapses,
     "distributed": distributed,
     "dyna": dyna,
     "dyna_clock": dyna_clock,
@@ -71,19 +75,19 @@ class Claim(NamedTuple):
         return f"figures/report_template.md, line {self.line}: the data do not show that {self.words}"
 
 
-class Noted(dict):
+class Noted:
     """Data that note which experiments are read, and which numbers came out."""
 
     def __init__(self, data: Data):
-        super().__init__(data)
+        self.data = data
         self.clear_notes()
 
     def clear_notes(self) -> None:
         self.experiments, self.numbers = set(), []
 
-    def __getitem__(self, name):
+    def __getitem__(self, name: str):
         self.experiments.add(name)
-        return super().__getitem__(name)
+        return self.data[name]
 
 
 class Bound:

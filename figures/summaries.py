@@ -14,11 +14,24 @@ def bootstrap(values, resamples: int = 10_000, seed: int = 0) -> tuple:
     return values.mean(axis=0), low, high
 
 
+def coverage(values, samples: int = 400, resamples: int = 400) -> float:
+    """How often the interval of as many values, drawn from these, contains the mean of these."""
+    values = np.asarray(values, float)
+    drawn = np.random.default_rng(1).choice(values, (len(values), samples))
+    _, low, high = bootstrap(drawn, resamples)
+    return float(np.mean((low <= values.mean()) & (values.mean() <= high)))
+
+
 @functools.cache
 def resampling(count: int, resamples: int, seed: int) -> np.ndarray:
     """The weight of each of `count` values in each resample."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(count, np.full(count, 1 / count), resamples) / count
+
+
+def unseen(seeds: int) -> float:
+    """The largest share of all seeds that could show something that none of these does (95%, one-sided)."""
+    return 1 - 0.05 ** (1 / seeds)
 
 
 def number(value, decimals: int = 0) -> str:

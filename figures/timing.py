@@ -15,7 +15,7 @@ from figures.distributed import config_name
 from figures.experiments import BEST_RATE, EPISODES, HALLWAY, LAKE, SINGLE, checksum, lake_of, start_ray
 from figures.rows import Data, where
 from figures.slow import Slow
-from figures.summaries import markdown, median_range
+from figures.summaries import markdown
 
 SHORT = {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100}
 SUITE = {  # simulator: its runs; those with a test interval are made with evaluation and without
@@ -165,10 +165,22 @@ def seconds(data: Data, simulator: str, map_name: str, collectors: int, evaluate
     return np.median(configuration(group_of(data, simulator, map_name), collectors, evaluated)["seconds"])
 
 
-def speed_up(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> float:
-    """The speed-up over the single core, by time per step."""
+def speed_ups(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> np.ndarray:
+    """The speed-up over the single core, by time per step, in each repetition."""
     rows = group_of(data, simulator, map_name)
-    return step_seconds(rows, SINGLE, evaluated) / step_seconds(rows, collectors, evaluated)
+    single, many = (configuration(rows, count, evaluated).sort_values("seed") for count in (SINGLE, collectors))
+    return ((single["seconds"] / single["steps"]).to_numpy()) / (many["seconds"] / many["steps"]).to_numpy()
+
+
+def speed_up(data: Data, *case, **regime) -> float:
+    """The median of `speed_ups`."""
+    return float(np.median(speed_ups(data, *case, **regime)))
+
+
+def speed_up_range(data: Data, *case, **regime) -> str:
+    """The median of `speed_ups` with their range."""
+    pairs = speed_ups(data, *case, **regime)
+    return f"{np.median(pairs):.2f} ({pairs.min():.2f} to {pairs.max():.2f})"
 
 
 def best_speed_up(data: Data, simulator: str) -> float:
@@ -207,8 +219,10 @@ def full_runs(data: Data) -> pd.DataFrame:
 
 def same_tables(data: Data) -> int:
     """How many of them ended with the table of `distributed`, bit for bit."""
-    key = ["map", "collectors", "seed"]
-    pairs = full_runs(data).merge(data["distributed"], on=key, how="left", suffixes=("", "_in_process"))
+    key = ["map", "collectors", "batch_size", "seed"]
+    timed = full_runs(data)
+    timed = timed.assign(batch_size=timed["batch_size"].where(timed["collectors"] != SINGLE, 0))
+    pairs = timed.merge(data["distributed"], on=key, how="left", suffixes=("", "_in_process"))
     return int((pairs["table"] == pairs["table_in_process"]).sum())
 
 
@@ -221,9 +235,25 @@ def table_of_seconds(data: Data, evaluated: bool) -> str:
     rows = []
     for title, group in groups(data).items():
         times = [configuration(group, count, evaluated)["seconds"] for count in counts]
-        single, *others = (step_seconds(group, count, evaluated) for count in counts)
-        rows.append([title.replace("\n", ", "), *map(median_range, times), f"{single / min(others):.3g}"])
-    return markdown(["simulator, map", *map(config_name, counts), "best speed-up, by step"], rows)
+        rows.append([name_of(title), *(f"{np.median(seconds):.3g}" for seconds in times)])
+    return markdown(["simulator, map, seconds", *map(config_name, counts)], rows)
+
+
+def table_of_speed_ups(data: Data) -> str:
+    """Speed-ups by group and configuration, with evaluation and without: the median of the pairs with their range."""
+    counts = [count for count in configurations(data) if count != SINGLE]
+    rows = []
+    for (title, group), evaluated in itertools.product(groups(data).items(), (True, False)):
+        case = group["simulator"].iloc[0], group["map"].iloc[0]
+        cells = [speed_up_range(data, *case, count, evaluated=evaluated).replace(" to ", "-") for count in counts]
+        rows.append([name_of(title), "yes" if evaluated else "no", *cells])
+    return markdown(["simulator, map", "tests", *map(config_name, counts)], rows)
+
+
+def name_of(title: str) -> str:
+    """A group's title as a cell."""
+    what, where_and_how_long = title.split("\n")
+    return f"{what.split()[0]}, {where_and_how_long.split(',')[0].removeprefix('Dangerous ')}"
 
 
 def table_of_evaluation(data: Data) -> str:
@@ -235,8 +265,8 @@ def table_of_evaluation(data: Data) -> str:
         for count in counts:
             tested = np.median(configuration(group, count, evaluated=True)["seconds"])
             untested = np.median(configuration(group, count, evaluated=False)["seconds"])
-            cells.append(f"{tested - untested:+.2g} s (x{tested / untested:.2f})")
-        rows.append([title.replace("\n", ", "), *cells])
+            cells.append(f"{tested - untested:+.2g} s x{tested / untested:.2f}")
+        rows.append([name_of(title), *cells])
     return markdown(["simulator, map", *map(config_name, counts)], rows)
 
 

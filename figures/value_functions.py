@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pandas as pd
 
 import td_helpers as td
 from figures import distributed
@@ -14,6 +15,7 @@ from figures.experiments import (
     EPISODES,
     EPSILONS,
     HALLWAY,
+    OTHER_SEED,
     SINGLE,
     greedy_path,
     lake_of,
@@ -23,10 +25,11 @@ from figures.experiments import (
 )
 from figures.rows import Data, where
 
+MANY = 8  # collectors, the most that are compared
 ACTIONS = ["left", "down", "right", "up"]
 
 
-def run(seed=0, episodes=EPISODES, epsilons=EPSILONS, rate=0.001, best_rates=BEST_RATE, collectors=(0, 2, 4, 8)):
+def run(seed=0, episodes=EPISODES, epsilons=EPSILONS, rate=0.001, best_rates=BEST_RATE, collectors=(SINGLE, MANY)):
     """The tables of one seed: both algorithms on Dangerous Hallway, and distributed Q-learning on both maps."""
     cases = [
         {
@@ -80,6 +83,33 @@ def table_run(shown, map_name, algorithm, rate, epsilon, episodes, seed, collect
     ]
 
 
+def differences(seeds=100, episodes=EPISODES, epsilon=0.3, rates=BEST_RATE, collectors=MANY):
+    """How far each state's value is from the single core's, mean over seeds: with collectors, and for another seed."""
+    cases = [
+        {"map_name": map_name, "rate": rates[map_name], "epsilon": epsilon, "episodes": episodes[map_name],
+         "seed": seed, "collectors": collectors}
+        for map_name, seed in itertools.product(episodes, range(seeds))
+    ]  # fmt: skip
+    found = pd.DataFrame(list(over_ray(differences_run, cases, "differences")))
+    for (map_name, count), rows in found.groupby(["map", "collectors"], sort=False):
+        by_state = np.array(rows["difference"].tolist())
+        visited = ~np.isnan(by_state)
+        means = np.where(visited, by_state, 0).sum(axis=0) / np.maximum(visited.sum(axis=0), 1)
+        for state, mean in enumerate(means):
+            yield {"map": map_name, "collectors": count, "state": state, "difference": mean if mean else np.nan}
+
+
+def differences_run(map_name, rate, epsilon, episodes, seed, collectors) -> list[dict]:
+    """The differences of one seed."""
+    lake = lake_of(map_name)
+    single, other = (learned_table(lake, rate, epsilon, episodes, SINGLE, s) for s in (seed, seed + OTHER_SEED))
+    many = learned_table(lake, rate, epsilon, episodes, collectors, seed)
+    return [
+        {"map": map_name, "collectors": count, "difference": distributed.value_difference(q_table, single)}
+        for count, q_table in ((collectors, many), (SINGLE, other))
+    ]
+
+
 def table_of(data: Data, shown: str, **fields) -> np.ndarray:
     """A q_table from its rows."""
     return where(data["value_functions"], shown=shown, **fields)[ACTIONS].to_numpy()
@@ -106,25 +136,34 @@ def values_hallway(data: Data):
 
 
 def values_distributed(data: Data):
-    """Value functions of the single core and of distributed learning, beside the optimum."""
+    """Value functions of the single core and of distributed learning, and how far they are apart."""
     import matplotlib.pyplot as plt
 
-    counts = (SINGLE, 2, 4, 8)
-    figure, panels = plt.subplots(2, 1 + len(counts), figsize=(9.6, 4.7), layout="constrained")
+    figure, panels = plt.subplots(2, 4, figsize=(9.6, 5.2), layout="constrained")
     for row, map_name in zip(panels, EPISODES, strict=True):
-        lake = lake_of(map_name)
-        optimum = td.value_iteration(lake.table)
-        title = f"exact optimum\nvalue {td.policy_value(lake.table, optimum)[0]:.1f}"
-        draw_lake(row[0], map_name, optimum, title)
-        for axes, count in zip(row[1:], counts, strict=True):
+        for axes, count in zip(row[:2], (SINGLE, MANY), strict=True):
             q_table = table_of(data, "distributed", map=map_name, collectors=count)
             values = distributed.values(data, map_name, count)
-            title = f"{distributed.config_name(count)}\nvalue {td.policy_value(lake.table, q_table)[0]:.1f}"
-            title += f"\n{len(values)} seeds: {values.mean():.1f}"
+            title = f"{distributed.config_name(count)}, seed 0\n{len(values)} seeds: value {values.mean():.0f}"
             image = draw_lake(axes, map_name, q_table, title)
+        for axes, count in zip(row[2:], (MANY, SINGLE), strict=True):
+            far = draw_differences(axes, data, map_name, count)
         row[0].set_ylabel(f"{map_name}\nlearning rate {BEST_RATE[map_name]:g}", fontsize=9)
-    figure.colorbar(image, ax=panels, label="highest action value", shrink=0.7)
+    figure.colorbar(image, ax=panels[:, :2], label="highest action value", location="bottom", shrink=0.7)
+    figure.colorbar(far, ax=panels[:, 2:], label="mean absolute difference", location="bottom", shrink=0.7)
     return figure
+
+
+def draw_differences(axes, data: Data, map_name: str, count: int):
+    """The mean absolute difference from the single core's values: with collectors, or of another seed (SINGLE)."""
+    lake = lake_of(map_name)
+    rows = where(data["value_differences"], map=map_name, collectors=count)
+    values = rows.sort_values("state")["difference"].to_numpy()[:-1].reshape(lake.desc.shape)
+    image = axes.imshow(np.where(lake.desc == b"H", np.nan, values), cmap="magma", vmin=0, vmax=400)
+    what = "itself, other seed" if count == SINGLE else f"{distributed.config_name(count)}, same seed"
+    axes.set(facecolor="#888888", xticks=[], yticks=[])
+    axes.set_title(f"single core against\n{what}", fontsize=9)
+    return image
 
 
 def draw_lake(axes, map_name: str, q_table, title: str):
