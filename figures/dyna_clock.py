@@ -115,6 +115,12 @@ def speed_up(data: Data, simulator: str, slower: tuple[str, int], faster: tuple[
     return medians[0] / medians[1]
 
 
+def more_steps(data: Data, simulator: str, learner: str, collectors: int) -> float:
+    """How many times the steps of one core the collectors take together: a ratio of medians."""
+    many, alone = (runs(data, simulator, learner, count)["steps"].median() for count in (collectors, SINGLE))
+    return many / alone
+
+
 def table(data: Data) -> str:
     """Seconds and thousand steps until there, by simulator, learner and collectors: medians over seeds."""
     settings = settings_of(run)

@@ -10,7 +10,7 @@ import td_helpers as td
 from beyond import DistributedDynaQAgent
 from figures.experiments import HALLWAY, lake_of, over_ray, route_of
 from figures.rows import Data, settings_of, where
-from figures.summaries import ci, markdown
+from figures.summaries import markdown
 
 CELLS = {  # name: whether it plans, and the initial value
     "neither (Q-learning)": (False, 0),
@@ -75,7 +75,7 @@ def table(data: Data) -> str:
     rows = []
     for cell in CELLS:
         cells = [
-            f"{on_bypass(data, cell, count):.0%}, {ci(runs(data, cell, count)['value'], 0)}"
+            f"{on_bypass(data, cell, count):.0%}, {runs(data, cell, count)['value'].mean():.0f}"
             for count in settings["counts"]
         ]
         rows.append([cell, *cells])

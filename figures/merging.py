@@ -163,15 +163,14 @@ def diverged(data: Data, *setting) -> int:
     return int((~(runs(data, *setting)["largest"] < DIVERGED)).sum())
 
 
-def table(data: Data) -> str:
+def table(data: Data, algorithm: str) -> str:
     """Exact values after equally many episodes: a row for each rate and rule, a column for each number of workers."""
     settings = settings_of(run)
-    columns = list(itertools.product(FEDERATED, settings["counts"]))
     rows = []
     for rate, rule in itertools.product(settings["rates"], settings["rules"]):
-        cells = [table_cell(data, algorithm, rate, rule, count) for algorithm, count in columns]
-        rows.append([f"{rate:g}, {rule}", *cells])
-    return markdown(["learning rate, rule", *(f"{algorithm}, {count}" for algorithm, count in columns)], rows)
+        cells = [table_cell(data, algorithm, rate, rule, count) for count in settings["counts"]]
+        rows.append([f"{rate:g} {rule}", *cells])
+    return markdown([f"{algorithm}, workers", *map(str, settings["counts"])], rows)
 
 
 def table_cell(data: Data, *setting) -> str:

@@ -15,7 +15,7 @@ from figures import merging
 from figures.experiments import AGENTS, SINGLE, over_ray
 from figures.federated import SHORTFALL, WINDOW, lake_of
 from figures.rows import Data, where
-from figures.summaries import bootstrap, interval
+from figures.summaries import bootstrap
 
 FEDERATED = {"Q-learning": FederatedQLAgent, "SARSA": FederatedSARSAAgent}
 LOOKS = {64: 1_000_000, 128: 8_000_000}  # side of a lake: steps between two looks at the policy, 2% of what is needed
@@ -222,15 +222,18 @@ def stay(data: Data, side: int, workers: int) -> int:
     return int(where(data["scaling"], side=side, workers=workers)["sustained"].notna().sum())
 
 
-def cell(data: Data, algorithm: str, side: int, workers: int, column: str) -> str:
-    """The efficiency with its interval, and how many runs arrive if not all do."""
+def cell(data: Data, algorithm: str, side: int, workers: int) -> str:
+    """The efficiency until the target is first crossed, and until it is for good."""
+    return " / ".join(_efficiency(data, algorithm, side, workers, column) for column in ("first", "sustained"))
+
+
+def _efficiency(data: Data, algorithm: str, side: int, workers: int, column: str) -> str:
+    """An efficiency, and the share of the runs that arrive if not all do."""
     there, of = arrived(data, algorithm, side, workers, column=column)
-    if not of:
-        return ""
     if not there:
-        return f"none of {of} arrives"
-    spread = interval(efficiency(data, algorithm, side, workers, column=column), ".2f")
-    return spread if there == of else f"{spread}, {there} of {of} arrive"
+        return "never" if of else "-"
+    middle = f"{efficiency(data, algorithm, side, workers, column=column)[0]:.2f}"
+    return middle if there == of else f"{middle} ({there / of:.0%})"
 
 
 # Picture
