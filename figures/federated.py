@@ -185,7 +185,7 @@ def table(data: Data) -> str:
             f"{climb['steps'].median() / 1e6:.3g}",
             *factors,
         ])
-    return markdown(["lake", "seconds", "million steps", "speed-up", "hardware", "statistics"], rows)
+    return markdown(["lake", "seconds", "M steps", "speed-up", "hardware", "statistics"], rows)
 
 
 # Picture

@@ -1,5 +1,6 @@
 """The report: what it shows is what the committed data say, and the data are those of the code's settings."""
 
+import argparse
 import inspect
 import itertools
 import json
@@ -107,6 +108,11 @@ def test_every_figure_has_a_caption_with_its_number():
     captions = [after for block, after in itertools.pairwise(blocks) if block.startswith("![")]
     for number, caption in enumerate(captions, 1):
         assert caption.startswith(f"*Figure {number}. ")
+
+
+def test_without_names_the_experiments_of_the_assignment_are_run():
+    for arguments, names in ([], make_figures.ASSIGNMENT), (["--all"], make_figures.EXPERIMENTS):
+        assert make_figures.arguments_of(argparse.ArgumentParser(), arguments) == (list(names), 0)
 
 
 def test_every_data_file_is_drawn_or_tabulated(data):
