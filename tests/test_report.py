@@ -410,7 +410,7 @@ def test_other_seeds_write_a_table_of_claims_and_nothing_else(few_seeds, monkeyp
     seen = []
     monkeypatch.setattr(curves, "seeds", lambda data: seen.append(data["curves"]) or data["curves"]["seed"].nunique())
     before = contents(few_seeds)
-    make_figures.main(["--seeds-from", "1000"], few_seeds)
+    make_figures.main(["--seeds-from", "1000", "curves"], few_seeds)
     after = contents(few_seeds)
     table = after.pop(few_seeds / "claims_fresh.md").decode()
     before.pop(few_seeds / "claims_fresh.md", None)
