@@ -261,13 +261,13 @@ def steps_by_lake(data: Data):
     lakes = list(settings_of(run)["lakes"])
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     for learner, shift in zip(LEARNERS, (-0.24, -0.08, 0.08, 0.24), strict=True):
-        color, tried = td.color_of(learner), [i for i, lake in enumerate(lakes) if len(runs(data, lake, learner))]
+        color, tried = td.color_of(learner) or "#56B4E9", [i for i, lake in enumerate(lakes) if len(runs(data, lake, learner))]
         groups = [best_setting(data, lakes[i], learner)[1] for i in tried]
         for i, group in zip(tried, groups, strict=True):
             axes.plot(np.full(len(group), i + shift), group["steps"], ".", color=color, alpha=0.4)
         places, medians = [i + shift for i in tried], [steps_until_there(group) for group in groups]
         axes.plot(places, medians, "o", color=color, label=learner)
-    axes.set(xticks=range(len(lakes)), xticklabels=lakes, yscale="log")
+    axes.set(xticks=range(len(lakes)), xticklabels=lakes, xlim=(-0.5, len(lakes) - 0.5), yscale="log")
     axes.set_ylabel(f"steps until within {WITHIN} of the optimum (256 x 256: 200)")
     axes.legend(title="median of the seeds; small dots: each seed")
     return figure

@@ -257,7 +257,7 @@ def test_every_sentence_is_true_with_other_parameters(notebook, map_name):
     for cell in other.cells:  # the same bits without Ray, and a climb that takes seconds
         cell.source = cell.source.replace("td.Workers(cw_num=8, ew_num=4).start()", "td.InProcess()")
         cell.source = cell.source.replace("workers.stop()", "")
-        cell.source = cell.source.replace("720_000", "60_000").replace("720,000", "60,000")
+        cell.source = cell.source.replace("480_000", "60_000").replace("480,000", "60,000")
     other.cells.insert(-1, nbformat.v4.new_code_cell(CLAIMS))
     NotebookClient(other, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
     assert_numbers_of_the_prose_are_known(other.cells)
