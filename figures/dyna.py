@@ -261,7 +261,8 @@ def steps_by_lake(data: Data):
     lakes = list(settings_of(run)["lakes"])
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     for learner, shift in zip(LEARNERS, (-0.24, -0.08, 0.08, 0.24), strict=True):
-        color, tried = td.color_of(learner) or "#56B4E9", [i for i, lake in enumerate(lakes) if len(runs(data, lake, learner))]
+        color = td.color_of(learner) or "#56B4E9"
+        tried = [i for i, lake in enumerate(lakes) if len(runs(data, lake, learner))]
         groups = [best_setting(data, lakes[i], learner)[1] for i in tried]
         for i, group in zip(tried, groups, strict=True):
             axes.plot(np.full(len(group), i + shift), group["steps"], ".", color=color, alpha=0.4)
