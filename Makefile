@@ -1,6 +1,6 @@
 # make          install, run the notebook in place, print its comparison
 # make test     install, lint, pytest, nbval; make test-long: the tests that take half a minute or more each
-# make report   run the report's experiments anew; make figures: redraw from their data
+# make report   run the experiments of the report's nine items anew; make figures: redraw from the data
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONHASHSEED := 0
