@@ -78,7 +78,7 @@ from tabular.plots import (
     show,
     show_source,
 )
-from tabular.pool import InProcess, Lost, Workers, shared_workers
+from tabular.pool import InProcess, Lost, Workers, check_workers, shared_workers
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import check_saved, read_save
 from tabular.session import start_ray
@@ -791,12 +791,7 @@ class DistributedQLAgent(QLAgent):
             raise ValueError(f"checkpoint must be a file in a folder that exists, got {self.checkpoint!r}")
         if self.do_test and self.ew_num == 0:
             raise ValueError("ew_num must be 1 or more where do_test is True, got 0")
-        workers = self.workers
-        if not isinstance(workers, Workers | InProcess | None):
-            raise TypeError(f"workers must be Workers, InProcess or None, got {workers!r}")
-        if workers and (workers.cw_num < self.cw_num or workers.ew_num < self.ew_num * self.do_test):
-            needed = f"{self.cw_num} collectors and {self.ew_num} evaluators at least"
-            raise ValueError(f"workers must be {needed}, got {workers.cw_num} and {workers.ew_num}")
+        check_workers(self.workers, self.cw_num, self.ew_num * self.do_test)
 
     def _check_rule(self) -> None:
         """TypeError where the server could not replay."""

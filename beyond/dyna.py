@@ -330,12 +330,10 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         """Each worker acts for an even share of the episodes; the server takes their counts in, in their order."""
         if isinstance(snapshot, PlannedSnapshot):  # that a server started from: what was counted is no use to workers
             snapshot = snapshot._replace(counts=snapshot.counts[:0])
-        episodes = batch.last - batch.first
-        cuts = [batch.first + episodes * worker // self.cw_num for worker in range(self.cw_num + 1)]
         reports = [
-            pool.submit("collector", worker, "collect", snapshot, cuts[worker], cuts[worker + 1] - cuts[worker])
-            for worker in range(self.cw_num)
-            if cuts[worker] < cuts[worker + 1]
+            pool.submit("collector", worker, "collect", snapshot, first, episodes)
+            for worker, (first, episodes) in enumerate(batch.shares(self.cw_num))
+            if episodes
         ]
         return pool.submit("server", 0, "learn", self._planning(), *reports)
 

@@ -6,7 +6,6 @@ step. Workers that ship what they learned, instead of what they saw, have no suc
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from typing import NamedTuple
@@ -172,12 +171,9 @@ class FederatedQLAgent(DistributedQLAgent):
 
     def _submit(self, pool, batch: Batch, snapshot):
         """Each worker learns an even share of the episodes; the server merges them in order."""
-        episodes = batch.last - batch.first
-        shares = range(self.cw_num + 1)
-        cuts = [batch.first + episodes * share // self.cw_num for share in shares]
         reports = [
-            pool.submit("collector", worker, "learn", snapshot, first, last - first)
-            for worker, (first, last) in enumerate(itertools.pairwise(cuts))
+            pool.submit("collector", worker, "learn", snapshot, *share)
+            for worker, share in enumerate(batch.shares(self.cw_num))
         ]
         return pool.submit("server", 0, "merge", self.learning_rate, *reports)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,6 +17,11 @@ class Batch(NamedTuple):
     number: int
     first: int
     last: int
+
+    def shares(self, workers: int) -> list[tuple[int, int]]:
+        """The first episode of each worker and how many it has, 0 or more, where they divide a batch evenly."""
+        cuts = [self.first + (self.last - self.first) * worker // workers for worker in range(workers + 1)]
+        return [(first, last - first) for first, last in itertools.pairwise(cuts)]
 
 
 class Cost(NamedTuple):

@@ -228,6 +228,15 @@ def shared_workers(cw_num: int, ew_num: int) -> Workers:
 
 
 @functools.cache
+def check_workers(workers, cw_num: int, ew_num: int) -> None:
+    """TypeError or ValueError unless these are workers of a run, with so many collectors and evaluators; None is."""
+    if not isinstance(workers, Workers | InProcess | None):
+        raise TypeError(f"workers must be Workers, InProcess or None, got {workers!r}")
+    if workers and (workers.cw_num < cw_num or workers.ew_num < ew_num):
+        needed = f"{cw_num} collectors and {ew_num} evaluators at least"
+        raise ValueError(f"workers must be {needed}, got {workers.cw_num} and {workers.ew_num}")
+
+
 def _host():
     """The process of `Workers`: holds what a maker makes, and passes calls on to it.
 
