@@ -38,6 +38,7 @@ from figures import (
     exact,
     federated,
     hallway,
+    latency,
     lock_in,
     merging,
     noise,
@@ -73,9 +74,10 @@ BEYOND = {  # past the nine items
     "dyna_clock": dyna_clock.run,
     "federated": federated.run,
     "round_cost": round_cost.run,
+    "latency": latency.run,
 }
 EXPERIMENTS = ASSIGNMENT | BEYOND
-TIMED = {"timing", "federated", "round_cost", "dyna_large", "dyna_clock"}  # not run under other seeds
+TIMED = {"timing", "federated", "round_cost", "dyna_large", "dyna_clock", "latency"}  # not run under other seeds
 SEEDLESS = {"exact"}
 PICTURES = {  # name of the PNG file: picture
     "curves_hallway": curves.curves_hallway,

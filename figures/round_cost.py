@@ -113,10 +113,12 @@ class Product(NamedTuple):
     ray_ms: tuple
 
 
-def product(data: Data, side: int, workers: int, batch_size: int) -> Product:
+def product(data: Data, side: int, workers: int, batch_size: int, levels: int = 1) -> Product:
     """Measured steps times modelled speed, with a core for each worker.
 
-    A round lasts as long as its slowest worker learns, the server merges, and Ray carries calls and tables.
+    A round lasts as long as its slowest worker learns, the server merges, and Ray carries calls and tables. With two
+    levels the server calls relays instead, as many as each of them has workers; these call them, and add up what they
+    report. A relay then costs what a server of so few workers does, between the counts that were measured.
     """
     runs = scaling.runs(data, "Q-learning", side, workers, batch_size)
     alone = scaling.runs(data, "Q-learning", side, SINGLE)["first"].loc[runs.index].mean()
@@ -124,8 +126,13 @@ def product(data: Data, side: int, workers: int, batch_size: int) -> Product:
     measured = where(data["round_cost"], side=side, workers=workers)
     slope, fixed = np.polyfit(measured["steps"], measured["learn_seconds"], 1)
     part = where(measured, batch_size=batch_size).iloc[0]
-    learning, merging = part["skew"] * (fixed + slope * steps / rounds / workers), part["merge_seconds"]
-    ray = np.array([part["ray_seconds"], part["driver_seconds"]])
+    learning = part["skew"] * (fixed + slope * steps / rounds / workers)
+    sizes, called = where(data["round_cost"], side=side, batch_size=batch_size), workers ** (1 / levels)
+    merging, *ray = (
+        levels * np.interp(called, sizes["workers"], sizes[name])
+        for name in ("merge_seconds", "ray_seconds", "driver_seconds")
+    )
+    ray = np.array(ray)
     speed_up = alone * part["alone_seconds_a_step"] / (rounds * (learning + merging + ray))
     statistics = alone / steps
     milliseconds = 1e3 * learning, 1e3 * merging, tuple(1e3 * ray)
@@ -141,9 +148,15 @@ def two_workers(data: Data, side: int = 128) -> float:
     return part["alone_seconds_a_step"] * steps / (fixed + slope * steps + part["merge_seconds"] + part["ray_seconds"])
 
 
-def best(data: Data, side: int, workers: int) -> tuple[int, Product]:
+def skew(data: Data, side: int, workers: int, batch_size: int) -> float:
+    """By how much the slowest worker of a round takes more steps than the mean one."""
+    return float(where(data["round_cost"], side=side, workers=workers, batch_size=batch_size)["skew"].iloc[0])
+
+
+def best(data: Data, side: int, workers: int, levels: int = 1) -> tuple[int, Product]:
     """The (length of a round, product) with the highest speed-up."""
-    found = [(int(size), product(data, side, workers, int(size))) for size in data["round_cost"]["batch_size"].unique()]
+    sizes = map(int, data["round_cost"]["batch_size"].unique())
+    found = [(size, product(data, side, workers, size, levels)) for size in sizes]
     return max(found, key=lambda one: np.nan_to_num(one[1].speed_up[0]))
 
 
@@ -152,13 +165,14 @@ def table(data: Data) -> str:
     rows = []
     for side, count in itertools.product(scaling.LOOKS, scaling.COUNTS):
         cells = [scaling.cell(data, algorithm, side, count) for algorithm in scaling.FEDERATED]
-        computed = [""] * 3
+        computed = [""] * 4
         size, one = best(data, side, count) if count > 4 else (0, None)
         if one and one.speed_up[0] > 0:  # not where some never arrive
             costs = f"{one.learning_ms:.1f} + {one.merging_ms:.1f} + {one.ray_ms[1]:.0f} to {one.ray_ms[0]:.0f}"
-            computed = [f"{size:,}", costs, "{:.2g} to {:.2g}".format(*one.speed_up)]
+            tree = best(data, side, count, levels=2)[1]
+            computed = [f"{size:,}", costs, *("{:.2g} to {:.2g}".format(*p.speed_up) for p in (one, tree))]
         rows.append([f"{side} x {side}, {count}", *cells, *computed])
-    return markdown(["lake, workers", *scaling.FEDERATED, "round", "its ms", "speed-up"], rows)
+    return markdown(["lake, workers", *scaling.FEDERATED, "round", "its ms", "speed-up", "as a tree"], rows)
 
 
 def dyna_break_even(data: Data, workers: int = 1024) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 import td_helpers as td
 from beyond import FederatedQLAgent, FederatedSARSAAgent
-from beyond.federated import FederatedWorker
+from beyond.federated import FederatedServer, FederatedWorker
 from figures import merging
 from figures.experiments import AGENTS, SINGLE, over_ray
 from figures.federated import SHORTFALL, WINDOW, lake_of
@@ -97,6 +97,44 @@ class ImportanceAveraged(FederatedQLAgent):
     roles = FederatedQLAgent.roles | {"server": merging.ImportanceAveraging}
 
 
+class MeanTargets(FederatedWorker):
+    """A worker that reports the mean target of each pair, in the place of its value."""
+
+    def learn(self, *arguments):
+        report = super().learn(*arguments)
+        start = pair_values(self.replica.received, report)
+        change, kept = report.values - start, (1 - self.agent.learning_rate) ** report.visits
+        return report._replace(values=start + np.divide(change, 1 - kept, out=change, where=change != 0))
+
+
+class OneByOne(FederatedServer):
+    """A server that merges a report when it comes, into a table that has moved on since."""
+
+    def merge(self, learning_rate, report):
+        kept = (1 - learning_rate) ** report.visits
+        now = pair_values(self.q_table, report)
+        return super().merge(learning_rate, report._replace(values=now + (1 - kept) * (report.values - now)))
+
+
+class Asynchronous(FederatedQLAgent):
+    """Without rounds: a worker starts from the table that its last report led to, and nobody waits for the others."""
+
+    roles = FederatedQLAgent.roles | {"server": OneByOne, "collector": MeanTargets}
+    lag = behind = td.DistributedQLAgent.lag
+    episodes_a_batch = td.DistributedQLAgent.episodes_a_batch
+
+    def _submit(self, pool, batch, snapshot):
+        worker = batch.number % self.cw_num
+        report = pool.submit("collector", worker, "learn", snapshot, batch.first, batch.last - batch.first)
+        return pool.submit("server", 0, "merge", self.learning_rate, report)
+
+
+def pair_values(q_table, report) -> np.ndarray:
+    """A table's values of the pairs of a report."""
+    values = q_table.reshape(-1)
+    return values.copy() if report.pairs is None else values[report.pairs]
+
+
 VARIANTS = {
     "power 1": PowerOfOne,
     "cap .2": CapOf20,
@@ -104,6 +142,7 @@ VARIANTS = {
     "unequal epsilons": Epsilons,
     "plain averaging": Averaged,
     "importance averaging": ImportanceAveraged,
+    "no rounds": Asynchronous,
 }
 CASES = (  # algorithm, side, workers, episodes of a worker in a round, variant, seeds on each lake
     *(("Q-learning", 64, count, 100, DEFAULT, 8) for count in (SINGLE, 4, 16, 64)),

@@ -375,30 +375,31 @@ with td.Workers(2, 0) as workers:
     agent = kind(lake, 0.05, 0.01, 10**9, cw_num=2, ew_num=0, batch_size=100, do_test=False, workers=workers)
     batches = agent.learn_in_batches(10**6)
     while agent.batches < 150: next(batches)
-    before, start = agent.cost, time.perf_counter()
-    for _ in range(100): next(batches)
-    seconds, cost = time.perf_counter() - start, agent.cost
+    for _ in range(5):
+        before, start = agent.cost, time.perf_counter()
+        for _ in range(40): next(batches)
+        seconds, cost = time.perf_counter() - start, agent.cost
+        work = (cost.collect - before.collect) / 2 + cost.replay - before.replay
+        megabytes = (cost.bytes + cost.sent - before.bytes - before.sent) / 1e6
+        print(seconds * 1e3 / 40, work * 1e3 / 40, megabytes / 40)
     from ray._private.state import actors
     pids = ["self", *(actors(process._actor_id.hex())["Pid"] for process in workers._processes.values())]
     texts = [open(f"/proc/{pid}/status").read() for pid in pids]
-    peak = sum(int(text.partition("VmHWM:")[2].split()[0]) for text in texts) / 1e6
-    print(seconds * 10, (cost.bytes + cost.sent - before.bytes - before.sent) / 1e8, peak)
+    print(sum(int(text.partition("VmHWM:")[2].split()[0]) for text in texts) / 1e6)
 """
 
 
 def bench_travel() -> None:
     """A batch on a lake of 1000 x 1000 over Ray, with tables that travel whole, and as what changed in them."""
     for kind in ("replaying", "federated"):
-        found = {"whole": [], "changes": []}
-        for _ in range(5):  # in turn, so that both see the machine in the same state
-            for how in found:
-                found[how].append([float(part) for part in _python(TRAVEL, how, kind).split()])
-        for how, runs in found.items():
+        for how in ("whole", "changes"):
+            *runs, peak = (line.split() for line in _python(TRAVEL, how, kind).splitlines())
+            batch, work, megabytes = zip(*(map(float, run) for run in runs), strict=True)
             name = f"1000x1000 over Ray, {kind} server, {'what changed' if how == 'changes' else 'whole tables'}"
-            batch, megabytes, peak = zip(*runs, strict=True)
             figure(f"{name}: batch", batch, "ms")
+            figure(f"{name}: of it learning, by one worker and the server", work, "ms")
             figure(f"{name}: shipped both ways", megabytes, "MB a batch")
-            figure(f"{name}: peak memory of agent, server and 2 workers, added up", peak, "GB")
+            figure(f"{name}: peak memory of agent, server and 2 workers, added up", [float(peak[0])], "GB")
 
 
 def _timed(work) -> float:

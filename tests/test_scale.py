@@ -1,13 +1,15 @@
 """Experiments with many workers: rules of merging, steps to a target, and what a round costs."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import td_helpers as td
 from beyond.federated import Report
-from figures import dyna_large, merging, round_cost, scaling
+from figures import dyna_large, latency, merging, round_cost, scaling
 from figures.experiments import HALLWAY, SINGLE, lake_of
 from tabular.plan import Batch
 
@@ -80,6 +82,15 @@ def test_growing_rounds_grow_from_a_quarter_to_four_times():
     assert sizes == sorted(sizes) and (sizes[0], sizes[-1]) == (10, 160)
 
 
+def test_asynchronous_reports_of_a_lone_worker_are_what_one_core_learns():
+    settings = {"epsilon": 0.3, "learning_rate": 0.01, "do_test": False}
+    alone = td.QLAgent(lake_of(HALLWAY), **settings)
+    worker = scaling.Asynchronous(lake_of(HALLWAY), cw_num=1, ew_num=0, workers=td.InProcess(), **settings)
+    alone.learn(300)
+    worker.learn(300)
+    np.testing.assert_allclose(worker.q_table, alone.q_table, rtol=0, atol=1e-9)
+
+
 def test_a_large_lake_is_learned_to_the_target():
     rows = [dyna_large.large_run(8, 3, workers, 2, 0.05, 0, 200_000)[0] for workers in (1, 16)]
     assert all(0 < row["steps"] < 200_000 and row["bytes"] > 0 for row in rows)
@@ -91,3 +102,48 @@ def test_parts_of_a_round_add_up():
     agent.learn(500)
     part = round_cost.round_parts(agent, 3, 10)
     assert part["skew"] >= 1 and part["steps"] >= 10 and part["report_bytes"] <= 12 * agent.q_table.size
+
+
+def test_a_slow_network_changes_no_bit():
+    settings = {"learning_episodes": 60, "batch_size": 10, "cw_num": 2, "ew_num": 0, "in_flight": 3, "do_test": False}
+    here = td.DistributedQLAgent(lake_of(HALLWAY), workers=td.InProcess(), **settings)
+    here.learn(60)
+    with latency.DelayedWorkers(2, 0) as workers:
+        workers.delay = 0.02
+        far = td.DistributedQLAgent(lake_of(HALLWAY), workers=workers, **settings)
+        far.learn(60)
+    assert np.array_equal(here.q_table, far.q_table)
+
+
+def round_costs(merge: float, ray: float):
+    """What a round costs where both grow in proportion to the workers, by a worker; learning takes 1 ms."""
+    rows = [
+        {"side": 64, "workers": count, "batch_size": size, "alone_seconds_a_step": 1e-6, "learn_seconds": 1e-3,
+         "skew": 1.0, "steps": 1_000 * size, "merge_seconds": merge * count, "ray_seconds": ray * count,
+         "driver_seconds": ray * count / 2}
+        for count, size in itertools.product((2, 16, 64, 256), (100, 400))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def scaling_rows():
+    """Sixteen workers and sixty-four that need as many steps as one core: a million, in ten rounds."""
+    rows = [
+        {"algorithm": "Q-learning", "side": 64, "workers": count, "batch_size": 100, "variant": "default",
+         "map_seed": lake, "seed": 0, "first": 1e6, "first_rounds": 10}
+        for count, lake in itertools.product((SINGLE, 16, 64), (1, 2))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_product_is_steps_times_speed():
+    data = {"round_cost": round_costs(1e-4, 1e-3), "scaling": scaling_rows()}
+    found = round_cost.product(data, 64, 64, 100)
+    # a second alone; ten rounds of 1 ms of learning, 6.4 of merging and 64 or 32 of Ray
+    assert found.speed_up == pytest.approx((1 / 0.714, 1 / 0.394))
+    assert found.statistics == 1
+
+
+def test_in_a_tree_two_levels_of_eight_cost_what_sixteen_do():
+    data = {"round_cost": round_costs(1e-4, 1e-3), "scaling": scaling_rows()}
+    assert round_cost.product(data, 64, 64, 100, levels=2).speed_up == pytest.approx((1 / 0.186, 1 / 0.106))
