@@ -143,6 +143,21 @@ def changed(data: Data, one: tuple, other: tuple) -> tuple:
     return tuple(map(float, bootstrap(late(data, *other) - late(data, *one))))
 
 
+def median_changed(data: Data, one: tuple, other: tuple) -> float:
+    """The median of the same change over the seeds."""
+    return float(np.median(late(data, *other) - late(data, *one)))
+
+
+def gaining(data: Data, one: tuple, other: tuple) -> int:
+    """How many seeds have a higher late value in the other setting."""
+    return int((late(data, *other) > late(data, *one)).sum())
+
+
+def worst_late(data: Data, *setting) -> float:
+    """The lowest of `late`."""
+    return late(data, *setting).min()
+
+
 def in_hallway(data: Data, *setting) -> list[int]:
     """For how many tests on end each seed's greedy path was in the hallway, at the most."""
     map_name, algorithm, rate, epsilon = setting
@@ -155,9 +170,9 @@ def ever_in_hallway(data: Data, *setting) -> int:
     return sum(longest > 0 for longest in in_hallway(data, *setting))
 
 
-def longest_in_hallway(data: Data, *setting) -> int:
-    """The longest stay there, in episodes between its first and last test, over all seeds."""
-    return (max(in_hallway(data, *setting)) - 1) * (EPISODES[HALLWAY] // settings_of(run)["tests"])
+def tests_in_hallway(data: Data, *setting) -> int:
+    """The longest stay there, in tests, over all seeds."""
+    return max(in_hallway(data, *setting))
 
 
 def coverages(data: Data) -> list[float]:

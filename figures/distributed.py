@@ -11,7 +11,6 @@ import pandas as pd
 from figures.experiments import (
     BEST_RATE,
     EPISODES,
-    LAKE,
     OTHER_SEED,
     SINGLE,
     checksum,
@@ -134,13 +133,18 @@ def config_name(collectors: int) -> str:
     return "single core" if collectors == SINGLE else f"({collectors}, 4)"
 
 
+def row_name(map_name: str, collectors: int) -> str:
+    """A configuration on a map, as the tables have it."""
+    return f"{map_name.removeprefix('Dangerous ')}, {config_name(collectors)}"
+
+
 def table(data: Data) -> str:
     """Values and tables of distributed learning beside the single core's."""
     rows = []
     for map_name, count in itertools.product(EPISODES, (SINGLE, 1, 2, 4, 8)):
         value = values(data, map_name, count)
         rows.append([
-            f"{map_name.removeprefix('Dangerous ')}, {config_name(count)}",
+            row_name(map_name, count),
             ci(value, 0),
             f"{np.median(value):.0f}",
             "" if count == SINGLE else ci(gain(data, map_name, count), sign="+"),
@@ -152,15 +156,15 @@ def table(data: Data) -> str:
 
 
 def table_of_lags(data: Data) -> str:
-    """The share of hole-free paths on 16x16 by collectors and by how many episodes their tables lag."""
+    """The share of hole-free paths by map, collectors and how many episodes their tables lag."""
     lags = sorted({count * batch_size for count, batch_size in TEAMS if count > 1})
     rows = []
-    for count in (SINGLE, 2, 4, 8):
-        cells = [""] * len(lags)
+    for map_name, count in itertools.product(EPISODES, (SINGLE, 2, 4, 8)):
+        cells = dict.fromkeys([0, *lags], "")
         for team, batch_size in TEAMS:
             if team == count:
-                cells[lags.index(count * batch_size)] = f"{hole_free(data, LAKE, count, batch_size):.1%}"
+                cells[count * batch_size] = f"{hole_free(data, map_name, count, batch_size):.1%}"
         if count == SINGLE:
-            cells[0] = f"{hole_free(data, LAKE, SINGLE):.1%} (no lag)"
-        rows.append([f"{count or 'single core'}", *cells])
-    return markdown(["collectors", *(f"lag {lag}" for lag in lags)], rows)
+            cells[0] = f"{hole_free(data, map_name, SINGLE):.1%}"
+        rows.append([row_name(map_name, count), *cells.values()])
+    return markdown(["map, configuration", "no lag", *(f"lag {lag}" for lag in lags)], rows)

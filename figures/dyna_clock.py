@@ -109,10 +109,27 @@ def seeds() -> int:
     return settings_of(run)["seeds"]
 
 
-def speed_up(data: Data, simulator: str, slower: tuple[str, int], faster: tuple[str, int]) -> float:
-    """How many times as fast one (learner, collectors) is there as another: a ratio of medians."""
-    medians = [runs(data, simulator, *who)["seconds"].fillna(math.inf).median() for who in (slower, faster)]
-    return medians[0] / medians[1]
+def speed_ups(data: Data, simulator: str, slower: tuple[str, int], faster: tuple[str, int]) -> np.ndarray:
+    """How many times as soon one (learner, collectors) is there as another, seed by seed."""
+    seconds = [runs(data, simulator, *who).sort_values("seed")["seconds"].fillna(math.inf) for who in (slower, faster)]
+    return seconds[0].to_numpy() / seconds[1].to_numpy()
+
+
+def speed_up(data: Data, *setting) -> float:
+    """The median of `speed_ups`."""
+    return float(np.median(speed_ups(data, *setting)))
+
+
+def speed_up_range(data: Data, *setting) -> str:
+    """The median of `speed_ups` with their range."""
+    pairs = speed_ups(data, *setting)
+    return f"{np.median(pairs):.2g} ({pairs.min():.2g} to {pairs.max():.2g})"
+
+
+def best_alone(data: Data, simulator: str, learner: str = "Dyna-Q") -> bool:
+    """Is one core there before any number of collectors, by medians?"""
+    counts = [count for count in settings_of(run)["collectors"] if count != SINGLE]
+    return all(speed_up(data, simulator, (learner, SINGLE), (learner, count)) < 1 for count in counts)
 
 
 def more_steps(data: Data, simulator: str, learner: str, collectors: int) -> float:
@@ -128,8 +145,11 @@ def table(data: Data) -> str:
     for simulator, learner in itertools.product(SIMULATORS, LEARNERS):
         cells = []
         for count in settings["collectors"]:
-            medians = runs(data, simulator, learner, count)[["seconds", "steps"]].fillna(math.inf).median()
-            cells.append(f"{medians['seconds']:.3g} s ({medians['steps'] / 1e3:.0f} k)")
+            found = runs(data, simulator, learner, count)
+            seconds, steps = found[["seconds", "steps"]].fillna(math.inf).median()
+            missing = found["seconds"].isna().sum()
+            never = f", {missing} never" if missing else ""
+            cells.append(f"{seconds:.3g} s ({steps / 1e3:.0f} k{never})")
         rows.append([f"{simulator}, {learner}", *cells])
     names = ["single core" if count == SINGLE else f"{count} collectors" for count in settings["collectors"]]
     return markdown(["simulator, learner", *names], rows)

@@ -11,6 +11,7 @@ from beyond import DistributedDynaQAgent
 from figures.dyna import HOLES, IN_A_ROW
 from figures.experiments import over_ray
 from figures.rows import Data, where
+from figures.summaries import markdown
 
 WITHIN = 200  # the target: the exact value of the start is so close to the optimum
 LOOK = 0.02  # between evaluations: this share of the steps so far
@@ -68,3 +69,20 @@ def row(data: Data, workers: int) -> pd.Series:
 def fewer(data: Data, workers: int = 1024) -> float:
     """How many times fewer steps a worker needs than one alone."""
     return row(data, 1)["steps"] / (row(data, workers)["steps"] / workers)
+
+
+def side(data: Data) -> int:
+    """The lake's."""
+    return int(data["dyna_large"]["side"].iloc[0])
+
+
+def table(data: Data) -> str:
+    """Steps, and what they cost, by the number of workers."""
+    rows = [
+        [f"{row.workers:,}", f"{row.batch_size}", f"{row.rounds:,.0f}", f"{row.steps / 1e6:,.0f}",
+         f"{row.steps / row.workers / 1e6:.3g}", f"{row.planning_seconds:.0f}", f"{row.acting_seconds:.0f}",
+         f"{row.bytes / 1e6:,.0f}"]
+        for row in data["dyna_large"].itertuples()
+    ]  # fmt: skip
+    head = ["workers", "episodes", "rounds", "million steps", "a worker", "planning, s", "acting, s", "MB"]
+    return markdown(head, rows)

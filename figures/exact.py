@@ -39,9 +39,9 @@ def through_hallway(data: Data, epsilon: float = 0.0):
     return next(rows.itertuples())
 
 
-def hallway_gap(data: Data) -> float:
-    """How much more the bypass is worth than the hallway."""
-    return best(data, HALLWAY).value - through_hallway(data).value
+def hallway_gap(data: Data, epsilon: float = 0.0) -> float:
+    """How much more the bypass is worth than the hallway to an agent that explores so much."""
+    return best(data, HALLWAY, epsilon).on_policy - through_hallway(data, epsilon).on_policy
 
 
 def hole_cost(data: Data, map_name: str) -> float:

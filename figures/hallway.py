@@ -15,6 +15,7 @@ from figures.summaries import markdown, number, unseen
 CHECKPOINTS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000]
 SUGGESTED = 30_000  # episodes, by the assignment
 LAST = {"zeros": 3_000_000, "optimum": 300_000}  # episodes at the lowest rate, by the table at the start
+STARTS = {"zeros": "zeros", "optimum": "the optimal table"}  # name of a table at the start: in the picture
 FORK = 9  # the cell above the hallway
 HALF_WAY = 30  # a cell half way along the bypass
 ROUTES = {"bypass": "#dddddd", "neither": "#999999", "hallway": "#222222"}
@@ -215,10 +216,10 @@ def draw_long_runs(axes, data: Data) -> None:
             color=td.COLORS[algorithm],
             markersize=5,
             markerfacecolor=td.COLORS[algorithm] if start == "zeros" else "white",
-            label=f"{algorithm}, epsilon {epsilon:g}, from {start}",
+            label=f"{algorithm}, epsilon {epsilon:g}, from {STARTS[start]}",
         )
     axes.axvline(SUGGESTED, color="#555555", linestyle=":", linewidth=1)
-    axes.text(32_000, 0.78, "suggested", rotation=90, ha="left", va="center", fontsize=9, color="#333333")
+    axes.text(35_000, 0.5, "30,000", ha="left", va="center", fontsize=9, color="#333333")
     axes.set(xscale="log", ylim=(-0.06, 1.06), xlabel="learning episodes (log scale)")
     axes.set_ylabel("share of seeds on the bypass")
     axes.set_title("learning rate 0.001, for longer", fontsize=11)

@@ -150,6 +150,12 @@ def difference(data: Data, algorithm: str, rate: float, rule: str, workers: int)
     return bootstrap(ours - other)
 
 
+def ahead(data: Data, algorithm: str, rate: float, rule: str, workers: int) -> int:
+    """In how many seeds the retention-matched rule ends better than another."""
+    ours, other = (runs(data, algorithm, rate, which, workers).set_index("seed")["value"] for which in (OURS, rule))
+    return int((ours > other).sum())
+
+
 def widest_gap(data: Data, rate: float, counts: tuple) -> float:
     """How far apart the rules are at equal local rates, at most."""
     settings = itertools.product(FEDERATED, counts)

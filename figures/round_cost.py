@@ -121,8 +121,9 @@ def product(data: Data, side: int, workers: int, batch_size: int, levels: int = 
     report. A relay then costs what a server of so few workers does, between the counts that were measured.
     """
     runs = scaling.runs(data, "Q-learning", side, workers, batch_size)
-    alone = scaling.runs(data, "Q-learning", side, SINGLE)["first"].loc[runs.index].mean()
-    steps, rounds = runs["first"].mean(skipna=False), runs["first_rounds"].mean()  # nan unless all arrive
+    alone = scaling.runs(data, "Q-learning", side, SINGLE)["sustained"].loc[runs.index].mean()
+    steps = runs["sustained"].mean(skipna=False)  # nan unless all stay
+    rounds = runs["first_rounds"].mean() * steps / runs["first"].mean()
     measured = where(data["round_cost"], side=side, workers=workers)
     slope, fixed = np.polyfit(measured["steps"], measured["learn_seconds"], 1)
     part = where(measured, batch_size=batch_size).iloc[0]
@@ -160,19 +161,36 @@ def best(data: Data, side: int, workers: int, levels: int = 1) -> tuple[int, Pro
     return max(found, key=lambda one: np.nan_to_num(one[1].speed_up[0]))
 
 
+def modelled(data: Data) -> list[tuple[int, int]]:
+    """The (side, workers) that a product is computed for: more than four workers, where all runs stay."""
+    pairs = itertools.product(scaling.LOOKS, scaling.COUNTS)
+    return [(side, count) for side, count in pairs if count > 4 and best(data, side, count)[1].speed_up[0] > 0]
+
+
 def table(data: Data) -> str:
-    """The efficiencies by lake and workers, and the product where the cost of a round was measured."""
+    """The efficiencies by lake and workers, and their products with the modelled speed of one server and of a tree."""
     rows = []
     for side, count in itertools.product(scaling.LOOKS, scaling.COUNTS):
         cells = [scaling.cell(data, algorithm, side, count) for algorithm in scaling.FEDERATED]
         computed = [""] * 4
-        size, one = best(data, side, count) if count > 4 else (0, None)
-        if one and one.speed_up[0] > 0:  # not where some never arrive
-            costs = f"{one.learning_ms:.1f} + {one.merging_ms:.1f} + {one.ray_ms[1]:.0f} to {one.ray_ms[0]:.0f}"
+        if (side, count) in modelled(data):
+            size, one = best(data, side, count)
+            there = scaling.cell(data, "Q-learning", side, count, size)
             tree = best(data, side, count, levels=2)[1]
-            computed = [f"{size:,}", costs, *("{:.2g} to {:.2g}".format(*p.speed_up) for p in (one, tree))]
+            computed = [f"{size:,}", there, *("{:.2g} to {:.2g}".format(*p.speed_up) for p in (one, tree))]
         rows.append([f"{side} x {side}, {count}", *cells, *computed])
-    return markdown(["lake, workers", *scaling.FEDERATED, "round", "its ms", "speed-up", "as a tree"], rows)
+    head = ["lake, workers", *scaling.FEDERATED, "round", "efficiency", "one server", "in a tree"]
+    return markdown(head, rows)
+
+
+def table_of_parts(data: Data) -> str:
+    """The parts of a round of the length that is best with one server."""
+    rows = []
+    for side, count in modelled(data):
+        size, one = best(data, side, count)
+        parts = f"{one.learning_ms:.1f}", f"{one.merging_ms:.1f}", f"{one.ray_ms[1]:.0f} to {one.ray_ms[0]:.0f}"
+        rows.append([f"{side} x {side}, {count}", f"{size:,}", *parts])
+    return markdown(["lake, workers", "episodes a worker", "learning, ms", "merging, ms", "Ray, ms"], rows)
 
 
 def dyna_break_even(data: Data, workers: int = 1024) -> float:

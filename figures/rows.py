@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import textwrap
 from pathlib import Path
 
 import pandas as pd
@@ -43,7 +44,8 @@ def read_rows(path: Path, experiment) -> pd.DataFrame:
         raise ValueError(f"{name} has no settings in its first line; {again}") from None
     for field, value in settings_of(experiment).items():
         if field not in saved or saved[field] != value:
-            raise ValueError(f"{name} has {field} = {saved.get(field)}, the code has {value}; {again}")
+            made_with, has = (textwrap.shorten(str(one), 200) for one in (saved.get(field), value))
+            raise ValueError(f"{name} has {field} = {made_with}, the code has {has}; {again}")
     if not table.endswith("\n"):
         raise ValueError(f"{name} is cut short in its last line; {again}")
     header, *lines = table.splitlines()

@@ -15,15 +15,16 @@ from figures import merging
 from figures.experiments import AGENTS, SINGLE, over_ray
 from figures.federated import SHORTFALL, WINDOW, lake_of
 from figures.rows import Data, where
-from figures.summaries import bootstrap
+from figures.summaries import bootstrap, interval, markdown
 
 FEDERATED = {"Q-learning": FederatedQLAgent, "SARSA": FederatedSARSAAgent}
 LOOKS = {64: 1_000_000, 128: 8_000_000}  # side of a lake: steps between two looks at the policy, 2% of what is needed
-MOST = {64: 150_000_000, 128: 1_500_000_000}  # steps after which a run has failed: three times what one core needs
+MOST = {64: 450_000_000, 128: 1_500_000_000}  # steps after which a run has failed: 10 or 3 times what one core needs
 EPISODES_AHEAD = 10**9  # more than a run learns: it ends when it has arrived
 LOST = 400  # a policy that falls short of the target by more in ten trials is not solved for exactly
 DEFAULT = "default"
 FASTER = "rate .015"  # a single core with half the learning rate again, as the workers' powers are
+RATES = {FASTER: 0.015, "rate .02": 0.02, "rate .03": 0.03, "rate .05": 0.05}  # variants at other learning rates
 MARKERS = {"Q-learning": "o", "SARSA": "s"}
 COUNTS = (4, 16, 64, 256)
 LINES = {64: "-", 128: "--"}  # side of a lake
@@ -153,10 +154,13 @@ CASES = (  # algorithm, side, workers, episodes of a worker in a round, variant,
     *((algorithm, 64, 256, 100, DEFAULT, 2) for algorithm in FEDERATED),
     ("Q-learning", 128, 256, 100, DEFAULT, 1),
     *(("Q-learning", 64, count, size, DEFAULT, 2) for count, size in itertools.product((16, 64), (400, 1_600))),
-    *(("Q-learning", 128, count, size, DEFAULT, 1) for count, size in itertools.product((16, 64), (400, 1_600))),
+    *(("Q-learning", 128, count, size, DEFAULT, 2) for count, size in itertools.product((16, 64), (400, 1_600))),
     ("Q-learning", 64, SINGLE, 100, FASTER, 8),
     ("Q-learning", 128, SINGLE, 100, FASTER, 2),
     *(("Q-learning", 64, count, 100, variant, 2) for variant, count in itertools.product(VARIANTS, (16, 64))),
+    *(("Q-learning", 64, count, 100, FASTER, 4) for count in (16, 64)),
+    *(("Q-learning", 64, count, 100, rate, 4) for rate, count in itertools.product([*RATES][1:], (SINGLE, 16, 64))),
+    *(("Q-learning", 128, count, 100, rate, 1) for rate, count in itertools.product([*RATES][1:], (SINGLE, 16, 64))),
 )
 
 
@@ -175,9 +179,8 @@ def scaling_run(rate, epsilon, holes, algorithm, side, workers, batch_size, vari
     """Learn until the mean of five looks in a row reaches the target."""
     target = target_on(side, holes, map_seed)
     lake = lake_of(side, holes, map_seed)
-    settings = {"do_test": False, "seed": seed}
+    settings, rate = {"do_test": False, "seed": seed}, RATES.get(variant, rate)
     if workers == SINGLE:
-        rate = 1.5 * rate if variant == FASTER else rate
         agent = AGENTS[algorithm](lake, epsilon, rate, EPISODES_AHEAD, **settings)
         learning = (agent.learn(1_000) for _ in itertools.count())
     else:
@@ -256,22 +259,59 @@ def least(data: Data, workers: int, column: str = "first") -> float:
     )
 
 
-def stay(data: Data, side: int, workers: int) -> int:
-    """How many runs of so many workers stay at the target."""
-    return int(where(data["scaling"], side=side, workers=workers)["sustained"].notna().sum())
+def all_stay(data: Data, side: int, workers: int) -> bool:
+    """Do all runs of so many workers stay at the target?"""
+    return bool(where(data["scaling"], side=side, workers=workers)["sustained"].notna().all())
 
 
-def cell(data: Data, algorithm: str, side: int, workers: int) -> str:
+def cell(data: Data, algorithm: str, side: int, workers: int, batch_size: int = 100) -> str:
     """The efficiency until the target is first crossed, and until it is for good."""
-    return " / ".join(_efficiency(data, algorithm, side, workers, column) for column in ("first", "sustained"))
+    setting = algorithm, side, workers, batch_size
+    return " / ".join(_efficiency(data, *setting, column) for column in ("first", "sustained"))
 
 
-def _efficiency(data: Data, algorithm: str, side: int, workers: int, column: str) -> str:
+def millions(data: Data, side: int, workers: int, variant: str, column: str = "first") -> float:
+    """Million steps of all workers of Q-learning until the target is crossed: the geometric mean of who gets there."""
+    return float(np.exp(np.log(runs(data, "Q-learning", side, workers, 100, variant)[column]).mean()) / 1e6)
+
+
+def fewest(data: Data, side: int, workers: int, column: str = "first") -> float:
+    """Million steps at the best of the learning rates."""
+    return min(millions(data, side, workers, variant, column) for variant in (DEFAULT, *RATES))
+
+
+def table_of_rates(data: Data) -> str:
+    """Million steps until the target is crossed, first and for good, by learning rate and workers."""
+    rows = []
+    for side, (variant, rate) in itertools.product(LOOKS, {DEFAULT: 0.01, **RATES}.items()):
+        cells = []
+        for count in (SINGLE, *WORKERS):
+            there, of = arrived(data, "Q-learning", side, count, 100, variant, column="sustained")
+            steps = [f"{millions(data, side, count, variant, column):.3g}" for column in ("first", "sustained")]
+            cells.append(" / ".join(steps) + (f" ({there} of {of})" if there < of else "") if of else "")
+        rows.append([f"{side} x {side}, {rate:g}", *cells])
+    return markdown(["lake, learning rate", "one core", *(f"{count} workers" for count in WORKERS)], rows)
+
+
+def table_of_variants(data: Data) -> str:
+    """The efficiency of each variant on 64 x 64, and of the default on the same seeds."""
+    rows = []
+    for name in (DEFAULT, *VARIANTS):
+        cells = []
+        for count in WORKERS:
+            stay = runs(data, "Q-learning", 64, count, 100, name).query("seed < 2")["sustained"].notna()
+            estimate = efficiency(data, "Q-learning", 64, count, 100, name, seeds=2)
+            cells.append(f"{interval(estimate, '.2f')}, {stay.sum()} of {len(stay)}")
+        rows.append([name, *cells])
+    return markdown(["variant", *(f"{count} workers" for count in WORKERS)], rows)
+
+
+def _efficiency(data: Data, algorithm: str, side: int, workers: int, batch_size: int, column: str) -> str:
     """An efficiency, and the share of the runs that arrive if not all do."""
-    there, of = arrived(data, algorithm, side, workers, column=column)
+    there, of = arrived(data, algorithm, side, workers, batch_size, column=column)
     if not there:
         return "never" if of else "-"
-    middle = f"{efficiency(data, algorithm, side, workers, column=column)[0]:.2f}"
+    middle = f"{efficiency(data, algorithm, side, workers, batch_size, column=column)[0]:.2f}"
     return middle if there == of else f"{middle} ({there / of:.0%})"
 
 
@@ -279,16 +319,15 @@ def _efficiency(data: Data, algorithm: str, side: int, workers: int, column: str
 
 
 def statistical_efficiency(data: Data):
-    """Efficiency by the number of workers, by the length of a round, and of variants of the rule."""
+    """Efficiency by the number of workers and by the length of a round, and steps by the learning rate."""
     import matplotlib.pyplot as plt
 
-    layout = {"sharey": True, "layout": "constrained", "width_ratios": (1, 0.9, 1.9)}
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.8), **layout)
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
     for (algorithm, marker), (side, line) in itertools.product(MARKERS.items(), LINES.items()):
         points = [(count, *efficiency(data, algorithm, side, count)) for count in COUNTS]
         points = [point for point in points if arrived(data, algorithm, side, point[0])[0]]
         draw(left, points, marker, line, td.COLORS[algorithm], f"{algorithm}, {side} x {side}")
-    left.set(xlabel="workers", ylabel="statistical efficiency", xscale="log")
+    left.set(xlabel="workers", ylabel="efficiency: steps of one core / steps of all", xscale="log")
     left.set_xticks(COUNTS, [f"{count}" for count in COUNTS])
     left.legend(fontsize=8, loc="lower left")
     for (count, color), (side, line) in itertools.product(WORKERS.items(), LINES.items()):
@@ -298,21 +337,28 @@ def statistical_efficiency(data: Data):
     middle.set(xlabel="episodes of a worker in a round", xscale="log")
     middle.set_xticks((100, 400, 1_600), ("100", "400", "1,600"))
     middle.legend(fontsize=8, loc="lower left")
-    names = [DEFAULT, *VARIANTS]
-    for count, color in WORKERS.items():
-        points = [(i, *efficiency(data, "Q-learning", 64, count, 100, name)) for i, name in enumerate(names)]
-        draw(right, points, "o", "", color, f"{count} workers, 64 x 64")
-    alone = efficiency(data, "Q-learning", 64, SINGLE, 100, FASTER)
-    draw(right, [(len(names), *alone)], "o", "", "black", "single core, 64 x 64")
-    labels = [name.replace(" ", "\n") for name in (*names, FASTER)]
-    right.set_xticks(range(len(labels)), labels, fontsize=8)
-    right.legend(fontsize=8, loc="lower left")
-    for axes in (left, middle, right):
+    for axes in (left, middle):
         axes.axhline(1, color="black", linestyle=(0, (6, 3)), linewidth=1)
-        axes.set_ylim(0, 1.6)
+        axes.set_ylim(0, 1.3)
+    draw_rates(right, data)
+    for axes in (left, middle, right):
         axes.minorticks_off()
         axes.grid(alpha=0.25)
     return figure
+
+
+def draw_rates(axes, data: Data) -> None:
+    """Steps until the target is crossed, first and for good, by the learning rate, on the smaller lakes."""
+    rates, side = {DEFAULT: 0.01, **RATES}, min(LOOKS)
+    for count, color in {SINGLE: "black", **WORKERS}.items():
+        for column, line, marker in (("sustained", "-", "o"), ("first", ":", "v")):
+            steps = [millions(data, side, count, name, column) for name in rates]
+            label = f"{f'{count} workers' if count else 'one core'}, {'for good' if line == '-' else 'first'}"
+            axes.plot(rates.values(), steps, line, marker=marker, color=color, label=label)
+    axes.set(xscale="log", yscale="log", xlabel=f"learning rate, {side} x {side}", ylabel="million steps to the target")
+    axes.set_xticks(list(rates.values()), [f"{rate:g}"[1:] for rate in rates.values()])
+    axes.set_yticks((10, 20, 50, 100), ("10", "20", "50", "100"))
+    axes.legend(fontsize=7, loc="lower left")
 
 
 def draw(axes, points: list[tuple], marker: str, line: str, color: str, label: str) -> None:

@@ -183,6 +183,12 @@ def speed_up_range(data: Data, *case, **regime) -> str:
     return f"{np.median(pairs):.2f} ({pairs.min():.2f} to {pairs.max():.2f})"
 
 
+def seconds_ratio(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> float:
+    """How many times the median time of a distributed run the single core takes, whatever the steps of either."""
+    alone, many = (seconds(data, simulator, map_name, count, evaluated) for count in (SINGLE, collectors))
+    return alone / many
+
+
 def best_speed_up(data: Data, simulator: str) -> float:
     """The best speed-up of a distributed configuration, over maps, with evaluation and without."""
     maps = {timed["map"] for timed in SUITE[simulator] if "test_interval" in timed}

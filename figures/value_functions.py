@@ -144,13 +144,14 @@ def values_distributed(data: Data):
         for axes, count in zip(row[:2], (SINGLE, MANY), strict=True):
             q_table = table_of(data, "distributed", map=map_name, collectors=count)
             values = distributed.values(data, map_name, count)
-            title = f"{distributed.config_name(count)}, seed 0\n{len(values)} seeds: value {values.mean():.0f}"
+            title = f"{distributed.config_name(count)}, seed 0\nvalue of {len(values)} seeds: {values.mean():.0f}"
             image = draw_lake(axes, map_name, q_table, title)
         for axes, count in zip(row[2:], (MANY, SINGLE), strict=True):
             far = draw_differences(axes, data, map_name, count)
         row[0].set_ylabel(f"{map_name}\nlearning rate {BEST_RATE[map_name]:g}", fontsize=9)
-    figure.colorbar(image, ax=panels[:, :2], label="highest action value", location="bottom", shrink=0.7)
-    figure.colorbar(far, ax=panels[:, 2:], label="mean absolute difference", location="bottom", shrink=0.7)
+    below = {"location": "bottom", "shrink": 0.7}
+    figure.colorbar(image, ax=panels[:, :2], label="highest action value", **below)
+    figure.colorbar(far, ax=panels[:, 2:], label="mean absolute difference", extend="max", **below)
     return figure
 
 

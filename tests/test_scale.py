@@ -130,7 +130,7 @@ def scaling_rows():
     """Sixteen workers and sixty-four that need as many steps as one core: a million, in ten rounds."""
     rows = [
         {"algorithm": "Q-learning", "side": 64, "workers": count, "batch_size": 100, "variant": "default",
-         "map_seed": lake, "seed": 0, "first": 1e6, "first_rounds": 10}
+         "map_seed": lake, "seed": 0, "first": 5e5, "sustained": 1e6, "first_rounds": 5}
         for count, lake in itertools.product((SINGLE, 16, 64), (1, 2))
     ]  # fmt: skip
     return pd.DataFrame(rows)
