@@ -219,7 +219,6 @@ def draw_long_runs(axes, data: Data) -> None:
             label=f"{algorithm}, epsilon {epsilon:g}, from {STARTS[start]}",
         )
     axes.axvline(SUGGESTED, color="#555555", linestyle=":", linewidth=1)
-    axes.text(35_000, 0.5, "30,000", ha="left", va="center", fontsize=9, color="#333333")
     axes.set(xscale="log", ylim=(-0.06, 1.06), xlabel="learning episodes (log scale)")
     axes.set_ylabel("share of seeds on the bypass")
     axes.set_title("learning rate 0.001, for longer", fontsize=11)
