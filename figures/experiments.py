@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextvars
+import contextlib
 import sys
 import zlib
 
@@ -20,7 +20,7 @@ BEST_RATE = {HALLWAY: 0.1, LAKE: 0.001}  # of Q-learning with epsilon 0.3: a cla
 AGENTS = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent}
 SINGLE = 0  # the number of collectors, or of workers, of a single-core run
 OTHER_SEED = 1_000_000  # added to a seed, for a second run that has nothing in common with it
-SEEDS_FROM = contextvars.ContextVar("SEEDS_FROM", default=0)  # added to every case's seed
+seeds_from = 0  # added to every case's seed: see `other_seeds`
 
 
 def lake_of(map_name: str) -> td.FrozenLakeEnv:
@@ -92,17 +92,27 @@ def start_ray() -> None:
     ray.cloudpickle.register_pickle_by_value(sys.modules["figures"])
 
 
+@contextlib.contextmanager
+def other_seeds(shift: int):
+    """Experiments that run within see other seeds."""
+    global seeds_from
+    before, seeds_from = seeds_from, shift
+    try:
+        yield
+    finally:
+        seeds_from = before
+
+
 def over_ray(run, cases: list[dict], name: str):
     """Yield the rows of `run(**case)` for all cases, in their order; each case is a task on one core.
 
-    Seeds are shifted by SEEDS_FROM; the rows have the seeds of the cases, so that fresh rows read like committed ones.
+    Seeds are shifted by `seeds_from`; rows have the seeds of the cases, so that fresh ones read like committed ones.
     """
     import ray
 
     start_ray()
     task = ray.remote(num_cpus=1)(run)
-    shift = SEEDS_FROM.get()
-    references = [task.remote(**case | {"seed": case["seed"] + shift}) for case in cases]
+    references = [task.remote(**case | {"seed": case["seed"] + seeds_from}) for case in cases]
     waiting = list(references)
     with tqdm(total=len(cases), desc=name, unit="run") as bar:
         while waiting:

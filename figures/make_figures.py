@@ -49,7 +49,7 @@ from figures import (
     timing,
     value_functions,
 )
-from figures.experiments import SEEDS_FROM
+from figures.experiments import other_seeds
 from figures.rows import Data, read_rows, write_rows
 
 HERE = Path(__file__).resolve().parent
@@ -138,11 +138,8 @@ def check_claims(data: Data, names: list[str], seeds_from: int, draft: Path, fol
     committed = concerned(data)
     rows = draft / "rows"
     rows.mkdir()
-    token = SEEDS_FROM.set(seeds_from)
-    try:
+    with other_seeds(seeds_from):
         fresh = concerned(data | run_experiments(names, rows))
-    finally:
-        SEEDS_FROM.reset(token)
     shutil.rmtree(rows)
     text = f"""# The report's claims under other seeds
 

@@ -1,6 +1,7 @@
 """The report: what it shows is what the committed data say, and the data are those of the code's settings."""
 
 import argparse
+import contextlib
 import inspect
 import itertools
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import figures
 import td_helpers as td
 from figures import (
     curves,
@@ -113,6 +115,25 @@ def test_every_figure_has_a_caption_with_its_number():
 def test_without_names_the_experiments_of_the_assignment_are_run():
     for arguments, names in ([], make_figures.ASSIGNMENT), (["--all"], make_figures.EXPERIMENTS):
         assert make_figures.arguments_of(argparse.ArgumentParser(), arguments) == (list(names), 0)
+
+
+SPREAD = [name for name, run in make_figures.EXPERIMENTS.items() if "over_ray" in run.__code__.co_names]
+
+
+@pytest.mark.parametrize("name", SPREAD)
+def test_the_tasks_of_an_experiment_can_be_sent_to_other_processes(monkeypatch, name):
+    from ray import cloudpickle
+
+    tasks = []
+    run = make_figures.EXPERIMENTS[name]
+    monkeypatch.setitem(run.__globals__, "over_ray", lambda task, cases, name: tasks.append(task) or [])
+    cloudpickle.register_pickle_by_value(figures)
+    try:
+        with contextlib.suppress(KeyError):  # some look at their rows, of which there are none
+            list(run())
+        assert len(cloudpickle.dumps(tasks[0])) > 0
+    finally:
+        cloudpickle.unregister_pickle_by_value(figures)
 
 
 def test_every_data_file_is_drawn_or_tabulated(data):
