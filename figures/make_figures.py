@@ -143,7 +143,7 @@ def check_claims(data: Data, names: list[str], seeds_from: int, draft: Path, fol
     shutil.rmtree(rows)
     text = f"""# The report's claims under other seeds
 
-`python figures/make_figures.py --seeds-from {seeds_from}` wrote this. It ran these experiments with every
+This is what `python figures/make_figures.py --seeds-from {seeds_from}` makes of these experiments, with every
 seed raised by {seeds_from:,}: {", ".join(names)}.
 
 Beside each claim stand the numbers that it compares, in the order in which it reads them. Claims about time are left

@@ -1,8 +1,9 @@
 """What the project costs: one JSON line a figure, then a table.
 
 `python tests/benchmark.py [section ...]` (default: all; see SECTIONS). A figure is the median of
-five or more runs with its range, warm. `--write` keeps the figures of these sections in
-tests/benchmark.jsonl, renders all that is there as tests/benchmark.md, and five of them in README.md.
+five or more runs (`travel`: five windows of a run, and one peak) with its range, warm. `--write`
+keeps the figures of these sections in tests/benchmark.jsonl, renders all that is there as
+tests/benchmark.md, and five of them in README.md.
 """
 
 import argparse
@@ -451,7 +452,8 @@ def machine() -> str:
 def tables(figures: list[dict]) -> str:
     """The figures in Markdown: those of kernels and batches crosswise, then the others, a row each."""
     head, *figures = figures
-    parts = [f"{head['machine']}. Medians of five runs or more; ranges show the noise.", ""]
+    noise = "Medians of five runs or more; over Ray, figures of 1000x1000 are of five windows of one run"
+    parts = [f"{head['machine']}. {noise}. Ranges show the noise.", ""]
     for section in ("kernels", "batches"):
         group = [row for row in figures if row["section"] == section]
         if group:
