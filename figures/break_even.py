@@ -135,7 +135,7 @@ def table(data: Data) -> str:
             f"{far.speed_up:.2f} ({far.low:.2f} to {far.high:.2f})",
             f"{predicted(data, 'waits', count):.2f}",
         ])
-    head = ["collectors", "Ray, ms", "even, µs: model", "measured", "even, ms", "at 200 µs: measured", "model"]
+    head = ["collectors", "overhead, ms", "pays from, µs: model", "measured", "ms a batch", "at 200 µs", "model"]
     return markdown(head, rows)
 
 

@@ -175,6 +175,19 @@ def tests_in_hallway(data: Data, *setting) -> int:
     return max(in_hallway(data, *setting))
 
 
+def bypass_first(data: Data, *setting) -> int:
+    """How many seeds' greedy path was on the bypass at a test before any at which it was in the hallway."""
+    map_name, algorithm, rate, epsilon = setting
+    rows = where(data["curves"], map=map_name, algorithm=algorithm, learning_rate=rate, epsilon=epsilon)
+    return sum("b" in routes.partition("h")[0] for routes in rows["routes"])
+
+
+def mean_after(data: Data, episode: int, *setting) -> float:
+    """The mean value over the seeds after so many episodes, at which there is a test."""
+    places = episodes_of_tests(data, setting[0]) == episode
+    return float(curve(data, *setting)[:, places].mean())
+
+
 def coverages(data: Data) -> list[float]:
     """How often the interval of a late value contains the mean, by setting; see `summaries.coverage`."""
     return [coverage(late(data, *setting)) for setting in settings()]

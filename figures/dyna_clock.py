@@ -17,7 +17,7 @@ from figures.dyna import IN_A_ROW, SPACING, WITHIN
 from figures.experiments import LAKE, SINGLE, lake_of, start_ray
 from figures.rows import Data, settings_of, where
 from figures.slow import Slow
-from figures.summaries import markdown
+from figures.summaries import markdown, median_range
 
 LEARNERS = {
     "Q-learning": (td.QLAgent, td.DistributedQLAgent),
@@ -122,8 +122,7 @@ def speed_up(data: Data, *setting) -> float:
 
 def speed_up_range(data: Data, *setting) -> str:
     """The median of `speed_ups` with their range."""
-    pairs = speed_ups(data, *setting)
-    return f"{np.median(pairs):.2g} ({pairs.min():.2g} to {pairs.max():.2g})"
+    return median_range(speed_ups(data, *setting))
 
 
 def best_alone(data: Data, simulator: str, learner: str = "Dyna-Q") -> bool:

@@ -137,6 +137,12 @@ def arrived(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -
     return len(climbs(data, side, workers, shortfall))
 
 
+def lost_again(data: Data, side: int, workers: int) -> int:
+    """How many seeds reach the target and end below it."""
+    ends = where(data["federated"], side=side, workers=workers).groupby("seed")["value"].last()
+    return int((ends[climbs(data, side, workers).index] < optimum(side) - SHORTFALL).sum())
+
+
 def all_arrive(data: Data) -> bool:
     """Do all seeds reach the target, on all lakes and with any number of workers?"""
     return all(arrived(data, side, count) == seeds(data) for side, count in itertools.product(SIDES, COUNTS))

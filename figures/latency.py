@@ -92,5 +92,6 @@ def table(data: Data) -> str:
         [f"{delay} ms", *(median_range(pace(data, delay, count)) for count in settings["in_flight"])]
         for delay in settings["delays"]
     ]
-    heads = [f"{count} in flight (lag {settings['collectors'] * (count - 1)})" for count in settings["in_flight"]]
+    batches = settings["collectors"] * settings["batch_size"]
+    heads = [f"{count} in flight (lag {batches * (count - 1)})" for count in settings["in_flight"]]
     return markdown(["a result takes", *heads], rows)

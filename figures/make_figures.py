@@ -1,4 +1,4 @@
-"""The experiments, pictures and numbers of Report.md.
+"""The experiments, pictures and numbers of Report.md, and of a table in README.md.
 
 python figures/make_figures.py              the assignment's experiments, then all pictures and the report
 python figures/make_figures.py --all        those past the assignment, too
@@ -42,6 +42,7 @@ from figures import (
     lock_in,
     merging,
     noise,
+    pays,
     relapses,
     report,
     round_cost,
@@ -114,11 +115,13 @@ def run_experiments(names: list[str], draft: Path) -> Data:
 
 
 def make_report(data: Data, draft: Path, folder: Path) -> None:
-    """Make all pictures and the report in the draft; raises FalseClaims unless all claims hold, timings apart."""
+    """Make all pictures and texts in the draft; raises FalseClaims unless all claims hold, timings apart."""
     for name, picture in tqdm(PICTURES.items(), desc="pictures"):
         td.save_figure(picture(data), draft / f"{name}.png")
     text, claims = report.render(data, folder)
     (draft / "Report.md").write_text(text, encoding="utf-8")
+    readme = (folder.parent / "README.md").read_text(encoding="utf-8")
+    (draft / "README.md").write_text(pays.in_readme(readme, data), encoding="utf-8")
     false = [claim for claim in claims if not claim.holds]
     for claim in false:
         if claim.is_timing:
@@ -158,9 +161,9 @@ out, and those that rest on exact values alone.
 
 def publish(draft: Path, folder: Path) -> None:
     """Move everything in the draft to its place."""
-    places = {".csv": folder / "data", ".png": folder, "Report.md": folder.parent, "claims_fresh.md": folder}
+    places = {"Report.md": folder.parent, "README.md": folder.parent, ".csv": folder / "data"}
     for path in sorted(draft.iterdir()):
-        os.replace(path, places.get(path.suffix, places.get(path.name)) / path.name)
+        os.replace(path, places.get(path.name, places.get(path.suffix, folder)) / path.name)
 
 
 def arguments_of(parser: argparse.ArgumentParser, arguments) -> tuple[list[str], int]:

@@ -14,7 +14,7 @@ from beyond.federated import FederatedServer, FederatedWorker
 from figures import merging
 from figures.experiments import AGENTS, SINGLE, over_ray
 from figures.federated import SHORTFALL, WINDOW, lake_of
-from figures.rows import Data, where
+from figures.rows import Data, settings_of, where
 from figures.summaries import bootstrap, interval, markdown
 
 FEDERATED = {"Q-learning": FederatedQLAgent, "SARSA": FederatedSARSAAgent}
@@ -165,7 +165,7 @@ CASES = (  # algorithm, side, workers, episodes of a worker in a round, variant,
 
 
 def run(cases=CASES, lakes=(301, 302, 303), rate=0.01, epsilon=0.05, holes=0.08):
-    """The steps to the target: when it is first crossed, and when it is crossed for good; nan for never."""
+    """The steps to the target: when it is first crossed, and when it is held; nan for never."""
     names = ("algorithm", "side", "workers", "batch_size", "variant")
     runs = [
         {**dict(zip(names, case, strict=True)), "map_seed": map_seed, "seed": seed}
@@ -251,6 +251,12 @@ def arrived(data: Data, algorithm: str, side: int, *setting, column: str = "firs
     return int(found.notna().sum()), len(found)
 
 
+def local_rate(workers: int) -> float:
+    """The rate at which so many workers learn where a single core learns at that of the experiment."""
+    rate = settings_of(run)["rate"]
+    return FederatedQLAgent(td.FrozenLakeEnv(), learning_rate=rate, cw_num=workers, ew_num=0, do_test=False).local_rate
+
+
 def least(data: Data, workers: int, column: str = "first") -> float:
     """The lowest efficiency of so many workers, over algorithms and sizes of lake."""
     return min(
@@ -265,7 +271,7 @@ def all_stay(data: Data, side: int, workers: int) -> bool:
 
 
 def cell(data: Data, algorithm: str, side: int, workers: int, batch_size: int = 100) -> str:
-    """The efficiency until the target is first crossed, and until it is for good."""
+    """The efficiency until the target is first crossed, and until it is held."""
     setting = algorithm, side, workers, batch_size
     return " / ".join(_efficiency(data, *setting, column) for column in ("first", "sustained"))
 
@@ -281,7 +287,7 @@ def fewest(data: Data, side: int, workers: int, column: str = "first") -> float:
 
 
 def table_of_rates(data: Data) -> str:
-    """Million steps until the target is crossed, first and for good, by learning rate and workers."""
+    """Million steps until the target is first crossed, and held, by learning rate and workers."""
     rows = []
     for side, (variant, rate) in itertools.product(LOOKS, {DEFAULT: 0.01, **RATES}.items()):
         cells = []
@@ -348,12 +354,12 @@ def statistical_efficiency(data: Data):
 
 
 def draw_rates(axes, data: Data) -> None:
-    """Steps until the target is crossed, first and for good, by the learning rate, on the smaller lakes."""
+    """Steps until the target is first crossed, and held, by the learning rate, on the smaller lakes."""
     rates, side = {DEFAULT: 0.01, **RATES}, min(LOOKS)
     for count, color in {SINGLE: "black", **WORKERS}.items():
         for column, line, marker in (("sustained", "-", "o"), ("first", ":", "v")):
             steps = [millions(data, side, count, name, column) for name in rates]
-            label = f"{f'{count} workers' if count else 'one core'}, {'for good' if line == '-' else 'first'}"
+            label = f"{f'{count} workers' if count else 'one core'}, {'held' if line == '-' else 'first'}"
             axes.plot(rates.values(), steps, line, marker=marker, color=color, label=label)
     axes.set(xscale="log", yscale="log", xlabel=f"learning rate, {side} x {side}", ylabel="million steps to the target")
     axes.set_xticks(list(rates.values()), [f"{rate:g}"[1:] for rate in rates.values()])

@@ -75,4 +75,13 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def between(text: str, mark: str, body: str) -> str:
+    """A text with `body` between the comment that names the mark and the next one that says end."""
+    before, comment, rest = text.partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not end:
+        raise ValueError(f"the text has no place for {mark!r}, between <!-- {mark} --> and <!-- end -->")
+    return f"{before}{comment}{body}\n{end}{after}"
+
+
 FILTERS = {f.__name__: f for f in (number, signed, percent, mean, interval, ci)}

@@ -130,6 +130,11 @@ def configurations(data: Data) -> list[int]:
     return sorted(data["timing"]["collectors"].unique())
 
 
+def cases() -> list[tuple[str, str]]:
+    """The (simulator, map) of all groups."""
+    return [(name, timed["map"]) for name, runs in SUITE.items() for timed in runs if "test_interval" in timed]
+
+
 def group_of(data: Data, simulator: str, map_name: str) -> pd.DataFrame:
     """The rows of the simulator's runs on a map."""
     timed = next(timed for timed in SUITE[simulator] if timed["map"] == map_name and "test_interval" in timed)
@@ -183,10 +188,10 @@ def speed_up_range(data: Data, *case, **regime) -> str:
     return f"{np.median(pairs):.2f} ({pairs.min():.2f} to {pairs.max():.2f})"
 
 
-def seconds_ratio(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> float:
-    """How many times the median time of a distributed run the single core takes, whatever the steps of either."""
-    alone, many = (seconds(data, simulator, map_name, count, evaluated) for count in (SINGLE, collectors))
-    return alone / many
+def extremes(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> tuple:
+    """The shortest and the longest time of the repetitions."""
+    times = configuration(group_of(data, simulator, map_name), collectors, evaluated)["seconds"]
+    return float(times.min()), float(times.max())
 
 
 def best_speed_up(data: Data, simulator: str) -> float:
@@ -203,6 +208,16 @@ def grows_with_collectors(data: Data, simulator: str, map_name: str) -> bool:
         if any(more <= less for less, more in itertools.pairwise(speeds)):
             return False
     return True
+
+
+def fall_with_collectors(data: Data, evaluated: bool = False) -> bool:
+    """Do eight collectors take less time than one, in all groups?"""
+    return all(seconds(data, *case, 8, evaluated) < seconds(data, *case, 1, evaluated) for case in cases())
+
+
+def slower_with_one(data: Data) -> bool:
+    """Is one collector slower than the single core without evaluation, by the step, in all groups?"""
+    return all(speed_up(data, *case, 1) < 1 for case in cases())
 
 
 def evaluation_ratio(data: Data, simulator: str, map_name: str, collectors: int) -> float:
@@ -223,8 +238,13 @@ def full_runs(data: Data) -> pd.DataFrame:
     return rows[rows["episodes"] == rows["map"].map(EPISODES)]
 
 
+def runs_over_ray(data: Data) -> int:
+    """How many of them are distributed."""
+    return int((full_runs(data)["collectors"] != SINGLE).sum())
+
+
 def same_tables(data: Data) -> int:
-    """How many of them ended with the table of `distributed`, bit for bit."""
+    """How many of all of them ended with the table of `distributed`, bit for bit."""
     key = ["map", "collectors", "batch_size", "seed"]
     timed = full_runs(data)
     timed = timed.assign(batch_size=timed["batch_size"].where(timed["collectors"] != SINGLE, 0))
@@ -236,7 +256,7 @@ def same_tables(data: Data) -> int:
 
 
 def table_of_seconds(data: Data, evaluated: bool) -> str:
-    """Seconds by group and configuration, and the best distributed speed-up per step."""
+    """Seconds by group and configuration: the median of the repetitions."""
     counts = configurations(data)
     rows = []
     for title, group in groups(data).items():

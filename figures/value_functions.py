@@ -115,6 +115,17 @@ def table_of(data: Data, shown: str, **fields) -> np.ndarray:
     return where(data["value_functions"], shown=shown, **fields)[ACTIONS].to_numpy()
 
 
+def start_value(data: Data, map_name: str, collectors: int) -> float:
+    """The highest action value of the start, after the run of seed 0."""
+    return float(table_of(data, "distributed", map=map_name, collectors=collectors)[0].max())
+
+
+def difference_at_start(data: Data, map_name: str, collectors: int) -> float:
+    """The mean difference from the single core's value of the start: with collectors, or of another seed (SINGLE)."""
+    rows = where(data["value_differences"], map=map_name, collectors=collectors, state=0)
+    return float(rows["difference"].iloc[0])
+
+
 # Pictures
 
 

@@ -44,6 +44,15 @@ def hallway():
     return td.FrozenLakeEnv(map_name="Dangerous Hallway")
 
 
+@pytest.fixture(scope="session")
+def data():
+    """The committed rows of all experiments of the report."""
+    from figures.make_figures import EXPERIMENTS
+    from figures.rows import read_rows
+
+    return {name: read_rows(ROOT / "figures" / "data" / f"{name}.csv", run) for name, run in EXPERIMENTS.items()}
+
+
 @pytest.fixture(autouse=True)
 def no_open_figures():
     """Close what a test has drawn."""

@@ -6,15 +6,26 @@ from pathlib import Path
 
 import benchmark
 
+from figures import exact, pays
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_tables_of_costs_are_the_committed_measurement():
+def test_costs_are_the_committed_measurement():
     figures = [json.loads(line) for line in (ROOT / "tests" / "benchmark.jsonl").read_text().splitlines()]
     assert benchmark.in_readme(README, figures) == README
     assert benchmark.in_document(figures) == (ROOT / "tests" / "benchmark.md").read_text()
-    assert all(name in README for name in benchmark.IN_README)
+
+
+def test_what_distributing_gains_is_what_the_data_say(data):
+    assert pays.in_readme(README, data) == README
+
+
+def test_the_values_of_both_routes_are_exact(data):
+    caption = re.search(r"hallway \((\d+)\), .+ optimum is \((\d+)\)", README, re.DOTALL)
+    values = exact.through_hallway(data).value, exact.best(data, exact.HALLWAY).value
+    assert [int(value) for value in caption.groups()] == [round(value) for value in values]
 
 
 def test_every_link_leads_somewhere_and_every_target_of_make_is_there():

@@ -136,7 +136,7 @@ def test_a_process_that_stops_answering_is_told_of_and_replaced_without_a_change
     before = processes_alive()
     role, i = slot
     with pytest.warns(UserWarning, match=rf"{role} {i} has not answered \w+\(.*\) in \d+ s: it is replaced"):
-        agent, hit = learn_under_fire(workers, [(3000, [slot])], signum=signal.SIGSTOP, patience=2)
+        agent, hit = learn_under_fire(workers, [(3000, [slot])], signum=signal.SIGSTOP, patience=5)
     ended = comes_true(lambda: len(processes_alive()) == len(before))  # Ray has given up the one that stopped
     for pid in hit:
         with contextlib.suppress(ProcessLookupError):

@@ -1,0 +1,65 @@
+"""Where does distributing pay? The answer in one table, for README.md."""
+
+from __future__ import annotations
+
+import textwrap
+
+from figures import break_even, dyna_clock, dyna_large, exact, federated, round_cost, timing
+from figures.experiments import HALLWAY, LAKE, SINGLE
+from figures.rows import Data
+from figures.summaries import between, interval, markdown
+
+MARK = "scale"  # of the place in README.md
+
+
+def table(data: Data) -> str:
+    """Speed-ups over one core: measured, and computed for more cores than there were."""
+    side = max(federated.SIDES)
+    batch = {name: timing.group_of(data, name, LAKE)["batch_size"].iloc[0] for name in ("compiled", "stepped")}
+    learning = {name: [(name, SINGLE), (name, 2), (name, 8)] for name in dyna_clock.LEARNERS}
+    alone, two, eight = learning["Q-learning"]
+    planner, *_, planners = learning["Dyna-Q"]
+    small = f"batches of {dyna_clock.BATCH_SIZES['Q-learning']}"
+    measured = [
+        [f"16x16, compiled, 8 collectors, batches of {batch['compiled']}", "pace",
+         timing.speed_up_range(data, "compiled", LAKE, 8)],
+        [f"16x16, stepped in Python, 2 collectors, batches of {batch['stepped']}", "pace",
+         timing.speed_up_range(data, "stepped", LAKE, 2)],
+        [f"the same, {small}", "policy", dyna_clock.speed_up_range(data, "stepped", alone, two)],
+        [f"{HALLWAY}, steps wait 200 µs, 8 collectors", "pace", timing.speed_up_range(data, "waits", HALLWAY, 8)],
+        [f"16x16, steps wait 200 µs, 8 collectors, {small}", "policy",
+         dyna_clock.speed_up_range(data, "waiting", alone, eight)],
+        ["the same with Dyna-Q, against one core of it", "policy",
+         dyna_clock.speed_up_range(data, "waiting", planner, planners)],
+        [f"{side} x {side}, compiled, federated, 2 workers", "policy",
+         interval(federated.speed_up(data, side, 2).speed_up, ".2f")],
+    ]  # fmt: skip
+    rows = [[what, f"{timing.cores(data)}", goal, result] for what, goal, result in measured]
+    for count in (count for modelled_side, count in round_cost.modelled(data) if modelled_side == side):
+        low, high = round_cost.best(data, side, count)[1].speed_up
+        what = f"three other lakes of {side} x {side}, {count} workers, *computed*"
+        rows.append([what, f"{count}", "policy", f"{low:.2g} to {high:.2g}"])
+    return markdown(["what", "cores", "compared", "times one core"], rows)
+
+
+def text(data: Data) -> str:
+    """What is compared, and from which size of lake and which cost of a step it pays."""
+    largest, side = max(federated.SIDES), dyna_large.side(data)
+    even, fewer = federated.even_side(data), dyna_large.fewer(data, 1024)
+    microseconds = round_cost.dyna_break_even(data, 1024), *(break_even.measured(data, count) for count in (2, 8))
+    sentences = (
+        f"Near is within {dyna_clock.WITHIN} of {exact.best(data, LAKE).value:.0f} on 16x16, and within "
+        f"{federated.SHORTFALL} of {federated.optimum(largest):.0f} on the lake of {largest} x {largest}.",
+        f"Two federated workers begin to pay at about {even:.0f} x {even:.0f}.",
+        f"Where steps wait, in batches of 10, two collectors outpace one core from about {microseconds[1]:.0f} µs a "
+        f"step, eight from about {microseconds[2]:.0f}.",
+        f"On a lake of {side} x {side} (one seed) each of 1,024 workers of Dyna-Q needs {fewer:.0f} times fewer steps "
+        f"than one alone, all together {1024 / fewer:.0f} times as many: computed, with a core each, that pays where a "
+        f"step takes more than {microseconds[0]:.0f} µs.",
+    )
+    return textwrap.fill(" ".join(sentences), 120)
+
+
+def in_readme(readme: str, data: Data) -> str:
+    """README.md with what these data say."""
+    return between(readme, MARK, f"{table(data)}\n\n{text(data)}")
