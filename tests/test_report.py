@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import figures
@@ -34,7 +35,7 @@ from figures import (
 from figures.experiments import HALLWAY, SINGLE
 from figures.rows import read_rows, where, write_rows
 from figures.slow import Slow
-from figures.summaries import bootstrap, coverage
+from figures.summaries import between, bootstrap, coverage
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"seeds": 2, "tests": 2, "episodes": {HALLWAY: 200}, "rates": (0.1,), "epsilons": (0.3,)}
@@ -256,6 +257,37 @@ def test_routes_are_read_from_the_path():
     down_the_hallway[:, td.DOWN] = 1
     down_the_hallway[0] = np.eye(4)[td.RIGHT]
     assert experiments.route_of(lake, down_the_hallway) == "hallway"
+
+
+def test_who_is_on_the_bypass_before_the_hallway_is_read_from_the_routes_at_the_tests():
+    setting = {"map": HALLWAY, "algorithm": "SARSA", "learning_rate": 0.1, "epsilon": 0.3}
+    routes = ["nnbh", "nhnb", "nnnn", "bbbb", "hhhh"]
+    data = {"curves": pd.DataFrame([setting | {"routes": one} for one in routes])}
+    assert curves.bypass_first(data, *setting.values()) == 2
+
+
+def test_the_mean_value_after_an_episode_is_that_of_its_test(data):
+    setting = HALLWAY, "SARSA", 0.1, 0.3
+    assert curves.mean_after(data, 600, *setting) == curves.curve(data, *setting)[:, 1].mean()  # a test every 300
+
+
+def test_a_target_is_lost_again_by_those_who_reached_it_and_end_below():
+    high, low = federated.optimum(16), federated.optimum(16) - 2 * federated.SHORTFALL
+    runs = [[low] * 3 + [high] * 5, [high] * 7 + [low], [low] * 8]
+    rows = [
+        {"side": 16, "workers": 2, "seed": seed, "value": value, "seconds": i, "steps": i, "episode": i}
+        for seed, values in enumerate(runs)
+        for i, value in enumerate(values)
+    ]
+    assert federated.arrived({"federated": pd.DataFrame(rows)}, 16, 2) == 2
+    assert federated.lost_again({"federated": pd.DataFrame(rows)}, 16, 2) == 1
+
+
+def test_only_what_stands_between_the_marks_is_replaced():
+    text = "a <!-- one -->\nold\n<!-- end --> b <!-- two -->\nkept\n<!-- end -->"
+    assert between(text, "one", "new") == text.replace("old", "new")
+    with pytest.raises(ValueError, match="no place for 'three'"):
+        between(text, "three", "new")
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,11 @@ def test_steps_to_the_target_are_counted(monkeypatch, algorithm, workers, varian
     assert np.isnan(row["sustained"])
 
 
+def test_the_local_rate_is_that_of_the_experiment_and_capped():
+    assert scaling.local_rate(2) == pytest.approx(1 - 0.99**3)
+    assert (scaling.local_rate(16), scaling.local_rate(64)) == (0.2, 0.6)
+
+
 def test_unequal_epsilons_go_from_a_fifth_to_four_times():
     agent = scaling.Epsilons(lake_of(HALLWAY), 0.1, cw_num=3, ew_num=0, do_test=False, workers=td.InProcess())
     told = []
