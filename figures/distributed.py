@@ -24,6 +24,7 @@ from figures.rows import Data, where
 from figures.summaries import bootstrap, ci, markdown
 
 TEAMS = ((1, 100), (2, 100), (4, 100), (8, 100), (8, 25), (4, 200), (2, 400))  # collectors, episodes of a batch
+GETS_THERE = 900  # a value above it, with no hole adjacent: the path leads to the goal
 
 
 def run(seeds=200, teams=TEAMS, episodes=EPISODES, rates=BEST_RATE, epsilon=0.3):
@@ -112,8 +113,9 @@ def difference(data: Data, map_name: str, collectors: int, column: str = "differ
 
 
 def hole_free(data: Data, map_name: str, collectors: int, batch_size: int = 100) -> float:
-    """The share of seeds that end on a path without an adjacent hole."""
-    return (runs(data, map_name, collectors, batch_size)["risks"] == 0).mean()
+    """The share of seeds that end on a path to the goal without an adjacent hole."""
+    found = runs(data, map_name, collectors, batch_size)
+    return ((found["risks"] == 0) & (found["value"] > GETS_THERE)).mean()
 
 
 def runs_with_one_collector(data: Data) -> int:

@@ -137,6 +137,12 @@ def more_steps(data: Data, simulator: str, learner: str, collectors: int) -> flo
     return many / alone
 
 
+def pace(data: Data, simulator: str, learner: str, collectors: int) -> float:
+    """How many times the steps a second of one core the collectors take together: the median of the seeds."""
+    many, alone = (runs(data, simulator, learner, count).set_index("seed") for count in (collectors, SINGLE))
+    return float(((many["steps"] / many["seconds"]) / (alone["steps"] / alone["seconds"])).median())
+
+
 def table(data: Data) -> str:
     """Seconds and thousand steps until there, by simulator, learner and collectors: medians over seeds."""
     settings = settings_of(run)
@@ -158,7 +164,7 @@ def table(data: Data) -> str:
 
 
 def seconds_by_collectors(data: Data):
-    """Seconds until the policy is good, by the number of collectors: the median and all seeds, a panel a simulator."""
+    """Seconds until near the optimum, by the number of collectors: the median and all seeds, a panel a simulator."""
     import matplotlib.pyplot as plt
 
     counts = settings_of(run)["collectors"]
@@ -173,7 +179,7 @@ def seconds_by_collectors(data: Data):
         names = ["one\ncore" if count == SINGLE else f"{count}" for count in counts]
         waits = f", {SIMULATORS[simulator]} µs a step" if SIMULATORS[simulator] else ""
         axes.set(title=simulator + waits, xticks=range(len(counts)), xticklabels=names, yscale="log")
-    panels[0].set(ylabel="seconds until the policy is good")
+    panels[0].set(ylabel=f"seconds until within {WITHIN} of the optimum")
     panels[1].set(xlabel="collectors")
     panels[-1].legend(fontsize=8)
     return figure

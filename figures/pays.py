@@ -31,7 +31,7 @@ def table(data: Data) -> str:
          dyna_clock.speed_up_range(data, "waiting", alone, eight)],
         ["the same with Dyna-Q, against one core of it", "policy",
          dyna_clock.speed_up_range(data, "waiting", planner, planners)],
-        [f"{side} x {side}, compiled, federated, 2 workers", "policy",
+        [f"a lake of {side} x {side}, picked among six, compiled, 2 federated workers", "policy",
          interval(federated.speed_up(data, side, 2).speed_up, ".2f")],
     ]  # fmt: skip
     rows = [[what, f"{timing.cores(data)}", goal, result] for what, goal, result in measured]

@@ -170,6 +170,11 @@ def seconds(data: Data, simulator: str, map_name: str, collectors: int, evaluate
     return np.median(configuration(group_of(data, simulator, map_name), collectors, evaluated)["seconds"])
 
 
+def steps(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> float:
+    """The median number of learning steps of a run."""
+    return np.median(configuration(group_of(data, simulator, map_name), collectors, evaluated)["steps"])
+
+
 def speed_ups(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> np.ndarray:
     """The speed-up over the single core, by time per step, in each repetition."""
     rows = group_of(data, simulator, map_name)
