@@ -1,4 +1,4 @@
-"""A thousand workers of Dyna-Q on a lake that is large enough for them: do they need fewer steps each?"""
+"""A thousand workers of Dyna-Q on lakes that are large enough for them: do they need fewer steps each?"""
 
 from __future__ import annotations
 
@@ -18,20 +18,25 @@ LOOK = 0.02  # between evaluations: this share of the steps so far
 LOST = 300  # a policy that falls short of the target by more in three trials is not solved for exactly
 
 
-def run(side=256, map_seed=401, batch_sizes=((1, 10), (256, 2), (1024, 2)), epsilon=0.05, seed=0, most=10**9):
-    """Steps, rounds, planning and bytes until the policy is good, for each number of workers, played in one process."""
-    settings = {"side": side, "map_seed": map_seed, "epsilon": epsilon, "seed": seed, "most": most}
-    cases = [settings | {"workers": workers, "batch_size": size} for workers, size in batch_sizes]
+CASES = ((256, 1, 10), (256, 256, 2), (256, 1024, 2), (512, 1, 10), (512, 1024, 2))  # side, workers, episodes of each
+
+
+def run(cases=CASES, map_seed=401, epsilon=0.05, seed=0, max_step=5_000, most=5 * 10**9):
+    """Steps, rounds, planning and bytes until the policy is good, for each number of workers, played in one process.
+
+    The shortest path on the larger lake has 1,022 moves, so an episode must not end after 1000.
+    """
+    settings = {"map_seed": map_seed, "epsilon": epsilon, "seed": seed, "max_step": max_step, "most": most}
+    cases = [settings | {"side": side, "workers": workers, "batch_size": size} for side, workers, size in cases]
     yield from over_ray(large_run, cases, "dyna_large")
 
 
-def large_run(side, map_seed, workers, batch_size, epsilon, seed, most) -> list[dict]:
+def large_run(side, map_seed, workers, batch_size, epsilon, seed, max_step, most) -> list[dict]:
     """When so many workers arrive; nan where they have not after `most` steps."""
     env = td.FrozenLakeEnv(td.generate_map((side, side), HOLES, seed=map_seed))
     target = td.value_iteration(env.table)[0].max() - WITHIN
-    agent = DistributedDynaQAgent(
-        env, epsilon, seed=seed, do_test=False, cw_num=workers, batch_size=batch_size, workers=td.InProcess()
-    )
+    settings = {"cw_num": workers, "batch_size": batch_size, "max_step": max_step, "workers": td.InProcess()}
+    agent = DistributedDynaQAgent(env, epsilon, seed=seed, do_test=False, **settings)
     good, due, arrived = 0, 0.0, (math.nan,) * 5
     for rounds, _ in enumerate(agent.learn_in_batches(10**9), 1):
         if agent.steps < due:
@@ -61,28 +66,26 @@ def value_of(agent, target: float) -> float:
 # Numbers
 
 
-def row(data: Data, workers: int) -> pd.Series:
+LARGEST = max(side for side, *_ in CASES)
+
+
+def row(data: Data, workers: int, side: int = LARGEST) -> pd.Series:
     """What was found for so many workers."""
-    return where(data["dyna_large"], workers=workers).iloc[0]
+    return where(data["dyna_large"], side=side, workers=workers).iloc[0]
 
 
-def fewer(data: Data, workers: int = 1024) -> float:
+def fewer(data: Data, workers: int = 1024, side: int = LARGEST) -> float:
     """How many times fewer steps a worker needs than one alone."""
-    return row(data, 1)["steps"] / (row(data, workers)["steps"] / workers)
-
-
-def side(data: Data) -> int:
-    """The lake's."""
-    return int(data["dyna_large"]["side"].iloc[0])
+    return row(data, 1, side)["steps"] / (row(data, workers, side)["steps"] / workers)
 
 
 def table(data: Data) -> str:
     """Steps, and what they cost, by the number of workers."""
     rows = [
-        [f"{row.workers:,}", f"{row.batch_size}", f"{row.rounds:,.0f}", f"{row.steps / 1e6:,.0f}",
-         f"{row.steps / row.workers / 1e6:.3g}", f"{row.planning_seconds:.0f}", f"{row.acting_seconds:.0f}",
-         f"{row.bytes / 1e6:,.0f}"]
+        [f"{row.side} x {row.side}, {row.workers:,}", f"{row.batch_size}", f"{row.rounds:,.0f}",
+         f"{row.steps / 1e6:,.0f}", f"{row.steps / row.workers / 1e6:.3g}", f"{row.planning_seconds:.0f}",
+         f"{row.acting_seconds:.0f}", f"{row.bytes / 1e6:,.0f}"]
         for row in data["dyna_large"].itertuples()
     ]  # fmt: skip
-    head = ["workers", "episodes", "rounds", "million steps", "a worker", "planning, s", "acting, s", "MB"]
+    head = ["lake, workers", "episodes", "rounds", "million steps", "a worker", "planning, s", "acting, s", "MB"]
     return markdown(head, rows)

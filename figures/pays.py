@@ -44,7 +44,7 @@ def table(data: Data) -> str:
 
 def text(data: Data) -> str:
     """What is compared, and from which size of lake and which cost of a step it pays."""
-    largest, side = max(federated.SIDES), dyna_large.side(data)
+    largest, side = max(federated.SIDES), dyna_large.LARGEST
     even, fewer = federated.even_side(data), dyna_large.fewer(data, 1024)
     microseconds = round_cost.dyna_break_even(data, 1024), *(break_even.measured(data, count) for count in (2, 8))
     sentences = (

@@ -97,9 +97,9 @@ def test_asynchronous_reports_of_a_lone_worker_are_what_one_core_learns():
 
 
 def test_a_large_lake_is_learned_to_the_target():
-    rows = [dyna_large.large_run(8, 3, workers, 2, 0.05, 0, 200_000)[0] for workers in (1, 16)]
+    rows = [dyna_large.large_run(8, 3, workers, 2, 0.05, 0, 1_000, 200_000)[0] for workers in (1, 16)]
     assert all(0 < row["steps"] < 200_000 and row["bytes"] > 0 for row in rows)
-    assert np.isnan(dyna_large.large_run(8, 3, 1, 2, 0.05, 0, 10)[0]["steps"])
+    assert np.isnan(dyna_large.large_run(8, 3, 1, 2, 0.05, 0, 1_000, 10)[0]["steps"])
 
 
 def test_parts_of_a_round_add_up():
