@@ -361,7 +361,8 @@ def draw_rates(axes, data: Data) -> None:
             steps = [millions(data, side, count, name, column) for name in rates]
             label = f"{f'{count} workers' if count else 'one core'}, {'held' if line == '-' else 'first'}"
             axes.plot(rates.values(), steps, line, marker=marker, color=color, label=label)
-    axes.set(xscale="log", yscale="log", xlabel=f"learning rate, {side} x {side}", ylabel="million steps to the goal value")
+    axes.set(xscale="log", yscale="log")
+    axes.set(xlabel=f"learning rate, {side} x {side}", ylabel="million steps to the goal value")
     axes.set_xticks(list(rates.values()), [f"{rate:g}"[1:] for rate in rates.values()])
     axes.set_yticks((10, 20, 50, 100), ("10", "20", "50", "100"))
     axes.legend(fontsize=7, loc="lower left")
