@@ -193,10 +193,10 @@ def speed_up_range(data: Data, *case, **regime) -> str:
     return f"{np.median(pairs):.2f} ({pairs.min():.2f} to {pairs.max():.2f})"
 
 
-def extremes(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> tuple:
+def seconds_range(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> str:
     """The shortest and the longest time of the repetitions."""
     times = configuration(group_of(data, simulator, map_name), collectors, evaluated)["seconds"]
-    return float(times.min()), float(times.max())
+    return f"{times.min():.1f} to {times.max():.1f}"
 
 
 def best_speed_up(data: Data, simulator: str) -> float:

@@ -15,6 +15,8 @@ README = (ROOT / "README.md").read_text()
 def test_costs_are_the_committed_measurement():
     figures = [json.loads(line) for line in (ROOT / "tests" / "benchmark.jsonl").read_text().splitlines()]
     assert benchmark.in_readme(README, figures) == README
+    median = {row["figure"]: row["median"] for row in figures[1:]}
+    assert f"takes {median['Q-learning, 16x16']:.0f} million steps" in README
     assert benchmark.in_document(figures) == (ROOT / "tests" / "benchmark.md").read_text()
 
 
