@@ -47,19 +47,14 @@ from tabular.kernels import (
     MAX_TRIALS,
     Experience,
     Parameters,
-    Rows,
-    Rule,
     action_range,
     evaluate,
     explore_or_exploit,
     greedy_action,
     greedy_value,
     mix,
-    place_noted,
-    q_learning,
     q_learning_episode,
     q_learning_update,
-    sarsa,
     sarsa_episode,
     sarsa_update,
 )
@@ -79,10 +74,12 @@ from tabular.plots import (
     show_source,
 )
 from tabular.pool import InProcess, Lost, Workers, check_workers, shared_workers
+from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import check_saved, read_save
 from tabular.session import start_ray
 from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
+from tabular.stepping import Rows
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
 
 try:
