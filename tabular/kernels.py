@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numba.extending import overload, register_jitable
 
-from tabular.tables import PackedTable
+from .stepping import HIGHEST_REWARD, LOWEST_REWARD, checked_start, checked_step
 
 
 def kernel(function):
@@ -70,7 +70,7 @@ def draw(key, counter):
     return np.int64(bits >> np.uint64(32)) * 2.0**-32, np.int64(bits & np.uint64(0xFFFFFFFF))
 
 
-# Simulators: a packed table, or an env ----------------------------------------------------
+# Simulators: a packed table, or an env that is `Stepped` ----------------------------------------------------
 
 
 @kernel
@@ -98,21 +98,28 @@ def sample_step(table, state, action, slip):
 
 def reset(simulator, key, stream):
     """Start the episode whose draws begin at `stream`."""
-    if type(simulator) is PackedTable:
+    if simulator.env is None:
         return sample_start.py_func(simulator, draw(key, stream)[1])
-    return _widened(_seeded_reset(simulator, key ^ stream)[0])
+    return checked_start(_seeded_reset(simulator.env, key ^ stream), simulator.states)
 
 
 def step(simulator, state, action, slip):
     """Act once: (next_state, reward, terminated, truncated)."""
-    if type(simulator) is PackedTable:
-        return sample_step.py_func(simulator, state, action, slip)
-    next_state, reward, terminated, truncated, _ = simulator.step(action)
-    if reward - reward != 0:  # infinite, or not a number
-        raise ValueError(f"the simulator's reward must be finite, got {reward!r}")
-    if type(next_state) is not int or type(reward) is not float:
-        next_state, reward = _widened(next_state), float(reward)
-    return next_state, reward, terminated, truncated
+    env = simulator.env
+    if env is None:
+        next_state, reward, terminated, truncated = sample_step.py_func(simulator, state, action, slip)
+        return next_state, float(reward), terminated, truncated
+    returned = env.step(action)
+    try:
+        next_state, reward, terminated, truncated, _ = returned
+        if (
+            type(next_state) is int and 0 <= next_state < simulator.states
+            and type(reward) is float and LOWEST_REWARD <= reward <= HIGHEST_REWARD
+        ):  # fmt: skip
+            return next_state, reward, terminated, truncated
+    except (TypeError, ValueError):
+        pass
+    return checked_step(returned, simulator.states)
 
 
 def _seeded_reset(env, seed):
@@ -121,11 +128,6 @@ def _seeded_reset(env, seed):
         return env.reset(seed=seed)
     except ValueError:
         return env.reset(seed=int(mix(seed)) >> 32)
-
-
-def _widened(state):
-    """A state as Python's int where it is numpy's, whose narrow types overflow."""
-    return int(state) if isinstance(state, np.integer) else state
 
 
 @overload(reset)

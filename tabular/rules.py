@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
+import pickle
 import traceback
 import types
-import uuid
 import weakref
+from typing import NamedTuple
 
 import numba
 import numpy as np
-from numba.extending import register_jitable
 
 from . import kernels
 from .kernels import (
@@ -28,9 +27,12 @@ from .kernels import (
     sarsa_episode,
     sarsa_update,
 )
-from .stepping import Rows
+from .mistakes import mistake, not_compiled, tell_line, warn_caller
+from .sources import Sources, pickled
+from .stepping import Rows, Stepped
 from .tables import PackedTable
 
+TRIAL_STEPS = 1000  # in plain Python, which does some 500 in a millisecond
 INT32, FLOAT64 = np.dtype(np.int32), np.dtype(np.float64)
 
 
@@ -127,8 +129,9 @@ class Rule:
 
         def policy(row, actions, epsilon, explore):
 
-    Both may call functions of their own file or notebook. Raises TypeError for anything else. A rule travels to other
-    processes as these functions, and is compiled anew there.
+    Both may call functions of their own file or notebook, and read its globals: what is compiled is compiled anew where
+    these have changed. Raises TypeError for anything else. A rule travels to other processes as these functions with
+    all that they read, and is compiled anew there; what they import from elsewhere travels as a name.
     """
 
     def __init__(self, update, policy=explore_or_exploit):
@@ -139,9 +142,11 @@ class Rule:
         self.update, self.policy = update, policy
         self.__name__ = update.__name__.removesuffix("_update")
         self.__doc__ = update.__doc__
-        episode = sarsa_episode if self.needs_next_action else q_learning_episode
-        self.py_func = learning_loop(episode, update, policy)
-        self._token = uuid.uuid4().hex
+        self._episode = sarsa_episode if self.needs_next_action else q_learning_episode
+        self.py_func = learning_loop(self._episode, update, policy)
+        self._own = [function for function in (update, policy) if function.__module__ != kernels.__name__]
+        self.tried = not self._own  # whether it is known what it does, as of the functions of kernels.py
+        self._loops = None
 
     def __call__(self, q_table, simulator, actions, parameters, first, episodes, log=None) -> int:
         """Learn `episodes` episodes from number `first` on a q_table, in place: the steps.
@@ -150,21 +155,32 @@ class Rule:
         Experience with room for the episodes. Raises ValueError, before anything is learned, where shapes do not fit.
         """
         _check_task(q_table, simulator, actions, parameters, episodes, log)
-        if type(simulator) is PackedTable and not numba.config.DISABLE_JIT:
-            return self.kernel(q_table, simulator, actions, parameters, first, episodes, log)
-        return self.plain(q_table, simulator, actions, parameters, first, episodes, log)
+        if type(simulator) is not PackedTable or numba.config.DISABLE_JIT:
+            return self.plain(q_table, simulator, actions, parameters, first, episodes, log)
+        first_episode = lambda table: self._first_episode(table, simulator, actions, _short(parameters), first)
+        task = simulator, actions, parameters, first, episodes, log
+        return self._call(self.kernel, first_episode if episodes else None, q_table, *task)
 
     def plain(self, q_table, simulator, actions, parameters, first, episodes, log=None) -> int:
         """The same in plain Python, on a packed table too."""
-        rows = Rows(q_table)
+        rows, steps = Rows(q_table), 0
         plain_log = log
         if type(log) is Experience:
             plain_log = GrowingExperience()
         elif log is not None:
             plain_log = memoryview(log)  # quicker to write to than an array
         parameters = QuickParameters(*parameters)
-        with place_noted():
-            steps = self.py_func(rows, simulator, actions, parameters, first, episodes, plain_log)
+        if type(simulator) is not PackedTable:
+            simulator = Stepped(simulator, len(q_table))
+        try:
+            with place_noted():
+                if not self.tried and episodes:
+                    steps = self._first_episode(rows, simulator, actions, parameters, first, plain_log)
+                    first, episodes = first + 1, episodes - 1
+                steps += self.py_func(rows, simulator, actions, parameters, first, episodes, plain_log)
+        except Exception as error:
+            tell_line(error, self._functions())
+            raise
         rows.write_back()
         if type(log) is Experience:
             plain_log.write_to(log)
@@ -185,7 +201,9 @@ class Rule:
             pairs = np.array(pairs)
         if rewards.dtype != FLOAT64 or not rewards.flags.carray:
             rewards = np.array(rewards, FLOAT64)
-        steps = self.replay_kernel(q_table, pairs, rewards, actions, parameters)
+        first_episode = lambda table: self._first_replayed(table, pairs, rewards, actions, parameters)
+        task = pairs, rewards, actions, parameters
+        steps = self._call(self.replay_kernel, first_episode if len(pairs) else None, q_table, *task)
         if steps < 0:
             raise ValueError(
                 f"pairs must be from {-1 - len(q_table)} to {q_table.size - 1}, the last below 0, "
@@ -193,60 +211,177 @@ class Rule:
             )
         return steps
 
-    @functools.cached_property
+    def rehearse(self, q_table, simulator, actions, parameters, first) -> None:
+        """Try a rule that was not used yet on episode `first`, which changes nothing but an env: what is wrong is told.
+
+        Processes elsewhere tell of errors, but their warnings are not seen.
+        """
+        if self.tried:
+            return
+        if type(simulator) is PackedTable:
+            first_episode = lambda table: self._first_episode(table, simulator, actions, _short(parameters), first)
+            self._tried_in_plain_python(first_episode, q_table)
+        else:
+            self.plain(np.array(q_table), simulator, actions, _short(parameters, 100), first, 1)  # of those that wait
+
+    @property
     def kernel(self):
         """The compiled learning loop, which checks nothing."""
-        return self._compile(self.py_func)
+        return self._up_to_date().learn
 
-    @functools.cached_property
+    @property
     def replay_kernel(self):
         """The compiled replay loop; None where the rule needs the next action.
 
         Replays nothing and returns -1 where a pair is not of the table; checks no shapes.
         """
-        return None if self.needs_next_action else self._compile(replay_loop(self.update))
+        return self._up_to_date().replay
 
-    def _compile(self, loop):
-        if self.update.__module__ == self.policy.__module__ == kernels.__name__:
-            # Kept under a hash of the pickled closure. A function of that file is pickled as its name, the same in
+    def _up_to_date(self) -> _Loops:
+        """The compiled loops, of the functions and of what they read as these are now."""
+        if self._loops is None:
+            self._loops = self._compile()
+        elif self._own and self._loops.sources.changed():
+            self._loops, self.tried = self._compile(), False
+        return self._loops
+
+    def _compile(self) -> _Loops:
+        if self._own:  # not kept for the next process: numba would not notice a change in the file that has them
+            compile_loop, sources = numba.njit(error_model="numpy"), Sources(*self._own)
+            compiled = sources.compiled()
+            update, policy = compiled.get(self.update, self.update), compiled.get(self.policy, self.policy)
+        else:
+            # Kept under a hash of the pickled closure. A function of kernels.py is pickled as its name, the same in
             # every process, and what is kept is dropped when that file changes.
-            return kernel(loop)
-        # Not kept: numba would not notice a change in the file that has the functions.
-        for function in _with_helpers(self.update) + _with_helpers(self.policy):
-            if function.__module__ != kernels.__name__:
-                register_jitable(function)
-        return numba.njit(error_model="numpy")(loop)
+            compile_loop, sources, update, policy = kernel, None, self.update, self.policy
+        learn = compile_loop(learning_loop(self._episode, update, policy))
+        return _Loops(learn, None if self.needs_next_action else compile_loop(replay_loop(update)), sources)
+
+    def _call(self, loop, first_episode, q_table, *arguments) -> int:
+        """Call a compiled loop, after a trial in plain Python where the rule was not tried yet."""
+        problem = None
+        if not self.tried and first_episode is not None:
+            problem = self._tried_in_plain_python(first_episode, q_table)
+        try:
+            steps = loop(q_table, *arguments)
+        except Exception as error:
+            failed_to_compile = isinstance(error, numba.core.errors.NumbaError) or not getattr(loop, "signatures", True)
+            if self._own and failed_to_compile:
+                raise problem or not_compiled(error, self._functions()) from None
+            raise
+        if problem:
+            self.tried = True  # it is one of lists, and not of arrays
+        return steps
+
+    def _tried_in_plain_python(self, first_episode, q_table) -> Exception | None:
+        """Try an episode on copies of a table, as lists and else as an array: the error where neither can do it."""
+        for copy in (Rows, np.array):
+            try:
+                with place_noted():
+                    first_episode(copy(q_table))
+                return None
+            except Exception as error:
+                problem = error
+                told = getattr(error, "in_rule", False)
+                tell_line(error, self._functions())
+                if told or not isinstance(error, AttributeError | TypeError):
+                    raise
+        return problem
+
+    def _first_episode(self, table, simulator, actions, parameters, first, log=None) -> int:
+        """Learn an episode in plain Python, and look at what the rule does: the steps."""
+        trial = _Trial(self, table)
+        loop = learning_loop(self._episode, trial.update, trial.policy)
+        steps = loop(table, simulator, actions, parameters, first, 1, log)
+        self.tried = trial.judged(parameters)
+        return steps
+
+    def _first_replayed(self, table, pairs, rewards, actions, parameters) -> int:
+        """Replay the first episode likewise."""
+        trial, end = _Trial(self, table), min(TRIAL_STEPS, int(np.argmax(pairs < 0))) + 1
+        pairs = np.append(pairs[: end - 1], np.int32(-1))
+        steps = replay_loop(trial.update)(table, pairs, rewards[:end], actions, parameters)
+        self.tried = trial.judged(parameters)
+        return steps
+
+    def _functions(self) -> list:
+        """The rule's own functions, and those of their files that they call."""
+        return Sources(*self._own).functions
 
     def __reduce__(self):
         if globals().get(self.__name__) is self:
             return self.__name__
-        return _received, (self._token, self.update, self.policy)
+        return _received, (pickled((self.update, self.policy)),)
 
     def __repr__(self):
         return f"<rule {self.__name__}>"
 
 
+def _short(parameters, steps: int = TRIAL_STEPS):
+    """Parameters of a trial, whose episode is not long."""
+    return parameters._replace(max_step=min(parameters.max_step, steps))
+
+
+class _Loops(NamedTuple):
+    """A rule's compiled loops, and what went into them."""
+
+    learn: object
+    replay: object
+    sources: Sources | None  # None where it cannot change
+
+
+class _Trial:
+    """A rule's update and policy, watched while they play an episode on a table."""
+
+    def __init__(self, rule: Rule, table):
+        self.rule, self.table = rule, table
+        self.before = table.table if isinstance(table, Rows) else table.copy()
+        self.rewarded, self.returned = False, None
+
+    def update(self, q_table, state, action, reward, *rest) -> None:
+        """Update, and note what is to be judged."""
+        self.rewarded = self.rewarded or reward != 0
+        returned = self.rule.update(q_table, state, action, reward, *rest)
+        self.returned = self.returned if returned is None else returned
+
+    def policy(self, row, actions, epsilon, explore) -> int:
+        """Act; ValueError for what is no action."""
+        row = list(row) if self.rule.policy is explore_or_exploit else row  # plain, it is one for lists
+        action = self.rule.policy(row, actions, epsilon, explore)
+        if not isinstance(action, int | np.integer) or not 0 <= action < len(actions):
+            told = f"{self.rule.policy.__name__} must return an action, 0 to {len(actions) - 1}, it returned {action!r}"
+            raise mistake(ValueError(told))
+        return action
+
+    def judged(self, parameters) -> bool:
+        """Whether it is known what the rule does; TypeError for what no rule may do, a warning for what none should."""
+        name = self.rule.update.__name__
+        if self.returned is not None:
+            told = f"{name} must change q_table[state][action] and return nothing, it returned {self.returned!r}"
+            raise mistake(TypeError(told))
+        if self.changed():
+            return True
+        if self.rewarded and parameters.learning_rate > 0:
+            warn_caller(f"{name} changed nothing in the q_table in its first episode, although rewards came")
+            return True
+        return False
+
+    def changed(self) -> bool:
+        """Whether the table is another than before."""
+        if isinstance(self.table, Rows):
+            return any(row != self.before[state].tolist() for state, row in self.table.items())
+        return not np.array_equal(self.table, self.before)
+
+
 _received_rules = weakref.WeakValueDictionary()
 
 
-def _received(token: str, update, policy) -> Rule:
-    """The rule that another process sent: the same one, compiled once, if it sends it again."""
-    rule = _received_rules.get(token)
+def _received(functions: bytes) -> Rule:
+    """The rule that another process sent: the same one, compiled once, if it sends it again as it was."""
+    rule = _received_rules.get(functions)
     if rule is None:
-        rule = _received_rules[token] = Rule(update, policy)
-        rule._token = token
+        rule = _received_rules[functions] = Rule(*pickle.loads(functions))
     return rule
-
-
-def _with_helpers(function) -> list:
-    """A function, and those of its own file or notebook that it calls, directly or by way of others."""
-    home, found = function.__module__, [function]
-    for function in found:
-        names = inspect.getclosurevars(function)
-        for other in (*names.globals.values(), *names.nonlocals.values()):
-            if isinstance(other, types.FunctionType) and other.__module__ == home and other not in found:
-                found.append(other)
-    return found
 
 
 q_learning = Rule(q_learning_update)
