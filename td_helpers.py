@@ -79,7 +79,7 @@ from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import check_saved, read_save
 from tabular.session import start_ray
-from tabular.simulators import Policy, compiled_form, copied, fingerprint, rollout, shape_of
+from tabular.simulators import Policy, compiled_form, copied, fingerprint, rollout, shape_of, warn_if_unseeded
 from tabular.stepping import Rows, Stepped
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
 
@@ -342,6 +342,7 @@ class TDAgent:
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more (None: a test interval). All or nothing: an interrupt leaves the agent as it was."""
         self._check_settings()
+        self._rehearse()
         episodes = self._episodes_asked_for(episodes)
         q_table = self.q_table.copy()
         steps = self.learn_on(q_table, self.episode, episodes)
@@ -410,6 +411,11 @@ class TDAgent:
         refuse_overrides(type(self), TDAgent, ("greedy_policy", "explore_or_exploit_policy"), instead)
         if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
             raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {self.test_interval!r}")
+
+    def _rehearse(self) -> None:
+        """Tell, before anything is learned, of what could not be repeated."""
+        if not self.compiled:
+            warn_if_unseeded(self.simulator)
 
     def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log=None) -> int:
         """Learn on `q_table` in place, and leave a `log`: the number of steps."""
@@ -740,7 +746,8 @@ class DistributedQLAgent(QLAgent):
                     self.save(self.checkpoint)
 
     def _rehearse(self) -> None:
-        """Try a rule that was not used yet: the warnings of workers are not seen."""
+        """The same, and of a rule that was not used yet: the warnings of workers are not seen."""
+        super()._rehearse()
         if self.kernel is None or self.kernel.tried:
             return
         simulator = self._table if self.compiled else copied(self.simulator)

@@ -272,6 +272,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
         """Learn up to episode `until`, and test where it is due; yields after each batch."""
+        self._rehearse()
         self._plan_anew()
         self._test_if_due(do_test)
         worker = DynaWorker(self)

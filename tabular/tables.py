@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ def samples_table(method):
 
     The mark is the method's own, so a subclass that overrides the method loses it.
     """
-    method.samples_table = True
+    method.samples_table = method.__code__  # and not True, which functools.wraps would lend to another function
     return method
 
 
@@ -73,7 +74,7 @@ class TransitionTable:
     def from_env(cls, env) -> TransitionTable:
         """The table of an env whose step and reset do nothing but sample from it; else ValueError."""
         for name in ("step", "reset"):
-            if not _samples_table(env, name):
+            if not samples(env, name):
                 raise ValueError(
                     f"simulator must be an env whose {name} is known to sample from a transition table and to do "
                     f"nothing else, to be compiled; got {env!r} (td.samples_table declares it of one's own)"
@@ -146,14 +147,23 @@ class TransitionTable:
         return thresholds
 
 
-def _samples_table(env, name: str) -> bool:
+def samples(env, name: str) -> bool:
     """Whether an env's method is known, or declared, to sample from its table and to do nothing else."""
     method = getattr(type(env), name, None)
     if name in vars(env):  # patched on the instance
         method = vars(env)[name]
-    declared = getattr(method, "samples_table", False)
+    code = getattr(method, "__code__", None)
+    if code is not None and getattr(method, "samples_table", None) is code:
+        return True
     place = f"{getattr(method, '__module__', '')}.{getattr(method, '__qualname__', '')}"
-    return declared or place.removesuffix(f".{name}") in KNOWN_ENVS
+    return place.removesuffix(f".{name}") in KNOWN_ENVS and as_defined(method)
+
+
+def as_defined(method) -> bool:
+    """Whether a method has the code that stands under its name in its module: functools.wraps lends names to others."""
+    code, module = getattr(method, "__code__", None), sys.modules.get(getattr(method, "__module__", None))
+    of_name = code is not None and code.co_qualname == method.__qualname__
+    return of_name and code.co_filename == getattr(module, "__file__", None)
 
 
 def _without_repeats(array: np.ndarray) -> np.ndarray:

@@ -304,9 +304,12 @@ def test_no_progress_bar_where_none_is_wanted(bars):
 
 
 class CtrlC(td.FrozenLakeEnv):
-    """A lake, stepped for its override; an interrupt falls into step number `at`, once."""
+    """A lake, stepped for its override; an interrupt falls into step number `at`, once, and not into that of a copy."""
 
     at = -1
+
+    def __deepcopy__(self, memo):
+        raise TypeError("it has no copies")
 
     def step(self, action):
         self.at -= 1
