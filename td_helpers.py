@@ -884,6 +884,8 @@ def as_lake(lake) -> FrozenLakeEnv:
         return inner
     if hasattr(inner, "step"):
         raise TypeError(f"lake must be a FrozenLakeEnv, a name of MAPS or a map: others have no map, got {lake}")
+    if isinstance(lake, np.ndarray) and lake.dtype.kind in "fiu":
+        raise TypeError("lake must be a FrozenLakeEnv, a name of MAPS or a map, after the q_table: got numbers")
     return FrozenLakeEnv(map_name=lake) if isinstance(lake, str) else FrozenLakeEnv(lake)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .checks import check_probabilities
+from .stepping import HIGHEST_REWARD, LOWEST_REWARD
 
 # Envs whose step and reset do nothing but sample from their P and initial_state_distrib. An env of one's own
 # says the same of its two methods with `samples_table`.
@@ -65,6 +66,23 @@ class TransitionTable:
     terminated: np.ndarray  # bool, likewise
     start: np.ndarray  # float64, (states,): where episodes start
 
+    def __post_init__(self):
+        """ValueError for what no MDP is: compiled code reads and writes where a table tells it to."""
+        shape, states = np.shape(self.next_state), len(self.next_state)
+        parts = self.probability, self.reward, self.terminated
+        if len(shape) != 3 or any(np.shape(part) != shape for part in parts) or np.shape(self.start) != (states,):
+            shapes = [np.shape(part) for part in (*parts, self.next_state, self.start)]
+            raise ValueError(f"a table must have four arrays (states, actions, outcomes) and a start, got {shapes}")
+        if self.next_state.dtype.kind not in "iu" or not 0 <= self.next_state.min() <= self.next_state.max() < states:
+            raise ValueError(f"a table must lead to states from 0 to {states - 1}")
+        rewards = _without_repeats(self.reward)
+        if not ((rewards >= LOWEST_REWARD) & (rewards <= HIGHEST_REWARD)).all():
+            raise ValueError(f"a table must have rewards from {LOWEST_REWARD:g} to {HIGHEST_REWARD:g}")
+        sums = sum(map(_without_repeats, np.moveaxis(self.probability, -1, 0)))  # of each pair
+        for part, total in ((self.probability, sums), (self.start, self.start.sum())):
+            if not (part.min() >= 0.0 and np.abs(total - 1.0).max() <= 1e-9):
+                raise ValueError("a table must have probabilities that sum to 1, for each pair and for the start")
+
     @property
     def shape(self) -> tuple[int, int]:
         """(states, actions), the shape of a q_table."""
@@ -102,9 +120,7 @@ class TransitionTable:
                 check_probabilities(f"P[{state}][{action}]", (outcome[0] for outcome in pair), len(pair))
                 entries[state, action, : len(pair)] = sorted(pair, key=lambda outcome: -outcome[0])
         probability, next_state, reward, terminated = np.moveaxis(entries, -1, 0).copy()
-        if not np.isfinite(reward).all():
-            raise ValueError("P must have finite rewards")
-        if not 0 <= next_state.min() <= next_state.max() < states:
+        if not np.isin(next_state, np.arange(states)).all():
             raise ValueError(f"P must lead to states from 0 to {states - 1}")
         return cls(probability, next_state.astype(np.int32), reward, terminated.astype(bool), start)
 
