@@ -255,7 +255,9 @@ class TDAgent:
     `rewards`, a dict of each test's mean discounted return by the episode after which it was done. Raises TypeError or
     ValueError for bad arguments before any work.
 
-    A subclass names its rule in `kernel`, or overrides `learn` and `evaluate`, which `learn_and_evaluate` calls.
+    A subclass names its rule in `kernel`, or overrides `learn(self, episodes=None)` and `evaluate`, which
+    `learn_and_evaluate` calls. Such a `learn` changes `q_table` in place, or assigns it, and adds what it learned to
+    `steps` and, last, to `episode`.
     """
 
     agent_name = "TD agent"
@@ -317,13 +319,21 @@ class TDAgent:
 
     @property
     def episode(self) -> int:
-        """How many episodes were learned."""
+        """How many episodes were learned. An own `learn` adds to it; the next has the draws of this number."""
         return self._learned.episode
+
+    @episode.setter
+    def episode(self, episode):
+        self._learned = self._learned._replace(episode=check_count("episode", episode, 0, MAX_EPISODES))
 
     @property
     def steps(self) -> int:
-        """How many steps were learned."""
+        """How many steps were learned. An own `learn` adds to it."""
         return self._learned.steps
+
+    @steps.setter
+    def steps(self, steps):
+        self._learned = self._learned._replace(steps=check_count("steps", steps, 0, 2**62))
 
     @property
     def total_rewards(self) -> list[float]:
@@ -384,14 +394,22 @@ class TDAgent:
     def _run(self, until: int, do_test: bool) -> Iterator[None]:
         """Learn up to episode `until`, with a test after every interval; yields after each."""
         while True:
-            if do_test and self._test_is_due():
-                mean = self.evaluate(trials=self.trials, max_steps=self.max_step)
-                self.rewards[self.episode] = mean
-            if self.episode >= until:
+            self._test_if_due(do_test)
+            before = self.episode
+            if before >= until:
                 return
-            rest = self.test_interval - self.episode % self.test_interval
-            self.learn(min(rest, until - self.episode))
+            rest = self.test_interval - before % self.test_interval
+            self.learn(min(rest, until - before))
+            if self.episode <= before:
+                name = f"{type(self).__name__}.learn"
+                raise RuntimeError(f"{name} must add to self.episode what it learned, it is {self.episode}")
             yield
+
+    def _test_if_due(self, do_test: bool) -> None:
+        """Test the greedy policy where a test is due."""
+        if do_test and self._test_is_due():
+            mean = self.evaluate(trials=self.trials, max_steps=self.max_step)
+            self.rewards[self.episode] = check_number("what evaluate returns", mean, -math.inf, math.inf)
 
     def _test_is_due(self) -> bool:
         """Whether the table as it stands is to be tested."""

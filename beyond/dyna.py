@@ -179,6 +179,11 @@ class _PlanningAgent:
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
         self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model)
 
+    @property
+    def steps(self) -> int:
+        """How many steps were learned, which are those that were counted."""
+        return self._learned.steps
+
     # Counts are added in place. The compiled call that adds them also turns a switch, which says from when on what was
     # learned is the newer of two: no Ctrl-C falls between.
 
@@ -298,11 +303,6 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         after = before._replace(q_table=planner.q_table, episode=episode, steps=steps, planner=planner)
         self._versions = before, after, switch
         learn_counts(model, planner, counts, *self._planning(), switch)
-
-    def _test_if_due(self, do_test: bool) -> None:
-        """Test the greedy policy where a test is due."""
-        if do_test and self._test_is_due():
-            self.rewards[self.episode] = self.evaluate(trials=self.trials, max_steps=self.max_step)
 
 
 class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
