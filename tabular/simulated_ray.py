@@ -12,22 +12,21 @@ What can befall a call, what Ray raises then, and where the real Ray was seen to
 ActorUnavailableError, which leaves open whether the call has run, "died" is ActorDiedError, and a call that waits for a
 failed one gets a RayTaskError that holds the other's error.
 
-| fate            | what happens                                   | Ray raises          | seen over real Ray in      |
-| --------------- | -------------------------------------------------- | ------------------- | -------------------------- |
-| (none)          | it runs, and its answer arrives                    |                     | test_likeness, calm        |
-| does not run    | it is lost on its way                          | unavailable         | test_cluster, a cut        |
-| answer lost     | it runs, and its answer is lost                    | unavailable         | test_cluster, a cut        |
-| runs late       | it is given up, and runs after later ones          | unavailable         | test_cluster, a cut        |
-| runs twice      | it runs again later, as if sent twice              |                     | not seen: to be safe       |
-| is swallowed    | it is lost, and nobody is told                     | nothing, ever       | test_cluster, a mended cut |
-| slow            | it takes up to 400 s                           | (GetTimeoutError)   | test_likeness, timeouts    |
-| hangs           | it never ends, and its process takes no other      | (GetTimeoutError)   | test_likeness, stopped     |
-| dies before     | its process dies before it                     | died                | test_likeness, killed idle |
-| dies in         | its process dies while it runs                     | died                | test_likeness, killed busy |
-| dies after      | its process dies once it has answered              | died, later calls   | test_likeness, killed idle |
-| cut off         | its process is out of reach for up to 100 s;       | unavailable, died,  | test_cluster, a cut        |
-|                 | then it is back, or declared dead                  | or nothing          |                            |
-| object lost     | it runs, and what it returned is lost afterwards   | ObjectLostError     | test_likeness, lost object |
+| fate         | what happens                                   | Ray raises           |
+| ------------ | ---------------------------------------------- | -------------------- |
+| does not run | it is lost on its way                          | unavailable          |
+| answer lost  | it runs, and its answer is lost                | unavailable          |
+| runs late    | it is given up, and runs after later ones      | unavailable          |
+| runs twice   | it runs again later, as if it were sent twice  | (its answer)         |
+| is swallowed | it is lost on its way, and nobody is told      | nothing, for minutes |
+| slow         | it takes up to 400 s                           | nothing until then   |
+| hangs        | it never ends, and its process takes no other  | nothing, ever        |
+| dies before  | its process dies before it                     | died                 |
+| dies in      | its process dies while it runs                 | died                 |
+| dies after   | its process dies once it has answered          | died, of later calls |
+| cut off      | its process cannot be reached for up to 100 s, | unavailable, died,   |
+|              | and then comes back, or is declared dead       | or nothing           |
+| object lost  | it runs, and what it returned is lost later    | ObjectLostError      |
 
 Starting a process is a call, too: it may die at its start, hang, or be out of reach, and so may one that replaces it.
 Not simulated, and refused with `NotSimulated`: actors that run several calls at once, async methods, Ray's libraries.
@@ -38,6 +37,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import heapq
+import importlib
 import inspect
 import itertools
 import os
@@ -871,6 +871,9 @@ class _StandIn(types.ModuleType):
 
     def __getattr__(self, name: str):
         raise NotSimulated(f"ray.{name} is not simulated")
+
+    def __reduce__(self):
+        return importlib.import_module, ("ray",)  # as modules are pickled, by name
 
 
 _stand_in = _StandIn("ray", "A simulated Ray.")
