@@ -283,8 +283,15 @@ def check_workers(workers, cw_num: int, ew_num: int) -> None:
         raise ValueError(f"workers must be {needed}, got {workers.cw_num} and {workers.ew_num}")
 
 
+def _host():
+    """The class of the processes of `Workers`, for the Ray that is imported."""
+    import ray
+
+    return _host_of(ray)
+
+
 @functools.cache
-def _host(ray):
+def _host_of(ray):
     """The process of `Workers`: holds what a maker makes, and passes calls on to it.
 
     The maker comes with every call, so that any process can take the place of any other. The class is defined here,
@@ -332,9 +339,7 @@ def _host(ray):
 
 def _spawn():
     """A new process."""
-    import ray
-
-    return _host(ray).remote(str(FOLDER))
+    return _host().remote(str(FOLDER))
 
 
 def _wait_until_ready(processes: dict) -> set:
