@@ -302,14 +302,6 @@ FAULTS = {
 }
 
 
-@pytest.fixture
-def by_value():
-    """Lets workers, which know no test folder, unpickle what is defined here."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
 @pytest.mark.parametrize("fault, error, message", FAULTS.values(), ids=FAULTS)
 @pytest.mark.parametrize("kind", [td.DistributedQLAgent, FederatedQLAgent])
 def test_a_fault_in_a_collector_is_the_envs_own_with_its_place(workers, by_value, kind, fault, error, message):

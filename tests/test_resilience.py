@@ -16,7 +16,6 @@ import types
 from pathlib import Path
 
 import pytest
-import ray
 from helpers import Ring, comes_true, interrupted, learned, processes_alive
 from ray._private.state import actors
 
@@ -156,14 +155,6 @@ class HangsAt(Ring):
         while seed == self.seed:
             time.sleep(60)
         return super().reset(seed=seed)
-
-
-@pytest.fixture
-def by_value():
-    """Lets workers, which know no test folder, unpickle what is defined here."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.mark.slow
