@@ -8,25 +8,27 @@ random times on a virtual clock, so that they end in any order; sleeping and wai
 faults give the same run, so a failure is a seed. Arguments and results are copied by pickle, and arrays come back
 read-only, as with Ray. The idea is FoundationDB's: test by simulation, where faults are cheap and can be replayed.
 
-What can befall a call, what Ray raises then, and where the real Ray was seen to do so. "Unavailable" is
-ActorUnavailableError, which leaves open whether the call has run, "died" is ActorDiedError, and a call that waits for a
-failed one gets a RayTaskError that holds the other's error.
+What can befall a call, what Ray raises then, and whether the real Ray was seen to do so: tests/test_likeness.py plays
+each event on both, some on a private Ray and some, among the long tests, in a network that is cut or with a node that
+is lost. What was not seen there is simulated to be safe. "Unavailable" is ActorUnavailableError, which leaves open
+whether the call has run, "died" is ActorDiedError, and a call that waits for a failed one gets a RayTaskError that
+holds the other's error.
 
-| fate         | what happens                                   | Ray raises           |
-| ------------ | ---------------------------------------------- | -------------------- |
-| does not run | it is lost on its way                          | unavailable          |
-| answer lost  | it runs, and its answer is lost                | unavailable          |
-| runs late    | it is given up, and runs after later ones      | unavailable          |
-| runs twice   | it runs again later, as if it were sent twice  | (its answer)         |
-| is swallowed | it is lost on its way, and nobody is told      | nothing, for minutes |
-| slow         | it takes up to 400 s                           | nothing until then   |
-| hangs        | it never ends, and its process takes no other  | nothing, ever        |
-| dies before  | its process dies before it                     | died                 |
-| dies in      | its process dies while it runs                 | died                 |
-| dies after   | its process dies once it has answered          | died, of later calls |
-| cut off      | its process cannot be reached for up to 100 s, | unavailable, died,   |
-|              | and then comes back, or is declared dead       | or nothing           |
-| object lost  | it runs, and what it returned is lost later    | ObjectLostError      |
+| fate         | what happens                                   | Ray raises           | seen        |
+| ------------ | ---------------------------------------------- | -------------------- | ----------- |
+| does not run | it is lost on its way                          | unavailable          | in a cut    |
+| answer lost  | it runs, and its answer is lost                | unavailable          | in a cut    |
+| runs late    | it is given up, and runs after later ones      | unavailable          | no          |
+| runs twice   | it runs again later, as if it were sent twice  | (its answer)         | no          |
+| is swallowed | it is lost on its way, and nobody is told      | nothing, for minutes | once        |
+| slow         | it takes up to 400 s                           | nothing until then   | yes         |
+| hangs        | it never ends, and its process takes no other  | nothing, ever        | yes         |
+| dies before  | its process dies before it                     | died                 | yes         |
+| dies in      | its process dies while it runs                 | died                 | yes         |
+| dies after   | its process dies once it has answered          | died, of later calls | yes         |
+| cut off      | its process cannot be reached for up to 100 s, | unavailable, died,   | in a cut    |
+|              | and then comes back, or is declared dead       | or nothing           |             |
+| object lost  | it runs, and what it returned is lost later    | ObjectLostError      | with a node |
 
 Starting a process is a call, too: it may die at its start, hang, or be out of reach, and so may one that replaces it.
 Not simulated, and refused with `NotSimulated`: actors that run several calls at once, async methods, Ray's libraries.
