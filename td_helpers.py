@@ -84,6 +84,7 @@ from tabular.saves import check_saved, read_save
 from tabular.session import start_ray
 from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
+from tabular.threads import Threads
 
 try:
     with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice, which no filter stops
@@ -102,7 +103,7 @@ __all__ = [
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
     "explore_or_exploit", "greedy_action", "greedy_value",
-    "Batch", "Snapshot", "Cost", "plan", "InProcess", "Workers", "start_ray",
+    "Batch", "Snapshot", "Cost", "plan", "InProcess", "Threads", "Workers", "start_ray",
     "COLORS", "color_of", "save_figure",
 ]  # fmt: skip
 
@@ -156,6 +157,14 @@ class FrozenLakeEnv(gym.Env):
         for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
             setattr(self, name, value)
         self._moves = Moves(self)
+
+    def __deepcopy__(self, memo):
+        """A copy with a generator of its own; the table, which is never changed, is the same."""
+        lake = memo[id(self)] = type(self).__new__(type(self))
+        lake.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        if "table" in vars(self):
+            lake.table = self.table
+        return lake
 
     @samples_table
     def step(self, action):

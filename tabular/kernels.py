@@ -31,9 +31,9 @@ def kernel(function):
         plain.py_func = function
         return plain
     try:
-        return numba.njit(cache=True, error_model="numpy")(function)
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError:  # neither the module's folder nor HOME can be written to: compiled anew in each process
-        return numba.njit(error_model="numpy")(function)
+        return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 # Random draws ---------------------------------------------------------------------------
@@ -636,7 +636,7 @@ class Rule:
         for function in _with_helpers(self.update) + _with_helpers(self.policy):
             if function.__module__ != __name__:
                 register_jitable(function)
-        return numba.njit(error_model="numpy")(loop)
+        return numba.njit(nogil=True, error_model="numpy")(loop)
 
     def __reduce__(self):
         if globals().get(self.__name__) is self:

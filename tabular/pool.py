@@ -70,8 +70,10 @@ class Call(NamedTuple):
     waits_for: tuple[Call, ...]
 
 
-class _Pool:
+class Pool:
     """What the pools share: runs take turns, and one that would wait for itself is told."""
+
+    ships = True  # whether results travel, and so are packed tightly by those who make them
 
     def __init__(self):
         self._lock, self._owner, self._makers = threading.Lock(), None, {}
@@ -88,7 +90,7 @@ class _Pool:
                 self._owner, self._makers = None, {}
 
 
-class InProcess(_Pool):
+class InProcess(Pool):
     """Runs each call at once in this process, without Ray: to be stepped through, or to play a thousand workers.
 
     All processes of a role share one object, as their calls are functions of their arguments (there is one server).
@@ -119,7 +121,7 @@ class InProcess(_Pool):
         return reference
 
 
-class Workers(_Pool):
+class Workers(Pool):
     """The processes of distributed runs, over Ray: a server, `cw_num` collectors and `ew_num` evaluators.
 
     A run without `workers=` takes the session's own (`shared_workers`). `with Workers(8, 4) as workers:` makes others,
@@ -276,8 +278,8 @@ def shared_workers(cw_num: int, ew_num: int) -> Workers:
 
 def check_workers(workers, cw_num: int, ew_num: int) -> None:
     """TypeError or ValueError unless these are workers of a run, with so many collectors and evaluators; None is."""
-    if not isinstance(workers, Workers | InProcess | None):
-        raise TypeError(f"workers must be Workers, InProcess or None, got {workers!r}")
+    if not isinstance(workers, Pool | None):
+        raise TypeError(f"workers must be Workers, Threads, InProcess or None, got {workers!r}")
     if workers and (workers.cw_num < cw_num or workers.ew_num < ew_num):
         needed = f"{cw_num} collectors and {ew_num} evaluators at least"
         raise ValueError(f"workers must be {needed}, got {workers.cw_num} and {workers.ew_num}")

@@ -62,6 +62,10 @@ class TransitionTable:
     terminated: np.ndarray  # bool, likewise
     start: np.ndarray  # float64, (states,): where episodes start
 
+    def __deepcopy__(self, memo) -> TransitionTable:
+        """Itself: it is never changed, so copies share it."""
+        return self
+
     @property
     def shape(self) -> tuple[int, int]:
         """(states, actions), the shape of a q_table."""

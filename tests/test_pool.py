@@ -101,7 +101,7 @@ def test_a_pool_that_has_become_too_small_is_refused_though_it_once_was_large_en
 
 @pytest.mark.parametrize("workers", [[], {}, "processes", 4, td.InProcess], ids=repr)
 def test_what_is_no_pool_is_refused_by_name(workers):
-    with pytest.raises(TypeError, match="workers must be Workers, InProcess or None, got"):
+    with pytest.raises(TypeError, match="workers must be Workers, Threads, InProcess or None, got"):
         agent_on(workers)
 
 
