@@ -18,6 +18,7 @@ import random
 import time
 import warnings
 from bisect import bisect
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -540,41 +541,56 @@ class CollectingWorker:
     With a frozen copy of an empty table it would bump into the same wall until the step limit.
     """
 
-    def __init__(self, agent: TDAgent):
+    def __init__(self, agent: TDAgent, ships: bool = True, logs: int = 1):
         self.agent, self.replica = agent, Replica()
+        self.ships = ships  # False where experience is handed over in memory: as views of `logs` logs, used in turn
+        self.logs = deque([Experience.empty(0)] * logs)
 
     def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
         """The experience of `episodes` episodes from number `first`."""
         start = time.perf_counter()
-        q_table = self.replica.take(snapshot)
-        max_step = self.agent.step_limit
-        room = max_step + 1  # entries that one episode may take
-        log = Experience.empty(max(room, min(episodes * room, 2**18)))
-        parts, done = [], 0
-        while done < episodes:
-            fitting = min(log.episodes_that_fit(max_step), episodes - done)
-            steps = self.agent.learn_on(q_table, first + done, fitting, log)
-            pairs, rewards = log.recorded()
-            if len(pairs) != steps + fitting:
-                recorded = f"{len(pairs) - fitting} of {steps} steps"
-                raise RuntimeError(f"the rule recorded {recorded}: nothing to replay")
-            parts.append((pairs.copy(), rewards.copy()))
-            log.length[0] = 0
-            done += fitting
-        pairs, rewards = (np.concatenate(part) for part in zip(*parts, strict=True))
-        short = rewards.astype(np.float32)
-        rewards = short if np.array_equal(short, rewards) else rewards
+        pairs, rewards = self.record(self.replica.take(snapshot), first, episodes)
         self.replica.learned = pairs
+        if self.ships:
+            short = rewards.astype(np.float32)
+            pairs, rewards = pairs.copy(), short if np.array_equal(short, rewards) else rewards.copy()
         return Collected(pairs, rewards, time.perf_counter() - start)
+
+    def record(self, q_table: np.ndarray, first: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Learn episodes on a table: (pairs, rewards) of what was seen, until the log that has them is used again."""
+        agent, log = self.agent, self.next_log(episodes)
+        parts, done, steps = [], 0, 0
+        while done < episodes:
+            fitting = min(log.episodes_that_fit(agent.step_limit), episodes - done)
+            if fitting == 0:
+                parts.append([part.copy() for part in log.recorded()])
+                log.length[0] = 0
+                continue
+            steps += agent.learn_on(q_table, first + done, fitting, log)
+            done += fitting
+        pairs, rewards = log.recorded()
+        if parts:
+            pairs, rewards = (np.concatenate(part) for part in zip(*parts, (pairs, rewards), strict=True))
+        if len(pairs) != steps + episodes:
+            raise RuntimeError(f"the rule recorded {len(pairs) - episodes} of {steps} steps: nothing to replay")
+        return pairs, rewards
+
+    def next_log(self, episodes: int) -> Experience:
+        """An empty log with room for an episode at least, and for so many if that is not too much to hold."""
+        room = self.agent.step_limit + 1  # entries that one episode may take
+        entries = max(room, min(episodes * room, 2**18))
+        self.logs.rotate(-1)
+        if len(self.logs[0].pairs) < entries:
+            self.logs[0] = Experience.empty(entries)
+        self.logs[0].length[0] = 0
+        return self.logs[0]
 
 
 class QLAgentServer:
     """The learner: holds the one true q_table, and learns from experience with its own max."""
 
-    behind = None  # see `ChangeLog`: whole tables, unless told otherwise
-
-    def __init__(self, agent: TDAgent):
-        self.agent = agent
+    def __init__(self, agent: TDAgent, behind: int | None = None):
+        self.agent, self.behind = agent, behind  # see `ChangeLog`: whole tables, unless told otherwise
 
     def begin(self, snapshot: Snapshot) -> None:
         """Start from a snapshot."""
@@ -606,11 +622,9 @@ class EvaluationWorker:
         return mean, time.perf_counter() - start
 
 
-def _play(role, agent_class, simulator, settings: dict, behind: int | None):
-    """A worker of a role with an agent of its own; a server is told how far behind those are that it sends tables."""
-    worker = role(agent_class(simulator, **settings))
-    worker.behind = behind
-    return worker
+def _play(role, agent_class, simulator, settings: dict, options: dict):
+    """A worker of a role, with an agent of its own."""
+    return role(agent_class(simulator, **settings), **options)
 
 
 class DistributedQLAgent(QLAgent):
@@ -772,9 +786,14 @@ class DistributedQLAgent(QLAgent):
         """The pool of a run, once its processes know what to hold."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
         settings = self._worker_settings()
-        behind = self.behind if 8 * math.prod(self._shape) > LARGE else None
+        options = {
+            "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},
+            # A collector's batch is replayed before the table of the batch `in_flight` - 1 of its own later is there.
+            "collector": {"ships": pool.ships, "logs": self.in_flight - 1},
+            "evaluator": {},
+        }
         makers = {
-            name: functools.partial(_play, role, self.single, self.simulator, settings, behind)
+            name: functools.partial(_play, role, self.single, self.simulator, settings, options[name])
             for name, role in self.roles.items()
         }
         with pool.run(makers):

@@ -80,8 +80,8 @@ class PlannedSnapshot(NamedTuple):
 class DynaWorker(CollectingWorker):
     """A worker that acts as a collector does, and reports counts of what it saw."""
 
-    def __init__(self, agent):
-        super().__init__(agent)
+    def __init__(self, agent, **options):
+        super().__init__(agent, **options)
         self.model = Model.empty(*agent.q_table.shape)
 
     def collect(self, snapshot: Snapshot | PlannedSnapshot, first: int, episodes: int) -> Counted:

@@ -49,8 +49,8 @@ class CountingReplica(Replica):
 class FederatedWorker(CollectingWorker):
     """A worker that learns on a copy of the table, and reports values and visits."""
 
-    def __init__(self, agent):
-        super().__init__(agent)
+    def __init__(self, agent, **options):
+        super().__init__(agent, **options)
         self.replica = CountingReplica()
 
     def learn(self, snapshot: Snapshot, first: int, episodes: int) -> Report:
