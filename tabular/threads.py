@@ -60,8 +60,8 @@ class Threads(Pool):
         """Take a turn; until its end each worker is what its role's maker makes, from a copy of the simulator."""
         with self._turn():
             self._makers = makers
-            self._lock, self._desks, self._ready = threading.Lock(), {}, []
-            self._threads, self._idle, self._ended = [], [], False
+            self._guard, self._desks, self._ready = threading.Lock(), {}, []
+            self._threads, self._idle, self._ended = [], {}, False
             try:
                 yield self
             finally:
@@ -73,7 +73,7 @@ class Threads(Pool):
         if desk is None:
             desk = self._desks[role, i] = Desk(self._worker(role))
         call = Call(getattr(desk.worker, method), arguments)
-        with self._lock:
+        with self._guard:
             for argument in arguments:
                 if type(argument) is Call and not argument.done:
                     argument.followers.append(desk)
@@ -85,7 +85,7 @@ class Threads(Pool):
     def result(self, call: Call, timeout: float | None = None):
         """What a call returned, once it has, or its own error; however long that takes."""
         if not call.done:
-            with self._lock:
+            with self._guard:
                 if not call.done:
                     call.waiter = threading.Lock()
                     call.waiter.acquire()
@@ -122,9 +122,9 @@ class Threads(Pool):
         """Have a thread do what is ready: one that is idle, or a new one."""
         self._ready.append(desk)
         if self._idle:
-            self._idle.pop().release()
+            self._idle.popitem()[1].release()
         elif len(self._threads) < len(self._desks):
-            thread = threading.Thread(target=self._work, daemon=True)
+            thread = threading.Thread(target=self._work, name=f"td worker {len(self._threads)}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
@@ -149,14 +149,14 @@ class Threads(Pool):
         desk = call = None
         with contextlib.suppress(Stopped):
             while True:
-                with self._lock:
+                with self._guard:
                     if call is not None:
                         self._finish(desk, call)
                     if self._ended:
                         return
                     desk = self._ready.pop() if self._ready else None
                     if desk is None:
-                        self._idle.append(turn)
+                        self._idle[threading.get_ident()] = turn
                 if desk is None:
                     turn.acquire()
                     call = None
@@ -166,12 +166,13 @@ class Threads(Pool):
 
     def _stop(self) -> None:
         """End the threads, and wait until they have."""
-        with self._lock:
+        with self._guard:  # without which no thread ends: another one might have its number by now
             self._ended = True
-            for turn in self._idle:
+            for turn in self._idle.values():
                 turn.release()
-        for thread in self._threads:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
+            for thread in self._threads:
+                if thread.ident not in self._idle:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
         for thread in self._threads:
             thread.join()
         self._desks, self._threads = {}, []
