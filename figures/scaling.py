@@ -167,12 +167,13 @@ CASES = (  # algorithm, side, workers, episodes of a worker in a round, variant,
 def run(cases=CASES, lakes=(301, 302, 303), rate=0.01, epsilon=0.05, holes=0.08):
     """The steps to the target: when it is first crossed, and when it is held; nan for never."""
     names = ("algorithm", "side", "workers", "batch_size", "variant")
+    shared = {"rate": rate, "epsilon": epsilon, "holes": holes}
     runs = [
-        {**dict(zip(names, case, strict=True)), "map_seed": map_seed, "seed": seed}
+        {**shared, **dict(zip(names, case, strict=True)), "map_seed": map_seed, "seed": seed}
         for *case, seeds in cases
         for seed, map_seed in itertools.product(range(seeds), lakes)
     ]
-    yield from over_ray(functools.partial(scaling_run, rate, epsilon, holes), runs, "scaling")
+    yield from over_ray(scaling_run, runs, "scaling")
 
 
 def scaling_run(rate, epsilon, holes, algorithm, side, workers, batch_size, variant, map_seed, seed) -> list[dict]:
