@@ -115,16 +115,20 @@ SPREAD = [name for name, run in make_figures.EXPERIMENTS.items() if "over_ray" i
 
 @pytest.mark.parametrize("name", SPREAD)
 def test_the_tasks_of_an_experiment_can_be_sent_to_other_processes(monkeypatch, name):
+    import ray
     from ray import cloudpickle
 
-    tasks = []
+    sent = []
     run = make_figures.EXPERIMENTS[name]
-    monkeypatch.setitem(run.__globals__, "over_ray", lambda task, cases, name: tasks.append(task) or [])
+    monkeypatch.setitem(run.__globals__, "over_ray", lambda task, cases, name: sent.append((task, cases)) or [])
     cloudpickle.register_pickle_by_value(figures)
     try:
         with contextlib.suppress(KeyError):  # some look at their rows, of which there are none
             list(run())
-        assert len(cloudpickle.dumps(tasks[0])) > 0
+        task, cases = sent[0]
+        assert isinstance(ray.remote(num_cpus=1)(task), ray.remote_function.RemoteFunction)
+        assert len(cloudpickle.dumps(task)) > 0
+        assert cases and all(inspect.signature(task).bind(**case) for case in cases)
     finally:
         cloudpickle.unregister_pickle_by_value(figures)
 
