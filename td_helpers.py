@@ -19,7 +19,6 @@ import time
 import warnings
 from bisect import bisect
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -35,9 +34,9 @@ from tabular.checks import (
     count_between,
     refuse_overrides,
     settings_of,
-    written_whole,
 )
 from tabular.exact import likeliest_path, policy_value, value_iteration
+from tabular.files import atomic_write, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row, neighbours, parse_map
 from tabular.kernels import (
     EVALUATION,
@@ -442,7 +441,7 @@ class TDAgent:
 
     def save(self, path) -> None:
         """Write all that resuming needs to one .npz file: whole or not at all. What counts costs starts anew."""
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             np.savez_compressed(file, **self._state())
 
     def load(self, path) -> TDAgent:
@@ -787,8 +786,8 @@ class DistributedQLAgent(QLAgent):
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
         refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
         refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
-        if self.checkpoint is not None and not Path(self.checkpoint).resolve().parent.is_dir():
-            raise ValueError(f"checkpoint must be a file in a folder that exists, got {self.checkpoint!r}")
+        if self.checkpoint is not None:
+            check_writable("checkpoint", self.checkpoint)
         if self.do_test and self.ew_num == 0:
             raise ValueError("ew_num must be 1 or more where do_test is True, got 0")
         check_workers(self.workers, self.cw_num, self.ew_num * self.do_test)
