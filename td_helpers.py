@@ -79,7 +79,7 @@ from tabular.plots import (
 )
 from tabular.pool import InProcess, Lost, Workers, check_workers, shared_workers
 from tabular.run import Recovery, Tests, dataflow
-from tabular.saves import check_saved, read_save
+from tabular.saves import FORMAT, Save, open_save
 from tabular.session import start_ray
 from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
@@ -450,17 +450,12 @@ class TDAgent:
         All other settings stay this agent's, so that a run may go on for longer, or with another epsilon. Raises
         ValueError, naming what differs or is missing, and changes nothing where the file is not such a save.
         """
-        header, arrays = read_save(path)
-        if missing := sorted(self._state().keys() - arrays.keys() - {"header"}):
-            raise ValueError(f"{path} is not a saved agent of this kind: it has no {missing[0]}")
-        for name, own in self._identity().items():
-            if header.get(name) != own:
-                raise ValueError(f"{path} has {name} {header.get(name)}, this agent has {own}")
-        loaded = copy.copy(self)
-        try:
-            loaded._restore(header, arrays)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds what cannot be: {error}") from error
+        with open_save(path) as saved:
+            for name, own in self._identity().items():
+                if saved.header.get(name) != own:
+                    raise ValueError(f"it has {name} {saved.header.get(name)}, this agent has {own}")
+            loaded = copy.copy(self)
+            loaded._restore(saved)
         self.__dict__ = loaded.__dict__  # at once: an interrupt leaves all or nothing
         return self
 
@@ -475,7 +470,7 @@ class TDAgent:
 
     def _header(self) -> dict:
         """What is saved besides arrays, to be written as JSON."""
-        return self._identity() | {"episode": self.episode, "steps": self.steps}
+        return {"format": FORMAT} | self._identity() | {"episode": self.episode, "steps": self.steps}
 
     def _state(self) -> dict[str, np.ndarray]:
         """All that resuming needs, as arrays by name."""
@@ -486,17 +481,15 @@ class TDAgent:
             "rewards": np.array(self.total_rewards, np.float64),
         }
 
-    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
+    def _restore(self, saved: Save) -> None:
         """The reverse of `_state`; ValueError where it is none."""
         learned = Learned(
-            q_table=check_saved("q_table", arrays, np.float64, self._shape),
-            episode=check_count("episode", header.get("episode"), 0),
-            steps=check_count("steps", header.get("steps"), 0, 2**62),
+            q_table=saved.read("q_table", np.float64, self._shape),
+            episode=check_count("episode", saved.header.get("episode"), 0),
+            steps=check_count("steps", saved.header.get("steps"), 0, 2**62),
         )
-        tests = check_saved("tests", arrays, np.int64, (None,))
-        if (np.diff(tests, prepend=0) <= 0).any():
-            raise ValueError(f"tests must be at ever later episodes, got {tests}")
-        rewards = check_saved("rewards", arrays, np.float64, tests.shape)
+        tests = saved.read_episodes("tests", MAX_TESTS)
+        rewards = saved.read("rewards", np.float64, tests.shape)
         self._learned = learned
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
 
@@ -822,18 +815,20 @@ class DistributedQLAgent(QLAgent):
             "untested_q_tables": np.array(tables).reshape(-1, *self._shape),
         }
 
-    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
-        recent = check_saved("recent", arrays, np.float64, (None, *self._shape))
-        untested = check_saved("untested", arrays, np.int64, (None,))
-        q_tables = check_saved("untested_q_tables", arrays, np.float64, (len(untested), *self._shape))
-        super()._restore(header, arrays)
+    def _restore(self, saved: Save) -> None:
+        most = max(1000, self.lag, 2 * self.ew_num + 1)  # tables; a run by more processes may have left more of them
+        recent = saved.read("recent", np.float64, (None, *self._shape), most)
+        untested = saved.read_episodes("untested", most)
+        q_tables = saved.read("untested_q_tables", np.float64, (len(untested), *self._shape))
+        super()._restore(saved)
         self._learned = self._learned._replace(recent=tuple(recent))
         self._untested = dict(zip(untested.tolist(), q_tables, strict=True))
         for name in self.decisive:
-            if header.get(name) != getattr(self, name):
+            value, own = saved.header.get(name), getattr(self, name)
+            if value != own:
                 warnings.warn(
-                    f"saved with {name}={header.get(name)}, this agent has {getattr(self, name)}: it goes on from what "
-                    "was learned, but to another result than a run in one go",
+                    f"saved with {name}={value}, this agent has {own}: it goes on from what was learned, but to "
+                    "another result than a run in one go",
                     stacklevel=4,
                 )
 

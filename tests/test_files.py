@@ -1,4 +1,4 @@
-"""Files that the project writes: whole or not at all, never in the place of what is no file, as their owner has them."""
+"""Files that the project writes: whole or not at all, in the place of files alone, and as their owner has them."""
 
 import errno
 import os
