@@ -79,7 +79,7 @@ from tabular.plots import (
 )
 from tabular.pool import InProcess, Lost, Workers, check_workers, shared_workers
 from tabular.run import Recovery, Tests, dataflow
-from tabular.saves import FORMAT, Save, open_save
+from tabular.saves import FORMAT, Checkpoints, Save, open_save
 from tabular.session import start_ray
 from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
@@ -612,7 +612,8 @@ class DistributedQLAgent(QLAgent):
     by the first. A process that has not answered for `patience` seconds (or twice the longest batch so far) is given
     up, as is one that died: the work is sent again. A run raises RuntimeError where one process is lost more than 5
     times in a row, or cannot be reached for `patience` seconds, with nothing learned or tested between; what was
-    learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run ends.
+    learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run ends;
+    where that fails a warning says so, and the run goes on.
 
     `restarts` counts the processes replaced, `batches` the batches learned; `cost` sums what they cost.
     """
@@ -686,10 +687,10 @@ class DistributedQLAgent(QLAgent):
             self._untested.setdefault(self.episode, self.q_table)
         if self.episode >= until and not (do_test and self._untested):
             return
-        with self._pool(do_test) as pool:
+        checkpoints = Checkpoints(self.save, self.checkpoint, self.checkpoint_seconds)
+        with self._pool(do_test) as pool, checkpoints:
             recovery = Recovery(pool, self.patience)
             tests = Tests(pool, recovery, self.ew_num, self._untested if do_test else {}, self._keep_test)
-            saved_at = time.monotonic()
             try:
                 while self.episode < until:
                     try:
@@ -700,9 +701,7 @@ class DistributedQLAgent(QLAgent):
                             recovery.succeeded()
                             if do_test and self._test_is_due():
                                 tests.add(self.episode, self.q_table)
-                            if self.checkpoint is not None and time.monotonic() - saved_at >= self.checkpoint_seconds:
-                                self.save(self.checkpoint)
-                                saved_at = time.monotonic()
+                            checkpoints.write_if_due()
                             yield batch
                     except Lost as lost:
                         recovery.mend(lost)
@@ -710,8 +709,6 @@ class DistributedQLAgent(QLAgent):
             finally:
                 self.restarts += recovery.replaced
                 self._own_arrays()
-                if self.checkpoint is not None:
-                    self.save(self.checkpoint)
 
     def _submit(self, pool, batch: Batch, snapshot):
         """Send a batch on its way, to be collected on a snapshot: the call for the next one."""

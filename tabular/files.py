@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import uuid
@@ -20,7 +19,7 @@ def atomic_write(path):
     Raises ValueError, before the block is entered, where `path` is a folder, a pipe or a device, and OSError where
     it cannot be written to.
     """
-    target = regular_file("path", path)
+    target = _writable_file("path", path)
     replaced = target.stat() if target.exists() else None
     with _draft_beside(target, path) as draft:
         with open(draft, "xb", opener=_private if replaced else None) as file:
@@ -35,7 +34,7 @@ def atomic_write(path):
 def check_writable(name: str, path) -> None:
     """ValueError, which names the argument, unless a file can be written at `path`: tried by making one beside it."""
     try:
-        with _draft_beside(regular_file(name, path), path) as draft:
+        with _draft_beside(_writable_file(name, path), path) as draft:
             open(draft, "xb").close()
     except OSError as error:
         needed = f"{name} must be a file that can be written, in a folder that exists"
@@ -62,9 +61,15 @@ def regular_file(name: str, path) -> Path:
     if not stat.S_ISREG(mode):
         kind = KINDS.get(stat.S_IFMT(mode), "a device")
         raise ValueError(f"{name} must be a regular file, or none yet, got {shown!r}, which is {kind}")
-    if not os.access(path, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), shown)
     return Path(os.path.realpath(path))
+
+
+def _writable_file(name: str, path) -> Path:
+    """A regular file that may be written to, or none yet: what is protected must not be replaced instead."""
+    target = regular_file(name, path)
+    with contextlib.suppress(FileNotFoundError):
+        os.close(os.open(target, os.O_WRONLY))
+    return target
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
-"""Saved agents: one .npz file of arrays, with a header in JSON."""
+"""Saved agents: one .npz file of arrays, with a header in JSON; and the checkpoints of a run."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import math
+import time
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -82,6 +84,43 @@ def open_save(path) -> Iterator[Save]:
         except Exception as error:  # zipfile and numpy raise ten kinds where a byte is wrong
             reason = str(error) or type(error).__name__
             raise ValueError(f"{path} is not a saved agent that this one can load: {reason}") from None
+
+
+class Checkpoints:
+    """Saves a run every so many seconds, and when its block ends, by `save(path)`; a path of None saves nothing.
+
+    A save that fails is told, and tried again when the next is due: the run goes on, and an error of its own stays.
+    """
+
+    def __init__(self, save: Callable, path, seconds: float):
+        self.save, self.path, self.seconds = save, path, seconds
+        self._last = time.monotonic()
+
+    def write_if_due(self) -> None:
+        """Save unless the last time was less than so many seconds ago."""
+        if self.path is not None and time.monotonic() - self._last >= self.seconds:
+            self._write("the run goes on, and it is tried again when the next is due")
+            self._last = time.monotonic()
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if self.path is None:
+            return
+        try:
+            self._write("what was learned is in the agent: save it elsewhere")
+        except Warning as warning:  # where the user has them raised
+            if error is None or kind is GeneratorExit:
+                raise
+            error.add_note(str(warning))
+
+    def _write(self, what_now: str) -> None:
+        try:
+            self.save(self.path)
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            warnings.warn(f"the checkpoint was not written ({reason}): {what_now}", stacklevel=5)
 
 
 def _fit(lengths: tuple, shape: tuple, longest: int) -> bool:

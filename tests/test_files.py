@@ -1,14 +1,18 @@
 """Files that the project writes: whole or not at all, in the place of files alone, and as their owner has them."""
 
+import contextlib
 import errno
 import os
 import shutil
 import socket
 import stat
+import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import Ring, learned
 
 import td_helpers as td
 from figures import make_figures
@@ -17,10 +21,10 @@ LAKE = td.FrozenLakeEnv()
 GIF = td.Film(b"GIF89a of a lake", "a lake")
 
 
-def agent(**settings) -> td.DistributedQLAgent:
+def agent(simulator=LAKE, **settings) -> td.DistributedQLAgent:
     """A small agent that needs no Ray."""
     defaults = {"learning_episodes": 20, "test_interval": 10, "trials": 2, "cw_num": 2, "ew_num": 1, "batch_size": 5}
-    return td.DistributedQLAgent(LAKE, 0.3, 0.1, workers=td.InProcess(), **(defaults | settings))
+    return td.DistributedQLAgent(simulator, 0.3, 0.1, workers=td.InProcess(), **(defaults | settings))
 
 
 def run_with_checkpoint(path):
@@ -217,3 +221,159 @@ def test_a_full_disk_is_told_by_the_path_that_was_given_and_leaves_the_old_file(
     with pytest.raises(OSError, match=r"No space left on device: '.*written'"):
         agent().save(path)
     assert path.read_bytes() == b"old" and os.listdir(path.parent) == ["written"]
+
+
+@pytest.fixture
+def shared():
+    """A folder that other users can look into."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+@contextlib.contextmanager
+def permissions_count():
+    """Root, whom no permission stops, is another user meanwhile."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("permissions of Windows are others")
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+def test_a_folder_that_this_user_may_not_write_to_is_told(shared):
+    shared.chmod(0o555)
+    with permissions_count(), pytest.raises(PermissionError, match=r"Permission denied: .*written'"):
+        GIF.save(shared / "written")
+    assert os.listdir(shared) == []
+
+
+def test_a_protected_file_is_not_replaced_though_its_folder_lets_it(shared):
+    path = shared / "written"
+    path.write_bytes(b"old")
+    path.chmod(0o444)
+    shared.chmod(0o777)
+    with permissions_count(), pytest.raises(PermissionError, match=r"Permission denied: .*written'"):
+        GIF.save(path)
+    assert path.read_bytes() == b"old" and os.listdir(shared) == ["written"]
+
+
+# Checkpoints ----------------------------------------------------------------------------------
+
+UNFIT = {  # path of a checkpoint, from a folder: what is said
+    "a folder": (lambda folder: folder, "checkpoint must be a regular file"),
+    "a pipe": (lambda folder: os.mkfifo(folder / "pipe") or folder / "pipe", "checkpoint must be a regular file"),
+    "no name": (lambda folder: "", "checkpoint must be the path of a file, got ''"),
+    "a name of 300 letters": (lambda folder: folder / ("x" * 300), "File name too long"),
+    "a folder that is missing": (lambda folder: folder / "none" / "agent", "No such file or directory"),
+    "a folder that is a file": (lambda folder: Path(__file__) / "agent", "Not a directory"),
+    "a loop of links": (lambda folder: (folder / "loop").symlink_to("loop") or folder / "loop", "symbolic links"),
+    "no path": (lambda folder: 3, "checkpoint must be the path of a file, got 3"),
+    "a zero byte": (lambda folder: "agent\0", "checkpoint must have no zero byte"),
+}
+
+
+@pytest.mark.parametrize("make, message", UNFIT.values(), ids=UNFIT)
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_work(tmp_path, make, message):
+    path = make(tmp_path)
+    with pytest.raises((ValueError, TypeError), match=f"checkpoint.*{message}|^{message}"):
+        agent(checkpoint=path)
+    later = agent(Ring())
+    later.checkpoint = path
+    for call in (later.learn, later.learn_and_evaluate):
+        with pytest.raises((ValueError, TypeError), match=f"checkpoint.*{message}|^{message}"):
+            call()
+    assert later.simulator.resets == later.episode == 0
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_checkpoint_that_this_user_may_not_write_is_refused_before_the_work(shared):
+    shared.chmod(0o555)
+    with permissions_count(), pytest.raises(ValueError, match=r"checkpoint must be a file .*: Permission denied"):
+        agent(checkpoint=shared / "agent")
+
+
+@pytest.mark.parametrize("before", [None, b"of another run"], ids=["a new file", "an old file"])
+def test_trying_where_a_checkpoint_is_to_be_leaves_what_is_there(path, before):
+    if before is not None:
+        path.write_bytes(before)
+    agent(checkpoint=path)
+    assert [entry.read_bytes() for entry in path.parent.iterdir()] == ([] if before is None else [before])
+
+
+def whole_run() -> tuple:
+    """What an undisturbed run learns."""
+    whole = agent()
+    whole.learn_and_evaluate(progress=False)
+    return learned(whole)
+
+
+def test_a_checkpoint_that_fails_is_told_and_tried_again_while_the_run_goes_on(path, monkeypatch):
+    saver, save, episodes = agent(checkpoint=path, checkpoint_seconds=0), td.DistributedQLAgent.save, []
+
+    def full_for_a_moment(self, path):
+        if self.episode == 10:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        save(self, path)
+        episodes.append(agent().load(path).episode)
+
+    monkeypatch.setattr(td.DistributedQLAgent, "save", full_for_a_moment)
+    with pytest.warns(UserWarning, match="checkpoint was not written .*No space left.*: the run goes on") as told:
+        saver.learn_and_evaluate(progress=False)
+    assert len(told) == 1 and episodes == [5, 15, 20, 20]
+    assert learned(saver) == learned(agent().load(path)) == whole_run()
+
+
+def test_checkpoints_that_fail_all_the_time_are_told_once(tmp_path):
+    path = tmp_path / "folder" / "agent"
+    path.parent.mkdir()
+    saver = agent(checkpoint=path, checkpoint_seconds=0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in saver.learn_in_batches(20):
+            shutil.rmtree(path.parent, ignore_errors=True)
+    assert [str(entry.message).partition("): ")[2][:12] for entry in told] == ["the run goes", "what was lea"]
+    assert str(path) in str(told[0].message) and learned(saver)[0] == whole_run()[0]
+
+
+class Fails(Ring):
+    """A ring whose third episode raises an error in its first step."""
+
+    def __init__(self, error):
+        super().__init__(at=(3, 1), fault=self.fail)
+        self.error = error
+
+    def fail(self, _):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("of the simulator"), KeyboardInterrupt()], ids=repr)
+def test_an_error_of_the_run_is_not_hidden_by_one_of_its_checkpoint(tmp_path, error):
+    path = tmp_path / "folder" / "agent"
+    path.parent.mkdir()
+    saver = agent(Fails(error), checkpoint=path, compiled=False, do_test=False, batch_size=1)
+    path.parent.rmdir()
+    saver._check_settings = lambda: None  # it was there when it was tried
+    told = pytest.warns(UserWarning, match="No such file.*: what was learned is in the agent")
+    with told, pytest.raises(type(error)):
+        saver.learn(10)
+    assert 0 < saver.episode <= 3
+
+
+def test_where_warnings_are_errors_the_runs_own_error_has_a_note_of_the_checkpoint(tmp_path):
+    path = tmp_path / "folder" / "agent"
+    path.parent.mkdir()
+    saver = agent(Fails(ZeroDivisionError()), checkpoint=path, compiled=False, do_test=False, batch_size=1)
+    path.parent.rmdir()
+    saver._check_settings = lambda: None
+    with warnings.catch_warnings(), pytest.raises(ZeroDivisionError) as raised:
+        warnings.simplefilter("error")
+        saver.learn(10)
+    assert "the checkpoint was not written" in raised.value.__notes__[-1]
