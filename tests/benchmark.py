@@ -161,7 +161,7 @@ def bench_c() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "td.c", Path(folder) / "libtd.so"
-        source.write_text(C_SOURCE)
+        source.write_text(C_SOURCE, encoding="utf-8")
         command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(source)]
         subprocess.run(command, check=True)
         loops = ctypes.CDLL(str(library))
@@ -447,7 +447,8 @@ def machine() -> str:
     """The machine in a line."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line for line in lines if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
     return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 

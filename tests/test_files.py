@@ -1,11 +1,14 @@
 """Files that the project writes: whole or not at all, in the place of files alone, and as their owner has them."""
 
+import ast
 import contextlib
 import errno
 import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -17,6 +20,7 @@ from helpers import Ring, learned
 import td_helpers as td
 from figures import make_figures
 
+ROOT = Path(__file__).resolve().parent.parent
 LAKE = td.FrozenLakeEnv()
 GIF = td.Film(b"GIF89a of a lake", "a lake")
 
@@ -377,3 +381,67 @@ def test_where_warnings_are_errors_the_runs_own_error_has_a_note_of_the_checkpoi
         warnings.simplefilter("error")
         saver.learn(10)
     assert "the checkpoint was not written" in raised.value.__notes__[-1]
+
+
+# Encodings ------------------------------------------------------------------------------------
+
+SOURCES = [
+    path
+    for folder in (ROOT, *(ROOT / name for name in ("tabular", "beyond", "figures", "tests")))
+    for path in sorted(folder.glob("*.py"))
+]
+
+
+def opens_text(call: ast.Call) -> bool:
+    """Whether a call opens, reads or writes a file as text."""
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", None)
+    if name in ("read_text", "write_text", "TextIOWrapper"):
+        return True
+    if name not in ("open", "fdopen", "NamedTemporaryFile", "TemporaryFile", "SpooledTemporaryFile"):
+        return False
+    is_method = name == "open" and isinstance(call.func, ast.Attribute)
+    if is_method and (ast.unparse(call.func) == "os.open" or not all(map(_is_constant, call.args[:1]))):
+        return False  # the system's own, or of an archive, or of pictures
+    named = [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
+    place = 0 if is_method or "Temporary" in name else 1
+    mode = [*named, *call.args[place : place + 1], ast.Constant("w+b" if "Temporary" in name else "r")][0]
+    return not (_is_constant(mode) and "b" in mode.value)
+
+
+def _is_constant(node) -> bool:
+    return isinstance(node, ast.Constant)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_text_file_is_opened_in_an_encoding_that_is_named(source):
+    calls = [node for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    unnamed = [
+        f"line {call.lineno}: {ast.unparse(call)}"
+        for call in calls
+        if opens_text(call) and "encoding" not in [keyword.arg for keyword in call.keywords]
+    ]
+    assert not unnamed
+
+
+IN_ASCII = """
+import codecs, locale, sys
+from pathlib import Path
+assert codecs.lookup(locale.getpreferredencoding(False)).name == "ascii"
+from figures.make_figures import EXPERIMENTS, HERE
+from figures.rows import read_rows, write_rows
+
+rows = read_rows(HERE / "data" / "dyna.csv", EXPERIMENTS["dyna"])
+assert rows["learner"].str.contains("\\u03bb").any()
+path = Path(sys.argv[1])
+write_rows(path, EXPERIMENTS["dyna"], rows.to_dict("records"))
+assert path.read_bytes() == (HERE / "data" / "dyna.csv").read_bytes()
+"""
+
+
+def test_rows_are_read_and_written_in_a_locale_of_ascii(tmp_path):
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ended = subprocess.run(
+        [sys.executable, "-c", IN_ASCII, str(tmp_path / "rows.csv")], cwd=ROOT, env=os.environ | environment,
+        capture_output=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr.decode(errors="replace")[-2000:]

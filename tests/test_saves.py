@@ -291,7 +291,7 @@ def test_a_save_with_a_flipped_byte_is_refused_or_tells_the_same(saved):
 
 
 FOREIGN = {
-    "text": lambda path: path.write_text("not an agent"),
+    "text": lambda path: path.write_text("not an agent", encoding="utf-8"),
     "empty": lambda path: path.write_bytes(b""),
     "npy": lambda path: np.save(path.open("wb"), np.zeros(3)),
     "npz": lambda path: np.savez(path.open("wb"), weights=np.zeros(3)),
