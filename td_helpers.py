@@ -20,7 +20,6 @@ import warnings
 from bisect import bisect
 from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -36,9 +35,9 @@ from tabular.checks import (
     count_between,
     refuse_overrides,
     settings_of,
-    written_whole,
 )
 from tabular.exact import likeliest_path, policy_value, value_iteration
+from tabular.files import atomic_write, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row, neighbours, parse_map
 from tabular.kernels import (
     EVALUATION,
@@ -81,7 +80,7 @@ from tabular.plots import (
 )
 from tabular.pool import InProcess, Lost, Workers, check_workers, shared_workers
 from tabular.run import Recovery, Tests, dataflow
-from tabular.saves import check_saved, read_save
+from tabular.saves import FORMAT, Checkpoints, Save, open_save
 from tabular.session import start_ray
 from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
@@ -452,7 +451,7 @@ class TDAgent:
 
     def save(self, path) -> None:
         """Write all that resuming needs to one .npz file: whole or not at all. What counts costs starts anew."""
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             np.savez_compressed(file, **self._state())
 
     def load(self, path) -> TDAgent:
@@ -461,17 +460,12 @@ class TDAgent:
         All other settings stay this agent's, so that a run may go on for longer, or with another epsilon. Raises
         ValueError, naming what differs or is missing, and changes nothing where the file is not such a save.
         """
-        header, arrays = read_save(path)
-        if missing := sorted(self._state().keys() - arrays.keys() - {"header"}):
-            raise ValueError(f"{path} is not a saved agent of this kind: it has no {missing[0]}")
-        for name, own in self._identity().items():
-            if header.get(name) != own:
-                raise ValueError(f"{path} has {name} {header.get(name)}, this agent has {own}")
-        loaded = copy.copy(self)
-        try:
-            loaded._restore(header, arrays)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds what cannot be: {error}") from error
+        with open_save(path) as saved:
+            for name, own in self._identity().items():
+                if saved.header.get(name) != own:
+                    raise ValueError(f"it has {name} {saved.header.get(name)}, this agent has {own}")
+            loaded = copy.copy(self)
+            loaded._restore(saved)
         self.__dict__ = loaded.__dict__  # at once: an interrupt leaves all or nothing
         return self
 
@@ -486,7 +480,7 @@ class TDAgent:
 
     def _header(self) -> dict:
         """What is saved besides arrays, to be written as JSON."""
-        return self._identity() | {"episode": self.episode, "steps": self.steps}
+        return {"format": FORMAT} | self._identity() | {"episode": self.episode, "steps": self.steps}
 
     def _state(self) -> dict[str, np.ndarray]:
         """All that resuming needs, as arrays by name."""
@@ -497,17 +491,15 @@ class TDAgent:
             "rewards": np.array(self.total_rewards, np.float64),
         }
 
-    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
+    def _restore(self, saved: Save) -> None:
         """The reverse of `_state`; ValueError where it is none."""
         learned = Learned(
-            q_table=check_saved("q_table", arrays, np.float64, self._shape),
-            episode=check_count("episode", header.get("episode"), 0),
-            steps=check_count("steps", header.get("steps"), 0, 2**62),
+            q_table=saved.read("q_table", np.float64, self._shape),
+            episode=check_count("episode", saved.header.get("episode"), 0),
+            steps=check_count("steps", saved.header.get("steps"), 0, 2**62),
         )
-        tests = check_saved("tests", arrays, np.int64, (None,))
-        if (np.diff(tests, prepend=0) <= 0).any():
-            raise ValueError(f"tests must be at ever later episodes, got {tests}")
-        rewards = check_saved("rewards", arrays, np.float64, tests.shape)
+        tests = saved.read_episodes("tests", MAX_TESTS)
+        rewards = saved.read("rewards", np.float64, tests.shape)
         self._learned = learned
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
 
@@ -643,7 +635,8 @@ class DistributedQLAgent(QLAgent):
     by the first. A process that has not answered for `patience` seconds (or twice the longest batch so far) is given
     up, as is one that died: the work is sent again. A run raises RuntimeError where one process is lost more than 5
     times in a row, or cannot be reached for `patience` seconds, with nothing learned or tested between; what was
-    learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run ends.
+    learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run ends;
+    where that fails a warning says so, and the run goes on.
 
     `restarts` counts the processes replaced, `batches` the batches learned; `cost` sums what they cost.
     """
@@ -717,10 +710,10 @@ class DistributedQLAgent(QLAgent):
             self._untested.setdefault(self.episode, self.q_table)
         if self.episode >= until and not (do_test and self._untested):
             return
-        with self._pool(do_test) as pool:
+        checkpoints = Checkpoints(self.save, self.checkpoint, self.checkpoint_seconds)
+        with self._pool(do_test) as pool, checkpoints:
             recovery = Recovery(pool, self.patience)
             tests = Tests(pool, recovery, self.ew_num, self._untested if do_test else {}, self._keep_test)
-            saved_at = time.monotonic()
             try:
                 while self.episode < until:
                     try:
@@ -731,9 +724,7 @@ class DistributedQLAgent(QLAgent):
                             recovery.succeeded()
                             if do_test and self._test_is_due():
                                 tests.add(self.episode, self.q_table)
-                            if self.checkpoint is not None and time.monotonic() - saved_at >= self.checkpoint_seconds:
-                                self.save(self.checkpoint)
-                                saved_at = time.monotonic()
+                            checkpoints.write_if_due()
                             yield batch
                     except Lost as lost:
                         recovery.mend(lost)
@@ -741,8 +732,6 @@ class DistributedQLAgent(QLAgent):
             finally:
                 self.restarts += recovery.replaced
                 self._own_arrays()
-                if self.checkpoint is not None:
-                    self.save(self.checkpoint)
 
     def _submit(self, pool, batch: Batch, snapshot):
         """Send a batch on its way, to be collected on a snapshot: the call for the next one."""
@@ -815,8 +804,8 @@ class DistributedQLAgent(QLAgent):
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
         refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
         refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
-        if self.checkpoint is not None and not Path(self.checkpoint).resolve().parent.is_dir():
-            raise ValueError(f"checkpoint must be a file in a folder that exists, got {self.checkpoint!r}")
+        if self.checkpoint is not None:
+            check_writable("checkpoint", self.checkpoint)
         if self.do_test and self.ew_num == 0:
             raise ValueError("ew_num must be 1 or more where do_test is True, got 0")
         check_workers(self.workers, self.cw_num, self.ew_num * self.do_test)
@@ -851,18 +840,20 @@ class DistributedQLAgent(QLAgent):
             "untested_q_tables": np.array(tables).reshape(-1, *self._shape),
         }
 
-    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
-        recent = check_saved("recent", arrays, np.float64, (None, *self._shape))
-        untested = check_saved("untested", arrays, np.int64, (None,))
-        q_tables = check_saved("untested_q_tables", arrays, np.float64, (len(untested), *self._shape))
-        super()._restore(header, arrays)
+    def _restore(self, saved: Save) -> None:
+        most = max(1000, self.lag, 2 * self.ew_num + 1)  # tables; a run by more processes may have left more of them
+        recent = saved.read("recent", np.float64, (None, *self._shape), most)
+        untested = saved.read_episodes("untested", most)
+        q_tables = saved.read("untested_q_tables", np.float64, (len(untested), *self._shape))
+        super()._restore(saved)
         self._learned = self._learned._replace(recent=tuple(recent))
         self._untested = dict(zip(untested.tolist(), q_tables, strict=True))
         for name in self.decisive:
-            if header.get(name) != getattr(self, name):
+            value, own = saved.header.get(name), getattr(self, name)
+            if value != own:
                 warnings.warn(
-                    f"saved with {name}={header.get(name)}, this agent has {getattr(self, name)}: it goes on from what "
-                    "was learned, but to another result than a run in one go",
+                    f"saved with {name}={value}, this agent has {own}: it goes on from what was learned, but to "
+                    "another result than a run in one go",
                     stacklevel=4,
                 )
 

@@ -261,7 +261,7 @@ def test_runs_leave_no_objects_behind(workers):
 
 def test_memory_stays_flat_over_many_episodes(workers):
     def resident():
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     agent = agent_on(workers, learning_episodes=300_000, test_interval=1000, batch_size=1000)

@@ -271,7 +271,7 @@ def test_a_checkpoint_has_what_was_learned_by_then_and_goes_on_to_the_same_bits(
 
 def test_checkpoints_are_written_every_so_many_seconds_and_at_the_end(tmp_path, monkeypatch):
     seconds = iter(range(1000))  # one passes between two looks
-    monkeypatch.setattr(td, "time", types.SimpleNamespace(monotonic=seconds.__next__, perf_counter=time.perf_counter))
+    monkeypatch.setattr("tabular.saves.time", types.SimpleNamespace(monotonic=seconds.__next__))
     saved = []
     monkeypatch.setattr(td.DistributedQLAgent, "save", lambda agent, path: saved.append((agent.episode, path)))
     agent = small("agent", seconds=5, do_test=False)
