@@ -122,7 +122,7 @@ def checksums(places: list[str]) -> str:
 
 @pytest.fixture(scope="module")
 def committed() -> dict[str, str]:
-    return json.loads((HERE / "bits.json").read_text())
+    return json.loads((HERE / "bits.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", NAMES)
