@@ -110,7 +110,7 @@ REFUSED = [
     (distributed(ew_num=-1, do_test=False), ValueError, "ew_num", WHOLE, "-1"),
     (distributed(batch_size=0), ValueError, "batch_size", WHOLE, "0"),
     (distributed(batch_size=99.9), TypeError, "batch_size", WHOLE, "99.9"),
-    (distributed(workers=4), TypeError, "workers", "Workers, InProcess or None", "4"),
+    (distributed(workers=4), TypeError, "workers", "Workers, Threads, InProcess or None", "4"),
     (distributed(workers=td.Workers(2, 4)), ValueError, "workers", "4 collectors and 4 evaluators", "2 and 4"),
     (distributed(workers=td.Workers(4, 1)), ValueError, "workers", "4 collectors and 4 evaluators", "4 and 1"),
     (distributed(patience=0), ValueError, "patience", "number", "0"),
