@@ -19,6 +19,7 @@ import numba
 import numpy as np
 from numba.extending import overload, register_jitable
 
+from tabular.cache import KernelCache
 from tabular.tables import PackedTable
 
 INT32, FLOAT64 = np.dtype(np.int32), np.dtype(np.float64)
@@ -30,10 +31,10 @@ def kernel(function):
         plain = np.errstate(over="ignore")(function)  # `mix` relies on numbers that wrap
         plain.py_func = function
         return plain
-    try:
-        return numba.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the module's folder nor HOME can be written to: compiled anew in each process
-        return numba.njit(error_model="numpy")(function)
+    compiled = numba.njit(error_model="numpy")(function)
+    with contextlib.suppress(RuntimeError):  # neither the module's folder nor HOME can be written to
+        compiled._cache = KernelCache(function)  # what cache=True would set, but for damaged files
+    return compiled
 
 
 # Random draws ---------------------------------------------------------------------------
