@@ -19,9 +19,11 @@ import numba
 import numpy as np
 from numba.extending import overload, register_jitable
 
+from tabular.cache import KernelCache
 from tabular.tables import PackedTable
 
 INT32, FLOAT64 = np.dtype(np.int32), np.dtype(np.float64)
+OPTIONS = {"nogil": True, "error_model": "numpy"}  # of all compiled code: it lets other threads run, and divides by 0
 
 
 def kernel(function):
@@ -30,10 +32,10 @@ def kernel(function):
         plain = np.errstate(over="ignore")(function)  # `mix` relies on numbers that wrap
         plain.py_func = function
         return plain
-    try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the module's folder nor HOME can be written to: compiled anew in each process
-        return numba.njit(nogil=True, error_model="numpy")(function)
+    compiled = numba.njit(**OPTIONS)(function)
+    with contextlib.suppress(RuntimeError):  # neither the module's folder nor HOME can be written to
+        compiled._cache = KernelCache(function, OPTIONS)  # what cache=True would set, but for damage and other options
+    return compiled
 
 
 # Random draws ---------------------------------------------------------------------------
@@ -636,7 +638,7 @@ class Rule:
         for function in _with_helpers(self.update) + _with_helpers(self.policy):
             if function.__module__ != __name__:
                 register_jitable(function)
-        return numba.njit(nogil=True, error_model="numpy")(loop)
+        return numba.njit(**OPTIONS)(loop)
 
     def __reduce__(self):
         if globals().get(self.__name__) is self:
