@@ -54,6 +54,7 @@ from tabular.kernels import (
     explore_or_exploit,
     greedy_action,
     greedy_value,
+    in_parts,
     mix,
     place_noted,
     q_learning,
@@ -423,14 +424,19 @@ class TDAgent:
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: take QLAgent or SARSAAgent")
         simulator = self._table if self.compiled else self.simulator
-        return self.kernel(q_table, simulator, self.actions, self.parameters(), first, episodes, log)
+        task = q_table, simulator, self.actions, self.parameters()
+        parts = in_parts(episodes, self.step_limit)
+        return sum(self.kernel(*task, first + done, count, log) for done, count in parts)
 
     def evaluate_on(self, q_table, episode: int, trials: int, max_steps: int, policy=None) -> float:
         """The mean discounted return of a `policy` (None: the greedy one of `q_table`) in the test after an episode."""
         test = episode // self.test_interval % MAX_TESTS
         parameters, stream = self.parameters(max_steps), EVALUATION + (test << 40)
         if policy is None and self.compiled:
-            return float(evaluate(np.argmax(q_table, axis=1), self._table, parameters, stream, trials)) / trials
+            actions, total = np.argmax(q_table, axis=1), 0.0
+            for done, count in in_parts(trials, parameters.max_step):
+                total = evaluate(actions, self._table, parameters, stream + (done << 20), count, total)
+            return total / trials
         if policy is None:
             rows = Rows(q_table)
             policy = lambda state: greedy_action(rows[state], self.actions)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import time
 import traceback
 import types
 import uuid
 import weakref
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numba
@@ -680,10 +682,9 @@ sarsa = Rule(sarsa_update)
 
 
 @kernel
-def evaluate(policy, simulator, parameters, first, trials):
-    """The sum of the discounted returns of `policy[state]` in `trials` episodes whose draws begin at stream `first`."""
+def evaluate(policy, simulator, parameters, first, trials, total=0.0):
+    """`total`, and the discounted returns of `policy[state]` in `trials` episodes, whose draws begin at `first`."""
     beta, key = parameters.beta, parameters.key
-    total = 0.0
     for trial in range(trials):
         stream = first + (trial << 20)
         state = reset(simulator, key, stream)
@@ -696,3 +697,20 @@ def evaluate(policy, simulator, parameters, first, trials):
             if terminated or truncated:
                 break
     return total
+
+
+# Stopping ----------------------------------------------------------------------------------------
+
+PART_SECONDS = 0.05  # a compiled call cannot be stopped, so that one should not take much longer
+FIRST_STEPS = 2**18  # of a part whose pace is not known yet, at most
+
+
+def in_parts(episodes: int, max_step: int) -> Iterator[tuple[int, int]]:
+    """(episodes done before, episodes) of parts that take a twentieth of a second each: Ctrl-C falls between them."""
+    done, size = 0, max(1, FIRST_STEPS // max_step)
+    while done < episodes:
+        count, start = min(size, episodes - done), time.monotonic()
+        yield done, count
+        done += count
+        seconds = time.monotonic() - start
+        size = max(1, int(count * min(4.0, PART_SECONDS / max(seconds, 1e-9))))
