@@ -10,7 +10,7 @@ import pandas as pd
 import td_helpers as td
 from beyond import FederatedQLAgent, FederatedSARSAAgent
 from beyond.federated import FederatedServer, effective_rates
-from figures.experiments import HALLWAY, RATES, lake_of, over_ray
+from figures.experiments import HALLWAY, RATES, lake_of, spread
 from figures.rows import Data, settings_of, where
 from figures.summaries import bootstrap, ci, markdown
 
@@ -93,7 +93,7 @@ def run(
         for algorithm, rate, rule, count, seed in itertools.product(FEDERATED, rates, rules, counts, range(seeds))
         if count > 1 or rule == OURS
     ]
-    yield from over_ray(merging_run, cases, "merging")
+    yield from spread(merging_run, cases, "merging")
 
 
 def merging_run(algorithm, rule, workers, rate, epsilon, seed, episodes, batch_size) -> list[dict]:

@@ -12,7 +12,7 @@ import td_helpers as td
 from beyond import FederatedQLAgent, FederatedSARSAAgent
 from beyond.federated import FederatedServer, FederatedWorker
 from figures import merging
-from figures.experiments import AGENTS, SINGLE, over_ray
+from figures.experiments import AGENTS, SINGLE, spread
 from figures.federated import SHORTFALL, WINDOW, lake_of
 from figures.rows import Data, settings_of, where
 from figures.summaries import bootstrap, interval, markdown
@@ -172,7 +172,7 @@ def run(cases=CASES, lakes=(301, 302, 303), rate=0.01, epsilon=0.05, holes=0.08)
         for *case, seeds in cases
         for seed, map_seed in itertools.product(range(seeds), lakes)
     ]
-    yield from over_ray(scaling_run, runs, "scaling")
+    yield from spread(scaling_run, runs, "scaling")
 
 
 def scaling_run(rate, epsilon, holes, algorithm, side, workers, batch_size, variant, map_seed, seed) -> list[dict]:

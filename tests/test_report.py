@@ -110,7 +110,7 @@ def test_without_names_the_experiments_of_the_assignment_are_run():
         assert make_figures.arguments_of(argparse.ArgumentParser(), arguments) == (list(names), 0)
 
 
-SPREAD = [name for name, run in make_figures.EXPERIMENTS.items() if "over_ray" in run.__code__.co_names]
+SPREAD = [name for name, run in make_figures.EXPERIMENTS.items() if "spread" in run.__code__.co_names]
 
 
 @pytest.mark.parametrize("name", SPREAD)
@@ -120,7 +120,7 @@ def test_the_tasks_of_an_experiment_can_be_sent_to_other_processes(monkeypatch, 
 
     sent = []
     run = make_figures.EXPERIMENTS[name]
-    monkeypatch.setitem(run.__globals__, "over_ray", lambda task, cases, name: sent.append((task, cases)) or [])
+    monkeypatch.setitem(run.__globals__, "spread", lambda task, cases, name: sent.append((task, cases)) or [])
     cloudpickle.register_pickle_by_value(figures)
     try:
         with contextlib.suppress(KeyError):  # some look at their rows, of which there are none
