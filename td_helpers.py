@@ -47,8 +47,6 @@ from tabular.kernels import (
     MAX_TRIALS,
     Experience,
     Parameters,
-    Rows,
-    Rule,
     action_range,
     evaluate,
     explore_or_exploit,
@@ -56,14 +54,12 @@ from tabular.kernels import (
     greedy_value,
     in_parts,
     mix,
-    place_noted,
-    q_learning,
     q_learning_episode,
     q_learning_update,
-    sarsa,
     sarsa_episode,
     sarsa_update,
 )
+from tabular.mistakes import in_few_lines
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan
 from tabular.plots import (
     COLORS,
@@ -80,10 +76,12 @@ from tabular.plots import (
     show_source,
 )
 from tabular.pool import InProcess, Lost, Workers, check_workers, shared_workers
+from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import FORMAT, Checkpoints, Save, open_save
 from tabular.session import start_ray
-from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
+from tabular.simulators import Policy, compiled_form, copied, fingerprint, rollout, shape_of
+from tabular.stepping import Rows, Stepped
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
 from tabular.threads import Threads
 
@@ -350,6 +348,7 @@ class TDAgent:
         """A random action with probability epsilon, else the greedy one."""
         return explore_or_exploit(self.q_table[state].tolist(), self.actions, self.epsilon, self._random.random())
 
+    @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more (None: a test interval). All or nothing: an interrupt leaves the agent as it was."""
         self._check_settings()
@@ -370,6 +369,7 @@ class TDAgent:
         max_steps = check_count("max_steps", max_steps, 1, MAX_STEP)
         return self.evaluate_on(self.q_table, self.episode, trials, max_steps, policy)
 
+    @in_few_lines()
     def learn_and_evaluate(self, progress: bool = True) -> tuple[list[float], np.ndarray]:
         """Learn up to `learning_episodes`, testing after every interval: (total_rewards, q_table).
 
@@ -414,6 +414,8 @@ class TDAgent:
         """Raise where settings do not go together; each alone was checked when it was assigned."""
         if not isinstance(self.kernel, Rule | None):
             raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
+        if type(self).learn is TDAgent.learn:
+            refuse_rule_methods(type(self))
         instead = "runs act by their rule: set kernel = td.Rule(update, policy=...), or call evaluate(policy=...)"
         refuse_overrides(type(self), TDAgent, ("greedy_policy", "explore_or_exploit_policy"), instead)
         if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
@@ -441,7 +443,8 @@ class TDAgent:
             rows = Rows(q_table)
             policy = lambda state: greedy_action(rows[state], self.actions)
         with place_noted():
-            return float(evaluate.py_func(Policy(policy), self.simulator, parameters, stream, trials)) / trials
+            simulator = Stepped(self.simulator, self._shape[0])
+            return float(evaluate.py_func(Policy(policy), simulator, parameters, stream, trials)) / trials
 
     @property
     def step_limit(self) -> int:
@@ -508,6 +511,16 @@ class TDAgent:
         rewards = saved.read("rewards", np.float64, tests.shape)
         self._learned = learned
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
+
+
+def refuse_rule_methods(kind: type) -> None:
+    """TypeError where a class of agents has an update or a policy of its own that no run would call."""
+    for name in ("update", "policy"):
+        if hasattr(kind, name) and getattr(kind, name) is not getattr(kind.kernel, name, None):
+            raise TypeError(
+                f"{kind.__name__}.{name} would not be called: learning goes by a rule made of plain functions, so take "
+                f"it out of the class and set kernel = td.Rule({'update' if name == 'update' else 'update, policy'})"
+            )
 
 
 class QLAgent(TDAgent):
@@ -620,9 +633,11 @@ class EvaluationWorker:
         return mean, time.perf_counter() - start
 
 
-def _play(role, agent_class, simulator, settings: dict, options: dict):
+def _play(role, agent_class, kernel: Rule, simulator, settings: dict, options: dict):
     """A worker of a role, with an agent of its own."""
-    return role(agent_class(simulator, **settings), **options)
+    agent = agent_class(simulator, **settings)
+    agent.kernel = kernel  # as it stands with whoever sent it: a class that is imported here has that of its file
+    return role(agent, **options)
 
 
 class DistributedQLAgent(QLAgent):
@@ -697,6 +712,7 @@ class DistributedQLAgent(QLAgent):
         """How many episodes are learned at once, where no test cuts them."""
         return self.batch_size
 
+    @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more (None: a test interval). Cut within a batch, it gives another result than in one go."""
         for _ in self.learn_in_batches(episodes):
@@ -707,8 +723,9 @@ class DistributedQLAgent(QLAgent):
 
         `q_table`, `steps` and `cost` are then those after the batch; the table is read-only until the run has ended.
         """
-        self._check_settings()
-        yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
+        with in_few_lines():
+            self._check_settings()
+            yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
         """Learn up to episode `until`, whatever process dies; what was learned stays when it is interrupted."""
@@ -716,6 +733,7 @@ class DistributedQLAgent(QLAgent):
             self._untested.setdefault(self.episode, self.q_table)
         if self.episode >= until and not (do_test and self._untested):
             return
+        self._rehearse()
         checkpoints = Checkpoints(self.save, self.checkpoint, self.checkpoint_seconds)
         with self._pool(do_test) as pool, checkpoints:
             recovery = Recovery(pool, self.patience)
@@ -738,6 +756,14 @@ class DistributedQLAgent(QLAgent):
             finally:
                 self.restarts += recovery.replaced
                 self._own_arrays()
+
+    def _rehearse(self) -> None:
+        """Try a rule that was not used yet: the warnings of workers are not seen."""
+        if self.kernel is None or self.kernel.tried:
+            return
+        simulator = self._table if self.compiled else copied(self.simulator)
+        if simulator is not None:
+            self.kernel.rehearse(self.q_table, simulator, self.actions, self.parameters(), self.episode)
 
     def _submit(self, pool, batch: Batch, snapshot):
         """Send a batch on its way, to be collected on a snapshot: the call for the next one."""
@@ -788,7 +814,7 @@ class DistributedQLAgent(QLAgent):
             "evaluator": {},
         }
         makers = {
-            name: functools.partial(_play, role, self.single, self.simulator, settings, options[name])
+            name: functools.partial(_play, role, self.single, self.kernel, self.simulator, settings, options[name])
             for name, role in self.roles.items()
         }
         with pool.run(makers):
@@ -810,6 +836,8 @@ class DistributedQLAgent(QLAgent):
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
         refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
         refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
+        refuse_rule_methods(type(self))
+        refuse_rule_methods(self.single)
         if self.checkpoint is not None:
             check_writable("checkpoint", self.checkpoint)
         if self.do_test and self.ew_num == 0:

@@ -30,11 +30,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tabular.checks import Setting, check_count, check_number, check_q_table, count_between
+from tabular.checks import Setting, check_count, check_number, check_q_table, count_between, refuse_overrides
+from tabular.mistakes import in_few_lines
 from tabular.plan import Batch, Cost, Snapshot, plan
 from tabular.saves import Save
 from tabular.simulators import compiled_form
-from td_helpers import CollectingWorker, DistributedQLAgent, QLAgent, QLAgentServer
+from td_helpers import CollectingWorker, DistributedQLAgent, QLAgent, QLAgentServer, refuse_rule_methods
 
 from .planning import ROW, Model, Planner, count_steps, learn_counts, plan_anew, record_counts
 
@@ -259,6 +260,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         self.batch_size = batch_size
         super().__init__(*arguments, **settings)
 
+    @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more (None: a test interval). Cut within a batch, it gives another result than in one go."""
         for _ in self.learn_in_batches(episodes):
@@ -266,8 +268,9 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     def learn_in_batches(self, episodes: int | None = None) -> Iterator[Batch]:
         """Learn `episodes` more (None: a test interval), and yield each batch when it is learned."""
-        self._check_settings()
-        yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
+        with in_few_lines():
+            self._check_settings()
+            yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
         """Learn up to episode `until`, and test where it is due; yields after each batch."""
@@ -281,6 +284,12 @@ class DynaQAgent(_PlanningAgent, QLAgent):
             self._learn_counts(counted.counts, batch.last)
             self._test_if_due(do_test)
             yield batch
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        instead = "what is learned comes from its counts: let its kernel act in another way, td.Rule(update, policy)"
+        refuse_overrides(type(self), DynaQAgent, ("learn",), instead)
+        refuse_rule_methods(type(self))
 
     def _learn_counts(self, counts: np.ndarray, episode: int) -> None:
         """Take in what was counted up to an episode."""

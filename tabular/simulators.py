@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import inspect
 import zlib
 from typing import NamedTuple
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from .checks import check_count
 from .kernels import MAX_STEP
+from .stepping import checked_start, checked_step
 from .tables import TransitionTable
 
 
@@ -17,11 +20,25 @@ def shape_of(simulator) -> tuple[int, int]:
     """(states, actions) of an env; TypeError or ValueError where it is none, or its spaces are not Discrete."""
     if not callable(getattr(simulator, "step", None)) or not callable(getattr(simulator, "reset", None)):
         raise TypeError(f"simulator must be an env of gym or gymnasium, got {simulator!r}")
+    if not _takes_seed(simulator.reset):
+        needed = "simulator.reset must take seed=, as gym's since 0.26"
+        raise TypeError(f"{needed}, got reset{inspect.signature(simulator.reset)}")
     for name in ("observation_space", "action_space"):
         space = getattr(simulator, name, None)
         if type(space).__name__ != "Discrete" or getattr(space, "start", 0) != 0:
             raise ValueError(f"simulator must have a Discrete {name} that starts at 0, got {space!r}")
     return int(simulator.observation_space.n), int(simulator.action_space.n)
+
+
+def _takes_seed(reset) -> bool:
+    """Whether a reset can be called with seed=, as far as its signature tells."""
+    try:
+        inspect.signature(reset).bind(seed=0)
+    except TypeError:
+        return False
+    except ValueError:  # it has none, as what is not written in Python
+        pass
+    return True
 
 
 def compiled_form(simulator, compiled: bool | None):
@@ -44,6 +61,14 @@ def compiled_form(simulator, compiled: bool | None):
         if compiled:
             raise
         return None, limit
+
+
+def copied(simulator):
+    """A copy of an env, to be played with; None where it has none."""
+    try:
+        return copy.deepcopy(simulator)
+    except Exception:  # of whatever kind: it may hold a window, a lock or a connection
+        return None
 
 
 def fingerprint(simulator, table, limit: int) -> str:
@@ -80,16 +105,16 @@ class Rollout(NamedTuple):
 
 def rollout(env, policy, seed: int = 0, max_steps: int = 1000) -> Rollout:
     """Follow `policy(state)` for one episode of a seeded env, at most `max_steps` steps."""
-    shape_of(env)
+    count, _ = shape_of(env)
     if not callable(policy):
         raise TypeError(f"policy must be a function of a state, got {policy!r}")
     check_count("seed", seed, 0)
     check_count("max_steps", max_steps)
-    states, actions, rewards = [env.reset(seed=seed)[0]], [], []
+    states, actions, rewards = [checked_start(env.reset(seed=seed), count)], [], []
     terminated = truncated = False
     while not (terminated or truncated):
         actions.append(policy(states[-1]))
-        state, reward, terminated, truncated, _ = env.step(actions[-1])
+        state, reward, terminated, truncated = checked_step(env.step(actions[-1]), count)
         states.append(state)
         rewards.append(reward)
         truncated = truncated or (len(actions) == max_steps and not terminated)

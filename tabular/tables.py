@@ -48,6 +48,8 @@ class PackedTable(NamedTuple):
     start_states: np.ndarray  # int64, (starts,)
     start_thresholds: np.ndarray  # uint32, (starts,)
 
+    env = None  # not one of the fields: what a loop steps instead, where there is no table
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TransitionTable:

@@ -18,7 +18,8 @@ from pathlib import Path
 import numba
 sys.path.insert(0, sys.argv[2])
 from tabular import cache
-from tabular.kernels import Rule, kernel, q_learning_update
+from tabular.kernels import kernel, q_learning_update
+from tabular.rules import Rule
 import td_helpers as td
 
 rng, folder = random.Random(0), Path(sys.argv[1])
