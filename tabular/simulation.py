@@ -287,7 +287,7 @@ class Process(Strand):
         self.target, self.is_task = target, is_task  # a packed class, or a function
         self.held = self.cause = None
         self.started = is_task
-        self.dead = self.hangs = False
+        self.dead = self.busy = False
         self.reachable_from = 0.0  # it is cut off until then
         self.sent: dict[Strand, deque[Call]] = {}  # by caller, those that have not left
         self.last_arrival: dict[Strand, float] = {}
@@ -359,7 +359,7 @@ class Process(Strand):
             self.thread = threading.Thread(target=self.live, name=self.name, daemon=True)
             self.thread.start()
             self.simulation.threads[self.thread.ident] = self
-        return self
+        return None if self.busy else self
 
     # At work
 
@@ -368,7 +368,7 @@ class Process(Strand):
         self.turn.acquire()
         try:
             while not self.doomed:
-                while self.hangs or not self.started or not self.waiting:
+                while self.busy or not self.started or not self.waiting:
                     self.simulation.pass_turn()
                 self.work(self.waiting.popleft())
         except _Ended:
@@ -379,12 +379,12 @@ class Process(Strand):
             self.simulation.pass_turn()
 
     def work(self, call: Call) -> None:
-        """Do a call, and answer it."""
-        simulation = self.simulation
+        """Do a call at once, and be busy for as long as it is to have taken."""
         if call.fate == "dies before":
             self.die()
             raise _Ended
-        simulation.note(call.task)
+        self.busy = True
+        self.simulation.note(call.task)
         error, packed = None, None
         try:
             packed = self.result_of(call)
@@ -392,18 +392,24 @@ class Process(Strand):
             raise
         except BaseException as problem:
             error = _as_task_error(call.task, problem)
-        if call.fate == "hangs":
-            self.hangs = True
-            return
-        simulation.sleep(call.seconds(10, 400) if call.fate == "slow" else call.seconds(1e-4, 0.1))
+        if call.fate != "hangs":
+            seconds = call.seconds(10, 400) if call.fate == "slow" else call.seconds(1e-4, 0.1)
+            self.simulation.after(seconds, lambda: self.finish(call, packed, error))
+
+    def finish(self, call: Call, packed, error) -> Strand | None:
+        """Answer a call: no turn of the process's own is needed for it, but for what it does next."""
+        if self.dead:
+            return None
+        self.busy = False
         if call.fate == "dies in" or (call.starts and error):
             self.die(error)
-            raise _Ended
+            return None
         self.reply(call, packed, error)
         if call.fate == "dies after":
             self.die()
-        if call.fate == "dies after" or self.is_task:
-            raise _Ended
+        elif self.is_task:
+            self.doomed = True
+        return self if self.doomed or self.waiting else None
 
     def result_of(self, call: Call):
         """What a call returns, packed."""
@@ -452,8 +458,8 @@ class Process(Strand):
         self.simulation.note(f"{self.name} dies")
         for call in list(self.unanswered.values()):
             self.tell_death(call)
-        if self.thread is not None and self.simulation.running is not self:
-            self.doomed = True
+        self.doomed = True
+        if self.thread is not None:
             self.simulation.wake(self)
 
     def tell_death(self, call: Call) -> None:

@@ -165,6 +165,22 @@ def test_a_killed_actor_is_dead(ray):
             ray.get(call)
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_killed_actor_does_nothing_any_more(seed):
+    with simulated(seed):
+        import ray
+
+        box, asking = ray.remote(Box).remote(), ray.remote(Box).remote()
+        asks = [asking.ask.remote(box, i) for i in range(1000)]  # takes minutes
+        ray.kill(asking)
+        time.sleep(1.0)
+        held = ray.get(box.add.remote("killed"))
+        time.sleep(1e3)
+        assert ray.get(box.add.remote("later")) == [*held, "later"]
+        with pytest.raises(ray.exceptions.ActorDiedError):
+            ray.get(asks[-1])
+
+
 # Time ----------------------------------------------------------------------------------------
 
 
