@@ -18,8 +18,8 @@ import random
 import time
 import warnings
 from bisect import bisect
+from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -35,9 +35,9 @@ from tabular.checks import (
     count_between,
     refuse_overrides,
     settings_of,
-    written_whole,
 )
 from tabular.exact import likeliest_path, policy_value, value_iteration
+from tabular.files import atomic_write, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row, neighbours, parse_map
 from tabular.kernels import (
     EVALUATION,
@@ -52,6 +52,7 @@ from tabular.kernels import (
     explore_or_exploit,
     greedy_action,
     greedy_value,
+    in_parts,
     mix,
     q_learning_episode,
     q_learning_update,
@@ -77,11 +78,12 @@ from tabular.plots import (
 from tabular.pool import InProcess, Lost, Workers, check_workers, shared_workers
 from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
-from tabular.saves import check_saved, read_save
+from tabular.saves import FORMAT, Checkpoints, Save, open_save
 from tabular.session import start_ray
 from tabular.simulators import Policy, compiled_form, copied, fingerprint, rollout, shape_of, warn_if_unseeded
 from tabular.stepping import Rows, Stepped
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
+from tabular.threads import Threads
 
 try:
     with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice, which no filter stops
@@ -100,7 +102,7 @@ __all__ = [
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
     "explore_or_exploit", "greedy_action", "greedy_value",
-    "Batch", "Snapshot", "Cost", "plan", "InProcess", "Workers", "start_ray",
+    "Batch", "Snapshot", "Cost", "plan", "InProcess", "Threads", "Workers", "start_ray",
     "COLORS", "color_of", "save_figure",
 ]  # fmt: skip
 
@@ -154,6 +156,14 @@ class FrozenLakeEnv(gym.Env):
         for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
             setattr(self, name, value)
         self._moves = Moves(self)
+
+    def __deepcopy__(self, memo):
+        """A copy with a generator of its own; the table, which is never changed, is the same."""
+        lake = memo[id(self)] = type(self).__new__(type(self))
+        lake.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        if "table" in vars(self):
+            lake.table = self.table
+        return lake
 
     @samples_table
     def step(self, action):
@@ -440,14 +450,19 @@ class TDAgent:
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: take QLAgent or SARSAAgent")
         simulator = self._table if self.compiled else self.simulator
-        return self.kernel(q_table, simulator, self.actions, self.parameters(), first, episodes, log)
+        task = q_table, simulator, self.actions, self.parameters()
+        parts = in_parts(episodes, self.step_limit)
+        return sum(self.kernel(*task, first + done, count, log) for done, count in parts)
 
     def evaluate_on(self, q_table, episode: int, trials: int, max_steps: int, policy=None) -> float:
         """The mean discounted return of a `policy` (None: the greedy one of `q_table`) in the test after an episode."""
         test = episode // self.test_interval % MAX_TESTS
         parameters, stream = self.parameters(max_steps), EVALUATION + (test << 40)
         if policy is None and self.compiled:
-            return float(evaluate(np.argmax(q_table, axis=1), self._table, parameters, stream, trials)) / trials
+            actions, total = np.argmax(q_table, axis=1), 0.0
+            for done, count in in_parts(trials, parameters.max_step):
+                total = evaluate(actions, self._table, parameters, stream + (done << 20), count, total)
+            return total / trials
         if policy is None:
             rows = Rows(q_table)
             policy = lambda state: greedy_action(rows[state], self.actions)
@@ -469,7 +484,7 @@ class TDAgent:
 
     def save(self, path) -> None:
         """Write all that resuming needs to one .npz file: whole or not at all. What counts costs starts anew."""
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             np.savez_compressed(file, **self._state())
 
     def load(self, path) -> TDAgent:
@@ -478,17 +493,12 @@ class TDAgent:
         All other settings stay this agent's, so that a run may go on for longer, or with another epsilon. Raises
         ValueError, naming what differs or is missing, and changes nothing where the file is not such a save.
         """
-        header, arrays = read_save(path)
-        if missing := sorted(self._state().keys() - arrays.keys() - {"header"}):
-            raise ValueError(f"{path} is not a saved agent of this kind: it has no {missing[0]}")
-        for name, own in self._identity().items():
-            if header.get(name) != own:
-                raise ValueError(f"{path} has {name} {header.get(name)}, this agent has {own}")
-        loaded = copy.copy(self)
-        try:
-            loaded._restore(header, arrays)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds what cannot be: {error}") from error
+        with open_save(path) as saved:
+            for name, own in self._identity().items():
+                if saved.header.get(name) != own:
+                    raise ValueError(f"it has {name} {saved.header.get(name)}, this agent has {own}")
+            loaded = copy.copy(self)
+            loaded._restore(saved)
         self.__dict__ = loaded.__dict__  # at once: an interrupt leaves all or nothing
         return self
 
@@ -503,7 +513,7 @@ class TDAgent:
 
     def _header(self) -> dict:
         """What is saved besides arrays, to be written as JSON."""
-        return self._identity() | {"episode": self.episode, "steps": self.steps}
+        return {"format": FORMAT} | self._identity() | {"episode": self.episode, "steps": self.steps}
 
     def _state(self) -> dict[str, np.ndarray]:
         """All that resuming needs, as arrays by name."""
@@ -514,17 +524,15 @@ class TDAgent:
             "rewards": np.array(self.total_rewards, np.float64),
         }
 
-    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
+    def _restore(self, saved: Save) -> None:
         """The reverse of `_state`; ValueError where it is none."""
         learned = Learned(
-            q_table=check_saved("q_table", arrays, np.float64, self._shape),
-            episode=check_count("episode", header.get("episode"), 0),
-            steps=check_count("steps", header.get("steps"), 0, 2**62),
+            q_table=saved.read("q_table", np.float64, self._shape),
+            episode=check_count("episode", saved.header.get("episode"), 0),
+            steps=check_count("steps", saved.header.get("steps"), 0, 2**62),
         )
-        tests = check_saved("tests", arrays, np.int64, (None,))
-        if (np.diff(tests, prepend=0) <= 0).any():
-            raise ValueError(f"tests must be at ever later episodes, got {tests}")
-        rewards = check_saved("rewards", arrays, np.float64, tests.shape)
+        tests = saved.read_episodes("tests", MAX_TESTS)
+        rewards = saved.read("rewards", np.float64, tests.shape)
         self._learned = learned
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
 
@@ -568,41 +576,56 @@ class CollectingWorker:
     With a frozen copy of an empty table it would bump into the same wall until the step limit.
     """
 
-    def __init__(self, agent: TDAgent):
+    def __init__(self, agent: TDAgent, ships: bool = True, logs: int = 1):
         self.agent, self.replica = agent, Replica()
+        self.ships = ships  # False where experience is handed over in memory: as views of `logs` logs, used in turn
+        self.logs = deque([Experience.empty(0)] * logs)
 
     def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
         """The experience of `episodes` episodes from number `first`."""
         start = time.perf_counter()
-        q_table = self.replica.take(snapshot)
-        max_step = self.agent.step_limit
-        room = max_step + 1  # entries that one episode may take
-        log = Experience.empty(max(room, min(episodes * room, 2**18)))
-        parts, done = [], 0
-        while done < episodes:
-            fitting = min(log.episodes_that_fit(max_step), episodes - done)
-            steps = self.agent.learn_on(q_table, first + done, fitting, log)
-            pairs, rewards = log.recorded()
-            if len(pairs) != steps + fitting:
-                recorded = f"{len(pairs) - fitting} of {steps} steps"
-                raise RuntimeError(f"the rule recorded {recorded}: nothing to replay")
-            parts.append((pairs.copy(), rewards.copy()))
-            log.length[0] = 0
-            done += fitting
-        pairs, rewards = (np.concatenate(part) for part in zip(*parts, strict=True))
-        short = rewards.astype(np.float32)
-        rewards = short if np.array_equal(short, rewards) else rewards
+        pairs, rewards = self.record(self.replica.take(snapshot), first, episodes)
         self.replica.learned = pairs
+        if self.ships:
+            short = rewards.astype(np.float32)
+            pairs, rewards = pairs.copy(), short if np.array_equal(short, rewards) else rewards.copy()
         return Collected(pairs, rewards, time.perf_counter() - start)
+
+    def record(self, q_table: np.ndarray, first: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Learn episodes on a table: (pairs, rewards) of what was seen, until the log that has them is used again."""
+        agent, log = self.agent, self.next_log(episodes)
+        parts, done, steps = [], 0, 0
+        while done < episodes:
+            fitting = min(log.episodes_that_fit(agent.step_limit), episodes - done)
+            if fitting == 0:
+                parts.append([part.copy() for part in log.recorded()])
+                log.length[0] = 0
+                continue
+            steps += agent.learn_on(q_table, first + done, fitting, log)
+            done += fitting
+        pairs, rewards = log.recorded()
+        if parts:
+            pairs, rewards = (np.concatenate(part) for part in zip(*parts, (pairs, rewards), strict=True))
+        if len(pairs) != steps + episodes:
+            raise RuntimeError(f"the rule recorded {len(pairs) - episodes} of {steps} steps: nothing to replay")
+        return pairs, rewards
+
+    def next_log(self, episodes: int) -> Experience:
+        """An empty log with room for an episode at least, and for so many if that is not too much to hold."""
+        room = self.agent.step_limit + 1  # entries that one episode may take
+        entries = max(room, min(episodes * room, 2**18))
+        self.logs.rotate(-1)
+        if len(self.logs[0].pairs) < entries:
+            self.logs[0] = Experience.empty(entries)
+        self.logs[0].length[0] = 0
+        return self.logs[0]
 
 
 class QLAgentServer:
     """The learner: holds the one true q_table, and learns from experience with its own max."""
 
-    behind = None  # see `ChangeLog`: whole tables, unless told otherwise
-
-    def __init__(self, agent: TDAgent):
-        self.agent = agent
+    def __init__(self, agent: TDAgent, behind: int | None = None):
+        self.agent, self.behind = agent, behind  # see `ChangeLog`: whole tables, unless told otherwise
 
     def begin(self, snapshot: Snapshot) -> None:
         """Start from a snapshot."""
@@ -634,13 +657,11 @@ class EvaluationWorker:
         return mean, time.perf_counter() - start
 
 
-def _play(role, agent_class, kernel: Rule, simulator, settings: dict, behind: int | None):
-    """A worker of a role with an agent of its own; a server is told how far behind those are that it sends tables."""
+def _play(role, agent_class, kernel: Rule, simulator, settings: dict, options: dict):
+    """A worker of a role, with an agent of its own."""
     agent = agent_class(simulator, **settings)
     agent.kernel = kernel  # as it stands with whoever sent it: a class that is imported here has that of its file
-    worker = role(agent)
-    worker.behind = behind
-    return worker
+    return role(agent, **options)
 
 
 class DistributedQLAgent(QLAgent):
@@ -659,7 +680,8 @@ class DistributedQLAgent(QLAgent):
     by the first. A process that has not answered for `patience` seconds (or twice the longest batch so far) is given
     up, as is one that died: the work is sent again. A run raises RuntimeError where one process is lost more than 5
     times in a row, or cannot be reached for `patience` seconds, with nothing learned or tested between; what was
-    learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run ends.
+    learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run ends;
+    where that fails a warning says so, and the run goes on.
 
     `restarts` counts the processes replaced, `batches` the batches learned; `cost` sums what they cost.
     """
@@ -736,10 +758,10 @@ class DistributedQLAgent(QLAgent):
         if self.episode >= until and not (do_test and self._untested):
             return
         self._rehearse()
-        with self._pool(do_test) as pool:
+        checkpoints = Checkpoints(self.save, self.checkpoint, self.checkpoint_seconds)
+        with self._pool(do_test) as pool, checkpoints:
             recovery = Recovery(pool, self.patience)
             tests = Tests(pool, recovery, self.ew_num, self._untested if do_test else {}, self._keep_test)
-            saved_at = time.monotonic()
             try:
                 while self.episode < until:
                     try:
@@ -750,9 +772,7 @@ class DistributedQLAgent(QLAgent):
                             recovery.succeeded()
                             if do_test and self._test_is_due():
                                 tests.add(self.episode, self.q_table)
-                            if self.checkpoint is not None and time.monotonic() - saved_at >= self.checkpoint_seconds:
-                                self.save(self.checkpoint)
-                                saved_at = time.monotonic()
+                            checkpoints.write_if_due()
                             yield batch
                     except Lost as lost:
                         recovery.mend(lost)
@@ -760,8 +780,6 @@ class DistributedQLAgent(QLAgent):
             finally:
                 self.restarts += recovery.replaced
                 self._own_arrays()
-                if self.checkpoint is not None:
-                    self.save(self.checkpoint)
 
     def _rehearse(self) -> None:
         """The same, and of a rule that was not used yet: the warnings of workers are not seen."""
@@ -814,9 +832,14 @@ class DistributedQLAgent(QLAgent):
         """The pool of a run, once its processes know what to hold."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
         settings = self._worker_settings()
-        behind = self.behind if 8 * math.prod(self._shape) > LARGE else None
+        options = {
+            "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},
+            # A collector's batch is replayed before the table of the batch `in_flight` - 1 of its own later is there.
+            "collector": {"ships": pool.ships, "logs": self.in_flight - 1},
+            "evaluator": {},
+        }
         makers = {
-            name: functools.partial(_play, role, self.single, self.kernel, self.simulator, settings, behind)
+            name: functools.partial(_play, role, self.single, self.kernel, self.simulator, settings, options[name])
             for name, role in self.roles.items()
         }
         with pool.run(makers):
@@ -840,8 +863,8 @@ class DistributedQLAgent(QLAgent):
         refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
         refuse_rule_methods(type(self))
         refuse_rule_methods(self.single)
-        if self.checkpoint is not None and not Path(self.checkpoint).resolve().parent.is_dir():
-            raise ValueError(f"checkpoint must be a file in a folder that exists, got {self.checkpoint!r}")
+        if self.checkpoint is not None:
+            check_writable("checkpoint", self.checkpoint)
         if self.do_test and self.ew_num == 0:
             raise ValueError("ew_num must be 1 or more where do_test is True, got 0")
         check_workers(self.workers, self.cw_num, self.ew_num * self.do_test)
@@ -876,18 +899,20 @@ class DistributedQLAgent(QLAgent):
             "untested_q_tables": np.array(tables).reshape(-1, *self._shape),
         }
 
-    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
-        recent = check_saved("recent", arrays, np.float64, (None, *self._shape))
-        untested = check_saved("untested", arrays, np.int64, (None,))
-        q_tables = check_saved("untested_q_tables", arrays, np.float64, (len(untested), *self._shape))
-        super()._restore(header, arrays)
+    def _restore(self, saved: Save) -> None:
+        most = max(1000, self.lag, 2 * self.ew_num + 1)  # tables; a run by more processes may have left more of them
+        recent = saved.read("recent", np.float64, (None, *self._shape), most)
+        untested = saved.read_episodes("untested", most)
+        q_tables = saved.read("untested_q_tables", np.float64, (len(untested), *self._shape))
+        super()._restore(saved)
         self._learned = self._learned._replace(recent=tuple(recent))
         self._untested = dict(zip(untested.tolist(), q_tables, strict=True))
         for name in self.decisive:
-            if header.get(name) != getattr(self, name):
+            value, own = saved.header.get(name), getattr(self, name)
+            if value != own:
                 warnings.warn(
-                    f"saved with {name}={header.get(name)}, this agent has {getattr(self, name)}: it goes on from what "
-                    "was learned, but to another result than a run in one go",
+                    f"saved with {name}={value}, this agent has {own}: it goes on from what was learned, but to "
+                    "another result than a run in one go",
                     stacklevel=4,
                 )
 

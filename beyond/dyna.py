@@ -33,7 +33,7 @@ import numpy as np
 from tabular.checks import Setting, check_count, check_number, check_q_table, count_between, refuse_overrides
 from tabular.mistakes import in_few_lines
 from tabular.plan import Batch, Cost, Snapshot, plan
-from tabular.saves import check_saved
+from tabular.saves import Save
 from tabular.simulators import compiled_form
 from td_helpers import CollectingWorker, DistributedQLAgent, QLAgent, QLAgentServer, refuse_rule_methods
 
@@ -81,8 +81,8 @@ class PlannedSnapshot(NamedTuple):
 class DynaWorker(CollectingWorker):
     """A worker that acts as a collector does, and reports counts of what it saw."""
 
-    def __init__(self, agent):
-        super().__init__(agent)
+    def __init__(self, agent, **options):
+        super().__init__(agent, **options)
         self.model = Model.empty(*agent.q_table.shape)
 
     def collect(self, snapshot: Snapshot | PlannedSnapshot, first: int, episodes: int) -> Counted:
@@ -222,21 +222,23 @@ class _PlanningAgent:
         state = super()._state() | {"values": planner.values, "waiting": planner.waiting()}
         return state | {f"counts_{name}": counts[name] for name in ROW.names}
 
-    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
+    def _restore(self, saved: Save) -> None:
         states, actions = self._shape
-        values = check_saved("values", arrays, np.float64, (states + 1,))
-        waiting = check_saved("waiting", arrays, np.int32, (None,))
-        counts = np.zeros(len(check_saved("counts_pair", arrays, ROW["pair"], (None,))), ROW)
-        for name in ROW.names:
-            counts[name] = check_saved(f"counts_{name}", arrays, ROW[name], counts.shape)
-        _check_counts(counts, self._shape, header.get("steps"))
+        values = saved.read("values", np.float64, (states + 1,))
+        waiting = saved.read("waiting", np.int32, (None,), states)
+        pairs = saved.read("counts_pair", ROW["pair"], (None,), states * actions * (states + 1))
+        counts = np.zeros(len(pairs), ROW)
+        counts["pair"] = pairs
+        for name in ROW.names[1:]:
+            counts[name] = saved.read(f"counts_{name}", ROW[name], counts.shape)
+        _check_counts(counts, self._shape, saved.header.get("steps"))
         if len(np.unique(waiting)) != len(waiting) or not np.isin(waiting, np.arange(states)).all():
             raise ValueError("waiting must be states, each once")
         if values[-1] != 0.0:
             raise ValueError(f"values must end with 0, the value of the end of an episode, got {values[-1]}")
-        beta = header.get("planned_beta")
+        beta = saved.header.get("planned_beta")
         beta = beta if beta is None else check_number("planned_beta", beta)
-        super()._restore(header, arrays)
+        super()._restore(saved)
         planner, model = Planner.of(self._learned.q_table, values, waiting), Model.of(counts, states, actions)
         self._learned = Planned(*self._learned, planner, beta, model)
 

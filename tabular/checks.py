@@ -1,15 +1,11 @@
-"""Checks of arguments, generators from seeds, and files that are written whole or not at all."""
+"""Checks of arguments, and generators from seeds."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import numbers
 import operator
-import os
-import uuid
-from pathlib import Path
 
 import numpy as np
 
@@ -111,18 +107,3 @@ def generator(seed) -> np.random.Generator:
     if isinstance(seed, np.random.Generator):
         return seed
     return np.random.default_rng(check_count("seed", seed, 0, 2**63 - 1))
-
-
-@contextlib.contextmanager
-def written_whole(path):
-    """A binary file to write to, which replaces `path` once all is written: whole or not at all."""
-    # Each draft has a name of its own: two threads may save to one path.
-    draft = Path(f"{path}.{uuid.uuid4().hex}.tmp")
-    try:
-        with draft.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -6,13 +6,19 @@ All of it is plain Python. Compiled, it runs on a `PackedTable`; as it stands, o
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numba.extending import overload, register_jitable
 
+from .cache import KernelCache
 from .stepping import HIGHEST_REWARD, LOWEST_REWARD, checked_start, checked_step
+
+OPTIONS = {"nogil": True, "error_model": "numpy"}  # of all compiled code: it lets other threads run, and divides by 0
 
 
 def kernel(function):
@@ -21,10 +27,10 @@ def kernel(function):
         plain = np.errstate(over="ignore")(function)  # `mix` relies on numbers that wrap
         plain.py_func = function
         return plain
-    try:
-        return numba.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the module's folder nor HOME can be written to: compiled anew in each process
-        return numba.njit(error_model="numpy")(function)
+    compiled = numba.njit(**OPTIONS)(function)
+    with contextlib.suppress(RuntimeError):  # neither the module's folder nor HOME can be written to
+        compiled._cache = KernelCache(function, OPTIONS)  # what cache=True would set, but for damage and other options
+    return compiled
 
 
 # Random draws ---------------------------------------------------------------------------
@@ -431,10 +437,9 @@ def belongs(pairs, states, width):
 
 
 @kernel
-def evaluate(policy, simulator, parameters, first, trials):
-    """The sum of the discounted returns of `policy[state]` in `trials` episodes whose draws begin at stream `first`."""
+def evaluate(policy, simulator, parameters, first, trials, total=0.0):
+    """`total`, and the discounted returns of `policy[state]` in `trials` episodes, whose draws begin at `first`."""
     beta, key = parameters.beta, parameters.key
-    total = 0.0
     for trial in range(trials):
         stream = first + (trial << 20)
         state = reset(simulator, key, stream)
@@ -447,3 +452,20 @@ def evaluate(policy, simulator, parameters, first, trials):
             if terminated or truncated:
                 break
     return total
+
+
+# Stopping ----------------------------------------------------------------------------------------
+
+PART_SECONDS = 0.05  # a compiled call cannot be stopped, so that one should not take much longer
+FIRST_STEPS = 2**18  # of a part whose pace is not known yet, at most
+
+
+def in_parts(episodes: int, max_step: int) -> Iterator[tuple[int, int]]:
+    """(episodes done before, episodes) of parts that take a twentieth of a second each: Ctrl-C falls between them."""
+    done, size = 0, max(1, FIRST_STEPS // max_step)
+    while done < episodes:
+        count, start = min(size, episodes - done), time.monotonic()
+        yield done, count
+        done += count
+        seconds = time.monotonic() - start
+        size = max(1, int(count * min(4.0, PART_SECONDS / max(seconds, 1e-9))))

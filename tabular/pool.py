@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import math
 import os
 import pickle
 import sys
 import threading
+from collections import defaultdict
 from typing import NamedTuple
 
-from .checks import check_count
+from .checks import Setting, check_count, count_between
 from .session import FOLDER, start_ray
 
 READY_SECONDS = 120  # how long to wait for the next process to start
+START_TRIES = 3  # for a process that dies, or cannot be reached, while it starts
 
 
 class Lost(Exception):
@@ -46,6 +49,16 @@ class Unreachable(Lost):
     problem = "cannot be reached for"
 
 
+class Missed(Lost):
+    """A process has refused a call, since one before it was lost: its state is not what the call builds on."""
+
+    problem = "has missed a call before"
+
+
+class OutOfTurn(Exception):
+    """Raised by a process that is sent another call than the next one of a sequence."""
+
+
 class Call(NamedTuple):
     """A call on its way to process `i` of a role."""
 
@@ -57,8 +70,10 @@ class Call(NamedTuple):
     waits_for: tuple[Call, ...]
 
 
-class _Pool:
+class Pool:
     """What the pools share: runs take turns, and one that would wait for itself is told."""
+
+    ships = True  # whether results travel, and so are packed tightly by those who make them
 
     def __init__(self):
         self._lock, self._owner, self._makers = threading.Lock(), None, {}
@@ -75,7 +90,7 @@ class _Pool:
                 self._owner, self._makers = None, {}
 
 
-class InProcess(_Pool):
+class InProcess(Pool):
     """Runs each call at once in this process, without Ray: to be stepped through, or to play a thousand workers.
 
     All processes of a role share one object, as their calls are functions of their arguments (there is one server).
@@ -90,7 +105,10 @@ class InProcess(_Pool):
         """Take a turn; until its end each role is played by what its maker makes."""
         with self._turn():
             self._makers, self._players = makers, {}
-            yield self
+            try:
+                yield self
+            finally:
+                self._players = {}
 
     def submit(self, role: str, i: int, method: str, *arguments):
         """Do the call: what it returns."""
@@ -103,36 +121,60 @@ class InProcess(_Pool):
         return reference
 
 
-class Workers(_Pool):
+class Workers(Pool):
     """The processes of distributed runs, over Ray: a server, `cw_num` collectors and `ew_num` evaluators.
 
     A run without `workers=` takes the session's own (`shared_workers`). `with Workers(8, 4) as workers:` makes others,
     which end with the block. Runs in several threads take turns.
+
+    A server builds on the calls before, and so may a collector. Their calls are numbered in sequences, each of which
+    the server's `begin` starts, and a process refuses all but the next call of the latest sequence: one that follows a
+    lost one, one that comes late, one that comes twice.
     """
 
     ahead = 2  # times `lag` batches: for each that is collected another one waits for its table
 
+    cw_num = Setting(check_count)
+    ew_num = Setting(count_between(0, 2**40))
+
     def __init__(self, cw_num: int = 4, ew_num: int = 4):
-        self.cw_num, self.ew_num = check_count("cw_num", cw_num), check_count("ew_num", ew_num, 0)
+        self.cw_num, self.ew_num = cw_num, ew_num
         super().__init__()
         self._session, self._processes = None, {}
+        self._sequence, self._sent = 0, defaultdict(itertools.count)
 
     def start(self) -> Workers:
-        """Start what is not running, and wait until all answer; TimeoutError if no further one is ready in 120 s."""
+        """Start what is not running, and wait until all answer.
+
+        Those that die meanwhile, or cannot be reached, are started again. Raises TimeoutError where that helps
+        nothing, or if no further one is ready in 120 s.
+        """
         start_ray()
         self._forget_other_sessions()
-        started = []
+        counts = {"server": 1, "collector": self.cw_num, "evaluator": self.ew_num}
+        slots = {(role, i) for role, count in counts.items() for i in range(count)}
         try:
-            for role, count in {"server": 1, "collector": self.cw_num, "evaluator": self.ew_num}.items():
-                for i in range(count):
-                    if (role, i) not in self._processes:
-                        self._processes[role, i] = _spawn()
-                        started.append(self._processes[role, i])
-            _wait_until_ready(started)
+            self._start_processes(slots - self._processes.keys())
         except BaseException:
             self.stop()
             raise
         return self
+
+    def _start_processes(self, slots: set) -> None:
+        """Start these processes, and wait until all answer."""
+        for _ in range(START_TRIES):
+            for slot in sorted(slots):
+                self._processes[slot] = _spawn()
+            slots = _wait_until_ready({slot: self._processes[slot] for slot in slots})
+            if not slots:
+                return
+            for slot in slots:
+                _end(self._processes[slot])
+        names = ", ".join(f"{role} {i}" for role, i in sorted(slots))
+        raise TimeoutError(
+            f"{len(slots)} Ray actors did not start, in {START_TRIES} tries: {names} died, or did not answer in "
+            f"{READY_SECONDS} s"
+        )
 
     def stop(self, *_) -> None:
         """End the processes."""
@@ -152,20 +194,30 @@ class Workers(_Pool):
             pickled = {role: ray.cloudpickle.dumps(maker) for role, maker in makers.items()}
             # A large lake is stored once, and not sent along with every call.
             self._makers = {role: ray.put(maker) if len(maker) > 50_000 else maker for role, maker in pickled.items()}
+            self._begin_sequence()
             yield self
+
+    def _begin_sequence(self) -> None:
+        """Number calls from 0 again, and have those that were sent before refused from now on."""
+        self._sequence += 1
+        self._sent.clear()
 
     def submit(self, role: str, i: int, method: str, *arguments) -> Call:
         """Send a call on its way; it starts once the calls among its arguments have returned."""
+        if method == "begin":
+            self._begin_sequence()
+        # What an evaluator does depends on the arguments alone, whatever became of the calls before.
+        turn = None if role == "evaluator" else (self._sequence, next(self._sent[role, i]))
         process = self._processes[role, i]
         # Without what they wait for in turn, or a run would keep all of its calls.
         waits_for = tuple(argument._replace(waits_for=()) for argument in arguments if isinstance(argument, Call))
         references = (argument.reference if isinstance(argument, Call) else argument for argument in arguments)
-        reference = process.call.remote(self._makers[role], method, *references)
+        reference = process.call.remote(turn, self._makers[role], method, *references)
         numbers = ", ".join(str(argument) for argument in arguments if isinstance(argument, int | float))
         return Call(role, i, f"{method}({numbers})", process, reference, waits_for)
 
     def result(self, call: Call, timeout: float | None = None):
-        """What a call returned, or its own error. Raises `Lost`, `Hung` or `Unreachable` for processes."""
+        """What a call returned, or its own error; `Lost` or a subclass for a process, RuntimeError where Ray fails."""
         import ray
         from ray import exceptions
 
@@ -175,10 +227,11 @@ class Workers(_Pool):
             raise Hung(_first(_is_pending, call), timeout) from None
         except exceptions.RayError as error:
             cause = getattr(error, "cause", None) or error
-            if not isinstance(cause, _system_failures()):
-                raise cause from None  # the simulator's own error, from a worker
-            kind = Unreachable if isinstance(cause, exceptions.ActorUnavailableError) else Lost
-            raise kind(_first(_failed, call)) from cause
+            if kind := _kind_of_loss(cause):
+                raise kind(_first(_error_of, call)) from cause
+            if isinstance(cause, exceptions.RayError):
+                raise RuntimeError(f"Ray failed in {call.task} of {call.role} {call.i}: {cause}") from cause
+            raise cause from None  # the simulator's own error, from a worker
 
     def replace(self, lost: Lost) -> int:
         """New processes for one that was lost and for others that are dead, too: how many there were."""
@@ -188,11 +241,7 @@ class Workers(_Pool):
         dead = {slot} | self._dead()
         for slot in dead:
             _end(self._processes[slot])
-            self._processes[slot] = _spawn()
-        # Starting takes seconds, which are not to count as a call's. A node that is being lost may take the new ones
-        # with it: the next call tells.
-        with contextlib.suppress(TimeoutError, *_system_failures()):
-            _wait_until_ready([self._processes[slot] for slot in dead])
+        self._start_processes(dead)
         return len(dead)
 
     def _dead(self) -> set:
@@ -201,7 +250,7 @@ class Workers(_Pool):
 
         answers = {process.ready.remote(): slot for slot, process in self._processes.items()}
         answered, _ = ray.wait(list(answers), num_returns=len(answers), timeout=0.1)
-        return {answers[answer] for answer in answered if _failed(answer)}
+        return {answers[answer] for answer in answered if _kind_of_loss(_error_of(answer)) is Lost}
 
     def _forget_other_sessions(self) -> None:
         """Drop the processes of a Ray that was shut down meanwhile: they are gone."""
@@ -227,24 +276,30 @@ def shared_workers(cw_num: int, ew_num: int) -> Workers:
         return _shared
 
 
-@functools.cache
 def check_workers(workers, cw_num: int, ew_num: int) -> None:
     """TypeError or ValueError unless these are workers of a run, with so many collectors and evaluators; None is."""
-    if not isinstance(workers, Workers | InProcess | None):
-        raise TypeError(f"workers must be Workers, InProcess or None, got {workers!r}")
+    if not isinstance(workers, Pool | None):
+        raise TypeError(f"workers must be Workers, Threads, InProcess or None, got {workers!r}")
     if workers and (workers.cw_num < cw_num or workers.ew_num < ew_num):
         needed = f"{cw_num} collectors and {ew_num} evaluators at least"
         raise ValueError(f"workers must be {needed}, got {workers.cw_num} and {workers.ew_num}")
 
 
 def _host():
+    """The class of the processes of `Workers`, for the Ray that is imported."""
+    import ray
+
+    return _host_of(ray)
+
+
+@functools.cache
+def _host_of(ray):
     """The process of `Workers`: holds what a maker makes, and passes calls on to it.
 
     The maker comes with every call, so that any process can take the place of any other. The class is defined here,
     inside a function, since Ray then sends its code along: a process is up before it needs any module of ours, and
-    finds them even in a Ray that the user has started elsewhere.
+    finds them even in a Ray that the user has started elsewhere. It is made once, as Ray's documents ask for.
     """
-    import ray
 
     # No CPU of its own: an actor that asks for one waits silently where there is none left. A byte of memory,
     # since Ray would place one that asks for nothing at random, and not spread them.
@@ -252,16 +307,34 @@ def _host():
     class Host:
         def __init__(self, folder: str):
             self.maker = self.held = None
+            self.sequence = self.next = 0
             if os.path.isdir(folder):  # a cluster's nodes get the modules with the job
                 sys.path.append(folder)
 
         def ready(self) -> None:
             """Answers once the process is up."""
 
-        def call(self, maker: bytes, method: str, *arguments):
+        def call(self, turn: tuple[int, int] | None, maker: bytes, method: str, *arguments):
+            if turn is not None:
+                self.take_turn(*turn)
             if maker != self.maker:
                 self.maker, self.held = maker, pickle.loads(maker)()
-            return getattr(self.held, method)(*arguments)
+            from ray.exceptions import RayError
+
+            try:
+                return getattr(self.held, method)(*arguments)
+            except RayError as error:  # the simulator's, which is not to be taken for a loss of ours
+                raise RuntimeError(f"{method} failed with an error of Ray's: {error}") from error
+
+        def take_turn(self, sequence: int, number: int) -> None:
+            """OutOfTurn unless this is the next call of the latest sequence."""
+            if number == 0 and sequence > self.sequence:
+                self.sequence, self.next = sequence, 0
+            if (sequence, number) != (self.sequence, self.next):
+                from tabular.pool import OutOfTurn
+
+                raise OutOfTurn(f"call {number} of {sequence}, where {self.next} of {self.sequence} is next")
+            self.next += 1
 
     return Host
 
@@ -271,16 +344,21 @@ def _spawn():
     return _host().remote(str(FOLDER))
 
 
-def _wait_until_ready(processes: list) -> None:
-    """Wait until all answer."""
+def _wait_until_ready(processes: dict) -> set:
+    """Wait until all answer, as long as one more does every 120 s: the slots of those that have not, or were lost."""
     import ray
 
-    waiting = [process.ready.remote() for process in processes]
+    waiting = {process.ready.remote(): slot for slot, process in processes.items()}
+    lost = set()
     while waiting:
-        done, waiting = ray.wait(waiting, timeout=READY_SECONDS)
-        ray.get(done)
+        done, _ = ray.wait(list(waiting), timeout=READY_SECONDS)
         if not done:
-            raise TimeoutError(f"{len(waiting)} Ray actors did not start: none in {READY_SECONDS} s")
+            return lost | set(waiting.values())
+        for answer in done:
+            slot = waiting.pop(answer)
+            if _error_of(answer):
+                lost.add(slot)
+    return lost
 
 
 def _end(process) -> None:
@@ -304,26 +382,26 @@ def _is_pending(reference) -> bool:
     return not ray.wait([reference], timeout=0, fetch_local=False)[0]
 
 
-def _failed(reference) -> bool:
-    """Whether a call has ended without a result."""
+def _error_of(reference) -> Exception | None:
+    """With what a call has failed; None where it has a result, or has not come to its end."""
     import ray
 
     if _is_pending(reference):
-        return False
+        return None
     try:
-        ray.get(reference, timeout=0)
-    except ray.exceptions.RayError:
-        return True
-    return False
+        ray.get(reference, timeout=READY_SECONDS)  # what cannot be fetched by then has been lost
+    except ray.exceptions.RayError as error:
+        return getattr(error, "cause", None) or error
+    return None
 
 
-def _system_failures() -> tuple:
-    """What Ray raises where a process or an object is lost; the work is sent again."""
+def _kind_of_loss(error: Exception | None) -> type[Lost] | None:
+    """What an error says of a process; None where it says nothing, as it is a simulator's own."""
     from ray import exceptions
 
-    return (
-        exceptions.RayActorError,
-        exceptions.ObjectLostError,
-        exceptions.WorkerCrashedError,
-        exceptions.NodeDiedError,
-    )
+    if isinstance(error, OutOfTurn):
+        return Missed
+    if isinstance(error, exceptions.ActorUnavailableError):
+        return Unreachable
+    lost = exceptions.RayActorError, exceptions.ObjectLostError, exceptions.WorkerCrashedError, exceptions.NodeDiedError
+    return Lost if isinstance(error, lost) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import pickle
+import threading
 import traceback
 import types
 import weakref
@@ -15,6 +16,7 @@ import numpy as np
 
 from . import kernels
 from .kernels import (
+    OPTIONS,
     Experience,
     GrowingExperience,
     QuickParameters,
@@ -239,16 +241,17 @@ class Rule:
 
     def _up_to_date(self) -> _Loops:
         """The compiled loops, of the functions and of what they read as these are now."""
-        if self._loops is None:
-            self._loops = self._compile()
-        elif self._own and self._loops.sources.changed():
-            self._loops, self.tried = self._compile(), False
+        loops = self._loops
+        if loops is None or (self._own and loops.sources.changed()):
+            with _compiling:
+                if self._loops is loops:  # and no other thread has made them meanwhile
+                    self._loops, self.tried = self._compile(), self.tried and loops is None
         return self._loops
 
     def _compile(self) -> _Loops:
         if self._own:  # not kept for the next process: numba would not notice a change in the file that has them
-            compile_loop, sources = numba.njit(error_model="numpy"), Sources(*self._own)
-            compiled = sources.compiled()
+            compile_loop, sources = numba.njit(**OPTIONS), Sources(*self._own)
+            compiled = sources.compiled(compile_loop)
             update, policy = compiled.get(self.update, self.update), compiled.get(self.policy, self.policy)
         else:
             # Kept under a hash of the pickled closure. A function of kernels.py is pickled as its name, the same in
@@ -313,6 +316,10 @@ class Rule:
             return self.__name__
         return _received, (pickled((self.update, self.policy)),)
 
+    def __deepcopy__(self, memo) -> Rule:
+        """Itself: agents in threads share what is compiled of it."""
+        return self
+
     def __repr__(self):
         return f"<rule {self.__name__}>"
 
@@ -320,6 +327,9 @@ class Rule:
 def _short(parameters, steps: int = TRIAL_STEPS):
     """Parameters of a trial, whose episode is not long."""
     return parameters._replace(max_step=min(parameters.max_step, steps))
+
+
+_compiling = threading.Lock()
 
 
 class _Loops(NamedTuple):

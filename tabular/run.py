@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from .plan import Batch, Snapshot
-from .pool import Hung, Lost, Unreachable
+from .pool import Hung, Lost, Missed, Unreachable
 
-LOSSES = 5  # a run gives up where one process is lost more often than this, with nothing learned or tested between
+LOSSES = 5  # a run gives up where the same work is lost more often than this, with nothing learned or tested between
 
 
 class Recovery:
@@ -38,24 +38,29 @@ class Recovery:
         """Replace a lost process, or wait for one that cannot be reached; RuntimeError where that goes on for long."""
         if isinstance(lost, Unreachable):
             self._wait_for(lost)
-        else:
-            self._replace(lost)
+        elif isinstance(lost, Missed) or self._replace(lost):
+            self._count(lost)
         self._last_success = time.monotonic()  # what was waited in vain is no measure of how long a batch takes
 
-    def _replace(self, lost: Lost) -> None:
-        """Replace a process, and count how often it was lost in a row."""
+    def _replace(self, lost: Lost) -> bool:
+        """Replace a process: whether that was called for, and the call is not from before it was replaced."""
         replaced = self.pool.replace(lost)
         self.replaced += replaced
-        if not replaced:  # a call from before the last replacement
-            return
-        if isinstance(lost, Hung):
-            warnings.warn(f"{lost}: it is replaced, and the work sent again", stacklevel=3)
-        process = lost.call.role, lost.call.i
-        self._losses[process] = self._losses.get(process, 0) + 1
-        if self._losses[process] > LOSSES:
-            times = f"for the {self._losses[process]}th time in a row, with nothing learned between"
-            cause = f"take longer than patience={self.patience:g}" if isinstance(lost, Hung) else "end its process"
-            raise RuntimeError(f"{lost}, {times}: does the simulator {cause}?") from lost
+        if replaced and isinstance(lost, Hung):
+            warnings.warn(f"{lost}: it is replaced, and the work sent again", stacklevel=4)
+        return replaced > 0
+
+    def _count(self, lost: Lost) -> None:
+        """Count how often the same work was lost in a row, whichever process it was sent to."""
+        work = lost.call.role, lost.call.task
+        self._losses[work] = self._losses.get(work, 0) + 1
+        if self._losses[work] > LOSSES:
+            times = f"for the {self._losses[work]}th time in a row, with nothing learned between"
+            hint = {
+                Hung: f"does the simulator take longer than patience={self.patience:g}?",
+                Missed: "does the network lose calls?",
+            }.get(type(lost), "does the simulator end its process?")
+            raise RuntimeError(f"{lost}, {times}: {hint}") from lost
 
     def _wait_for(self, lost: Unreachable) -> None:
         """Give the network a second to come back; where a node is lost for good, Ray tells in half a minute."""

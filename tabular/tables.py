@@ -83,6 +83,10 @@ class TransitionTable:
             if not (part.min() >= 0.0 and np.abs(total - 1.0).max() <= 1e-9):
                 raise ValueError("a table must have probabilities that sum to 1, for each pair and for the start")
 
+    def __deepcopy__(self, memo) -> TransitionTable:
+        """Itself: it is never changed, so copies share it."""
+        return self
+
     @property
     def shape(self) -> tuple[int, int]:
         """(states, actions), the shape of a q_table."""

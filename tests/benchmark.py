@@ -31,6 +31,7 @@ import gymnasium  # noqa: E402
 import td_helpers as td  # noqa: E402
 from beyond import FederatedQLAgent  # noqa: E402
 from figures.summaries import between, markdown  # noqa: E402
+from tabular.files import atomic_write  # noqa: E402
 from tabular.kernels import EVALUATION, Experience, Parameters, evaluate  # noqa: E402
 
 FIGURES: list[dict] = []
@@ -160,7 +161,7 @@ def bench_c() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "td.c", Path(folder) / "libtd.so"
-        source.write_text(C_SOURCE)
+        source.write_text(C_SOURCE, encoding="utf-8")
         command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(source)]
         subprocess.run(command, check=True)
         loops = ctypes.CDLL(str(library))
@@ -446,7 +447,8 @@ def machine() -> str:
     """The machine in a line."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line for line in lines if line.startswith("model name")]
         model = names[0].partition(":")[2].strip() if names else model
     return f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
@@ -507,7 +509,9 @@ sends at once.
 def write() -> None:
     """Keep the figures in place of those of the same sections, and render them."""
     path, readme = ROOT / "tests" / "benchmark.jsonl", ROOT / "README.md"
-    kept = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else FIGURES[:1]
+    kept = FIGURES[:1]
+    if path.exists():
+        kept = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if kept[0] != FIGURES[0]:
         sys.exit(f"{path.name} is of another machine ({kept[0]['machine']}): delete it, and measure all sections here")
     found = {}
@@ -516,9 +520,14 @@ def write() -> None:
     for section in {row["section"] for row in FIGURES[1:]}:
         found[section] = [row for row in FIGURES[1:] if row["section"] == section]
     rows = FIGURES[:1] + [row for section in SECTIONS for row in found.get(section, [])]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    readme.write_text(in_readme(readme.read_text(), rows))
-    (ROOT / "tests" / "benchmark.md").write_text(in_document(rows))
+    texts = {
+        path: "".join(json.dumps(row) + "\n" for row in rows),
+        readme: in_readme(readme.read_text(encoding="utf-8"), rows),
+        ROOT / "tests" / "benchmark.md": in_document(rows),
+    }
+    for path, text in texts.items():
+        with atomic_write(path) as file:
+            file.write(text.encode())
 
 
 def main() -> None:

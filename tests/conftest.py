@@ -33,6 +33,16 @@ def workers():
 
 
 @pytest.fixture
+def by_value(request):
+    """Lets workers, which know no test folder, unpickle what the test's module defines."""
+    import ray
+
+    ray.cloudpickle.register_pickle_by_value(request.module)
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(request.module)
+
+
+@pytest.fixture
 def lake():
     """The 4 x 4 lake."""
     return td.FrozenLakeEnv()

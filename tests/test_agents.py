@@ -1,9 +1,6 @@
 """The single-core agents: counts, cuts, seeds, convergence, foreign envs, interrupts, misbehaving envs."""
 
 import contextlib
-import os
-import subprocess
-import sys
 
 import gym
 import gymnasium
@@ -248,21 +245,6 @@ def test_a_ring_without_p_is_learned_by_stepping():
     agent.learn_and_evaluate(progress=False)
     assert [agent.greedy_policy(state) for state in range(5)] == [1] * 5
     assert agent.q_table[0, 1] == pytest.approx(5 * -1.125, abs=0.5)  # five steps of -1 to -1.25
-
-
-def test_without_numba_the_same_bits_are_learned(root):
-    script = """
-import td_helpers as td
-agent = td.QLAgent(td.FrozenLakeEnv(), 0.3, 0.1, 57, test_interval=10, trials=4, max_step=60, seed=3)
-rewards, q_table = agent.learn_and_evaluate(progress=False)
-print(q_table.tobytes().hex(), agent.compiled, agent.steps, rewards, sep="|")
-"""
-    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=root, env=environment, capture_output=True, text=True, check=True
-    )
-    q_table, _, steps, rewards = run(small(td.QLAgent))
-    assert done.stdout.strip() == f"{q_table.hex()}|True|{steps}|{rewards}"
 
 
 # Learning in another way ---------------------------------------------------------------------

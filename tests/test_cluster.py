@@ -161,8 +161,9 @@ QUICK_TO_GIVE_UP = {  # a node that is cut off is taken for dead after 10 s, not
 
 
 @pytest.fixture
-def cluster():
-    """Three machines with a network of their own, and the environment of a user on them."""
+def cluster(request):
+    """Three machines with a network of their own, and the environment of a user on them; a parameter sets Ray."""
+    settings = getattr(request, "param", QUICK_TO_GIVE_UP)
     reason = network.why_not()
     if reason:
         pytest.skip(reason)
@@ -179,7 +180,7 @@ def cluster():
                     "--object-store-memory=100000000", *([f"--address={user['RAY_ADDRESS']}"] if node else role),
                 ]  # fmt: skip
                 process = machines.popen(
-                    node, command, env=user | QUICK_TO_GIVE_UP | {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": ""}, cwd="/",
+                    node, command, env=user | settings | {"RAY_AUTH_MODE": "token", "RAY_ADDRESS": ""}, cwd="/",
                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
                 )  # fmt: skip
                 processes.append(process)

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 
 import gym
 import gymnasium
@@ -648,3 +649,63 @@ def test_a_built_in_loop_is_compiled_once_for_all_processes(tmp_path):
     """numba keeps it under a hash of its closure, which must not differ from process to process."""
     given = small_lake(), PARAMETERS
     assert [answer(COMPILED_ANEW, given, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)] == ["1", "0"]
+
+
+# Stopping --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pace(monkeypatch):
+    """Sets how many episodes a second are learned, by a clock of its own."""
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(kernels, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+
+    def parts(episodes, max_step, a_second):
+        found = []
+        for done, count in kernels.in_parts(episodes, max_step):
+            clock.now += count / a_second
+            found.append((done, count))
+        return found
+
+    return parts
+
+
+@pytest.mark.parametrize("a_second", [3.0, 1e3, 1e5, 1e9])
+@pytest.mark.parametrize("episodes, max_step", [(0, 1000), (1, 1000), (20_000_000, 1000), (50, kernels.MAX_STEP)])
+def test_long_work_is_done_in_parts_of_a_twentieth_of_a_second(pace, episodes, max_step, a_second):
+    if episodes > 1e6 and a_second < 1e5:
+        episodes = 20_000
+    parts = pace(episodes, max_step, a_second)
+    assert [done for done, _ in parts] == [sum(count for _, count in parts[:i]) for i in range(len(parts))]
+    assert sum(count for _, count in parts) == episodes
+    assert all(count / a_second <= 0.21 or count == 1 for _, count in parts[1:])
+    assert not parts or parts[0][1] * max_step <= kernels.FIRST_STEPS or parts[0][1] == 1
+    assert len(parts) <= 10 + 25 * episodes / a_second
+
+
+@pytest.mark.parametrize("size", [1, 3, 50, 10**9])
+def test_parts_change_no_bit(monkeypatch, size):
+    def run():
+        agent = td.QLAgent(td.FrozenLakeEnv(), 0.3, 0.1, 120, test_interval=40, trials=30, seed=3)
+        return agent.learn_and_evaluate(progress=False)
+
+    rewards, q_table = run()
+    cut = lambda episodes, _: ((done, min(size, episodes - done)) for done in range(0, episodes, size))
+    monkeypatch.setattr(td, "in_parts", cut)
+    again = run()
+    assert again[0] == rewards and again[1].tobytes() == q_table.tobytes()
+
+
+def test_a_long_learn_that_is_stopped_between_two_parts_leaves_the_agent_as_it_was(monkeypatch):
+    agent = td.QLAgent(td.FrozenLakeEnv(), 0.3, 0.1, do_test=False)
+    agent.learn(10)
+    before = agent.q_table.tobytes(), agent.episode, agent.steps
+
+    def stopped(episodes, max_step):
+        yield 0, 1000
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(td, "in_parts", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(20_000_000)
+    assert (agent.q_table.tobytes(), agent.episode, agent.steps) == before

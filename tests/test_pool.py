@@ -1,9 +1,11 @@
 """Pools: a run over Ray has the bits of one in this process, processes are shared, replaced and given back."""
 
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from helpers import Ring, comes_true, interrupted, learned, processes_alive
 import td_helpers as td
 from beyond import FederatedQLAgent, FederatedSARSAAgent
 from tabular import pool
+from tabular.simulated_ray import simulated
 
 LAKE = td.FrozenLakeEnv()
 SETTINGS = {
@@ -65,6 +68,58 @@ def test_a_turn_is_given_back_whatever_ends_it(kind):
             raise error
     with one._turn(), pytest.raises(RuntimeError, match="busy with another run of this thread"), one._turn():
         pass
+
+
+# What a pool leaves behind ----------------------------------------------------------------
+
+
+def test_a_pool_that_was_used_can_be_forgotten():
+    pools = []
+    for _ in range(100):
+        agent = agent_on(td.InProcess(), learning_episodes=5, test_interval=5, trials=1)
+        agent.learn_and_evaluate(progress=False)
+        pools.append(weakref.ref(agent.workers))
+    del agent
+    gc.collect()
+    assert [one() for one in pools] == [None] * 100
+
+
+def test_a_pool_in_this_process_holds_no_players_between_runs():
+    pool = td.InProcess()
+    finished(pool)
+    assert not pool._players and not pool._makers
+
+
+def test_a_pool_that_has_become_too_small_is_refused_though_it_once_was_large_enough():
+    pool = td.Workers(3, 2)
+    agent = agent_on(pool)
+    agent._check_settings()
+    pool.cw_num = 2
+    with pytest.raises(ValueError, match="workers must be 3 collectors and 2 evaluators at least, got 2 and 2"):
+        agent.learn(10)
+
+
+@pytest.mark.parametrize("workers", [[], {}, "processes", 4, td.InProcess], ids=repr)
+def test_what_is_no_pool_is_refused_by_name(workers):
+    with pytest.raises(TypeError, match="workers must be Workers, Threads, InProcess or None, got"):
+        agent_on(workers)
+
+
+@pytest.mark.parametrize("name", ["cw_num", "ew_num"])
+@pytest.mark.parametrize("value", ["x", -1, 2.5, None], ids=repr)
+def test_counts_of_workers_are_checked_whenever_they_are_assigned(name, value):
+    pool = td.Workers(3, 2)
+    with pytest.raises((TypeError, ValueError), match=f"{name} must be a whole number"):
+        setattr(pool, name, value)
+    assert (pool.cw_num, pool.ew_num) == (3, 2)
+
+
+def test_the_class_of_processes_is_made_once_for_each_ray():
+    assert pool._host() is pool._host()
+    with simulated(0):
+        of_simulation = pool._host()
+        assert of_simulation is pool._host()
+    assert of_simulation is not pool._host()
 
 
 # The bits over Ray -----------------------------------------------------------------------
@@ -206,7 +261,7 @@ def test_runs_leave_no_objects_behind(workers):
 
 def test_memory_stays_flat_over_many_episodes(workers):
     def resident():
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     agent = agent_on(workers, learning_episodes=300_000, test_interval=1000, batch_size=1000)
@@ -245,14 +300,6 @@ FAULTS = {
     ),
     "unpicklable": (sink_deep, Exception, "Nora lies 40 m deep"),
 }
-
-
-@pytest.fixture
-def by_value():
-    """Lets workers, which know no test folder, unpickle what is defined here."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.mark.parametrize("fault, error, message", FAULTS.values(), ids=FAULTS)

@@ -16,7 +16,6 @@ import types
 from pathlib import Path
 
 import pytest
-import ray
 from helpers import Ring, comes_true, interrupted, learned, processes_alive
 from ray._private.state import actors
 
@@ -158,14 +157,6 @@ class HangsAt(Ring):
         return super().reset(seed=seed)
 
 
-@pytest.fixture
-def by_value():
-    """Lets workers, which know no test folder, unpickle what is defined here."""
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    yield
-    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:collector . has not answered")
 def test_a_simulator_that_never_returns_is_given_up_with_what_was_learned(workers, by_value, monkeypatch):
@@ -280,7 +271,7 @@ def test_a_checkpoint_has_what_was_learned_by_then_and_goes_on_to_the_same_bits(
 
 def test_checkpoints_are_written_every_so_many_seconds_and_at_the_end(tmp_path, monkeypatch):
     seconds = iter(range(1000))  # one passes between two looks
-    monkeypatch.setattr(td, "time", types.SimpleNamespace(monotonic=seconds.__next__, perf_counter=time.perf_counter))
+    monkeypatch.setattr("tabular.saves.time", types.SimpleNamespace(monotonic=seconds.__next__))
     saved = []
     monkeypatch.setattr(td.DistributedQLAgent, "save", lambda agent, path: saved.append((agent.episode, path)))
     agent = small("agent", seconds=5, do_test=False)

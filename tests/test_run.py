@@ -189,7 +189,7 @@ def test_an_evaluator_that_is_lost_for_ever_ends_the_run_with_what_was_learned()
     agent = agent_on(pool)
     result = pool.result
     pool.result = lambda call, timeout: result(call) if call.role != "evaluator" else (_ for _ in ()).throw(Lost(call))
-    with pytest.raises(RuntimeError, match="evaluator 0 died during evaluate, for the 6th time in a row"):
+    with pytest.raises(RuntimeError, match=r"evaluator \d died during evaluate, for the 6th time in a row"):
         agent.learn_and_evaluate(progress=False)
     agent.workers = td.InProcess()
     agent.learn_and_evaluate(progress=False)

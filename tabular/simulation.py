@@ -1,0 +1,554 @@
+"""A world of processes in which one thing happens at a time, in an order that a seed decides.
+
+A process is a thread that waits for its turn. What is to happen stands in an agenda, by the time when it is due on a
+virtual clock: a call that arrives, an answer, the end of a sleep. A call takes random times, and may meet one of
+`FATES`; `simulated_ray`, which has Ray's functions, says what each of them means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import heapq
+import itertools
+import os
+import pickle
+import random
+import threading
+import time
+import traceback
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+
+FATES = (
+    "does not run", "answer lost", "runs late", "runs twice", "is swallowed", "slow", "hangs", "dies before",
+    "dies in", "dies after", "cut off", "object lost",
+)  # fmt: skip
+
+
+class Stuck(BaseException):
+    """Nothing can happen any more, or things happen for ever: over Ray the program would never end."""
+
+
+class _Ended(BaseException):
+    """Unwinds the thread of a process that has died."""
+
+
+_simulation: Simulation | None = None
+
+
+def running() -> Simulation:
+    """The simulation that runs; RuntimeError where none does."""
+    if _simulation is None:
+        raise RuntimeError("this belongs to a simulated Ray that has ended")
+    return _simulation
+
+
+@contextlib.contextmanager
+def begun(simulation: Simulation) -> Iterator[Simulation]:
+    """Have a simulation run, and the time module tell its time, until the block ends; RuntimeError within another."""
+    global _simulation
+    if _simulation is not None:
+        raise RuntimeError("simulated Rays cannot be nested: another one is running")
+    _simulation = simulation
+    try:
+        with _virtual_clock(simulation):
+            yield simulation
+    finally:
+        simulation.end()
+        _simulation = None
+
+
+@contextlib.contextmanager
+def _virtual_clock(simulation: Simulation):
+    """Have the time module tell the simulation's time to its threads; all others keep their own."""
+    real = {name: getattr(time, name) for name in ("time", "monotonic", "perf_counter", "sleep")}
+
+    def of_simulation(name):
+        virtual = simulation.sleep if name == "sleep" else simulation.read_clock
+
+        @functools.wraps(real[name])
+        def function(*arguments):
+            inside = threading.get_ident() in simulation.threads
+            return virtual(*arguments) if inside else real[name](*arguments)
+
+        return function
+
+    for name in real:
+        setattr(time, name, of_simulation(name))
+    try:
+        yield
+    finally:
+        for name, function in real.items():
+            setattr(time, name, function)
+
+
+# What happens next ---------------------------------------------------------------------------
+
+
+class Strand:
+    """A thread that acts when it is its turn: the program's own, or that of a process."""
+
+    def __init__(self, name: str):
+        self.name = name
+        self.turn = threading.Lock()
+        self.turn.acquire()
+        self.doomed = self.ended = False
+        self.unwound = 0
+
+    def unwind(self) -> None:
+        """Raise what ends the thread; one that catches even that, again and again, is stopped for good."""
+        self.unwound += 1
+        if self.unwound > 100:
+            threading.Event().wait()
+        raise _Ended
+
+
+class Simulation:
+    """A world in which one thing happens at a time, in an order that the seed decides.
+
+    `now` is the time in seconds, `calls` how many calls were sent, `faults` the fates that calls have met, by number,
+    `met` the same in words, and `log` the last thousand things that have happened.
+    """
+
+    def __init__(self, seed: int, faults: Mapping[int, str] | float, most_events: int):
+        self.seed, self._given, self.most_events = seed, faults, most_events
+        self.now, self.calls, self.job = 0.0, 0, 1
+        self.faults: dict[int, str] = {}
+        self.met: list[str] = []
+        self.log: deque[str] = deque(maxlen=1000)
+        self.processes: dict[int, Process] = {}
+        self.references: weakref.WeakValueDictionary[int, ObjectRef] = weakref.WeakValueDictionary()
+        self.pinned: list[ObjectRef] = []  # those that travelled within other objects
+        self._agenda: list = []  # a heap of (time, number, action)
+        self._numbers, self._events = itertools.count(), itertools.count()
+        self._chances = random.Random(seed)  # of fates, apart from the draws of calls, which a given fate leaves alone
+        self._stuck: Stuck | None = None
+        self.initialized = True
+        self.driver = self.running = Strand("driver")
+        self.threads = {threading.get_ident(): self.driver}
+
+    # The agenda
+
+    def draws(self, number: int) -> random.Random:
+        """The draws of a call: those of one do not depend on what befell another."""
+        return random.Random(self.seed * 2_000_003 + number)
+
+    def after(self, seconds: float, action: Callable[[], Strand | None]) -> None:
+        """Have something happen; an action returns the strand whose turn it is then, if any."""
+        heapq.heappush(self._agenda, (self.now + seconds, next(self._numbers), action))
+
+    def wake(self, strand: Strand, seconds: float = 0.0) -> None:
+        """Give a strand a turn, to look whether what it waits for has come."""
+        self.after(seconds, lambda: strand)
+
+    def pass_turn(self) -> None:
+        """Let things happen until it is the turn of the strand that calls this."""
+        me = self.running
+        following = self._next_strand()
+        if following is not me:
+            self.running = following
+            following.turn.release()
+            if me.ended:
+                return
+            me.turn.acquire()
+        if me is self.driver and self._stuck:
+            raise self._stuck
+        if me.doomed:
+            me.unwind()
+
+    def _next_strand(self) -> Strand:
+        """Whose turn it is next."""
+        while self._agenda and next(self._events) < self.most_events:
+            due, _, action = heapq.heappop(self._agenda)
+            self.now = max(self.now, due)
+            strand = action()
+            if strand is not None and not strand.ended:
+                return strand
+        what = "too much has happened" if self._agenda else "nothing can happen any more"
+        self._stuck = Stuck(f"{what} after {self.now:.0f} s and {self.calls} calls; the last: {[*self.log][-5:]}")
+        return self.driver
+
+    def me(self) -> Strand:
+        """The strand of the thread that calls this; RuntimeError in a thread that the simulation does not know."""
+        strand = self.threads.get(threading.get_ident())
+        if strand is None:
+            raise RuntimeError("a simulated Ray is for the thread that entered it, and for its own processes")
+        if strand.doomed:
+            strand.unwind()
+        return strand
+
+    def wait(self, enough: Callable[[], bool], timeout: float | None = None) -> bool:
+        """Wait until there is enough, or the time is over: whether there is."""
+        me = self.me()
+        deadline = None if timeout is None else self.now + timeout
+        if deadline is not None:
+            self.wake(me, timeout)
+        while not enough():
+            if deadline is not None and self.now >= deadline:
+                return False
+            self.pass_turn()
+        return True
+
+    def sleep(self, seconds: float) -> None:
+        """Let others act for a while."""
+        if seconds < 0:
+            raise ValueError("sleep length must be non-negative")
+        self.wait(lambda: False, seconds)
+
+    def give_way(self) -> None:
+        """Let others act, at each call of Ray's: a tenth of a millisecond passes."""
+        self.sleep(1e-4)
+
+    def read_clock(self) -> float:
+        """The time; a microsecond passes, or one who waits in a loop would wait for ever."""
+        self.now += 1e-6
+        return self.now
+
+    # Calls
+
+    def fate(self, number: int, task: str) -> str | None:
+        """What befalls a call."""
+        if isinstance(self._given, Mapping):
+            fate = self._given.get(number)
+        else:
+            fate = self._chances.choice(FATES) if self._chances.random() < self._given else None
+        if fate is not None:
+            self.faults[number] = fate
+            self.met.append(f"call {number}, {task}: {fate}")
+        return fate
+
+    def note(self, what: str) -> None:
+        """Add to the log."""
+        self.log.append(f"{self.now:9.4f} {what}")
+
+    def end(self) -> None:
+        """End all threads."""
+        self._agenda.clear()
+        for process in self.processes.values():
+            process.end_thread()
+
+
+# Processes and their calls -----------------------------------------------------------------------
+
+
+class Call:
+    """A call on its way: what it does, where, and where its answer goes."""
+
+    def __init__(self, process: Process, method: str, arguments: tuple, settings: dict, returns: int = 1):
+        simulation = running()
+        shown = ", ".join(repr(one) for one in arguments if type(one) in (int, float, str, tuple))
+        self.process, self.method, self.task = process, method, f"{process.name}.{method}({shown})"
+        self.starts = method == "__init__"
+        self.number = simulation.calls
+        simulation.calls += 1
+        self.draws = simulation.draws(self.number)
+        self.fate = simulation.fate(self.number, self.task)
+        self.answers = [ObjectRef() for _ in range(returns)]
+        places = {**dict(enumerate(arguments)), **settings}
+        self.needs = {place: one for place, one in places.items() if isinstance(one, ObjectRef)}
+        self.packed = pack({place: one for place, one in places.items() if place not in self.needs})
+
+    def seconds(self, low: float, high: float) -> float:
+        """A random time, in which all orders of magnitude between the bounds are equally likely."""
+        return low * (high / low) ** self.draws.random()
+
+    def answer(self, packed, error: Exception | None = None) -> None:
+        """Make what was returned, or raised, known; the first answer counts."""
+        if self.answers[0].done:
+            return
+        if error is None and len(self.answers) > 1:
+            for reference, part in zip(self.answers, unpack(packed), strict=True):
+                reference.settle(pack(part))
+        else:
+            for reference in self.answers:
+                reference.settle(packed, error)
+
+    def unavailable(self) -> None:
+        """Tell the caller that the process cannot be reached."""
+        from ray import exceptions
+
+        error = exceptions.ActorUnavailableError("the connection was lost", None)
+        running().after(self.seconds(0.01, 30), lambda: self.answer(None, error))
+
+
+class Process(Strand):
+    """A process of Ray's: an actor, or one that runs a single task.
+
+    A caller's calls arrive in the order in which they were sent, each once those among its arguments have returned.
+    """
+
+    def __init__(self, name: str, target: tuple, is_task: bool):
+        self.simulation = simulation = running()
+        self.number = len(simulation.processes)
+        super().__init__(f"{name} {self.number}")
+        simulation.processes[self.number] = self
+        self.target, self.is_task = target, is_task  # a packed class, or a function
+        self.held = self.cause = None
+        self.started = is_task
+        self.dead = self.busy = False
+        self.reachable_from = 0.0  # it is cut off until then
+        self.sent: dict[Strand, deque[Call]] = {}  # by caller, those that have not left
+        self.last_arrival: dict[Strand, float] = {}
+        self.waiting: deque[Call] = deque()
+        self.unanswered: dict[int, Call] = {}
+        self.thread: threading.Thread | None = None
+
+    # On the way
+
+    def send(self, call: Call) -> None:
+        """Take a call from the caller whose turn it is."""
+        caller = self.simulation.me()
+        self.unanswered[call.number] = call
+        self.sent.setdefault(caller, deque()).append(call)
+        for reference in call.needs.values():
+            reference.when_done(lambda: self.dispatch(caller))
+        self.dispatch(caller)
+
+    def dispatch(self, caller: Strand) -> None:
+        """Send off what no longer waits for other calls."""
+        sent = self.sent[caller]
+        while sent and all(reference.done for reference in sent[0].needs.values()):
+            call = sent.popleft()
+            if self.dead:
+                self.tell_death(call)
+            else:
+                self.depart(call, caller)
+
+    def depart(self, call: Call, caller: Strand) -> None:
+        """A call leaves its caller, and may get lost."""
+        simulation, delay = self.simulation, call.seconds(1e-4, 0.1)
+        if call.fate == "cut off":
+            self.cut_off(call)
+        out_of_reach = self.reachable_from - simulation.now
+        if call.fate == "does not run" or (out_of_reach > 0 and call.draws.random() < 0.4):
+            call.unavailable()
+        elif call.fate == "is swallowed" or (out_of_reach > 0 and call.draws.random() < 0.2):
+            simulation.note(f"{call.task} is swallowed")
+        elif call.fate == "runs late":
+            call.unavailable()
+            simulation.after(call.seconds(1e-3, 60), lambda: self.arrive(call))
+        else:
+            if call.fate == "runs twice":
+                simulation.after(delay + call.seconds(1e-3, 60), lambda: self.arrive(call))
+            # One that was sent before arrives before.
+            arrival = max(simulation.now + delay + max(0.0, out_of_reach), self.last_arrival.get(caller, 0.0))
+            self.last_arrival[caller] = arrival
+            simulation.after(arrival - simulation.now, lambda: self.arrive(call))
+
+    def cut_off(self, call: Call) -> None:
+        """Be out of reach for a while; what was under way to it or from it meets the cut when it is due."""
+        seconds, lost = call.seconds(0.1, 100), call.draws.random() < 0.3
+        self.reachable_from = self.simulation.now + seconds
+        self.simulation.note(f"{self.name} is cut off for {seconds:.1f} s{', and declared dead' if lost else ''}")
+        if lost:
+            self.simulation.after(seconds, self.die)
+
+    def arrive(self, call: Call) -> Strand | None:
+        """A call reaches the process."""
+        if self.dead:
+            self.tell_death(call)
+            return None
+        if call.starts:  # first, whoever else was quick to call
+            self.started = True
+            self.waiting.appendleft(call)
+        else:
+            self.waiting.append(call)
+        if self.thread is None:
+            self.thread = threading.Thread(target=self.live, name=self.name, daemon=True)
+            self.thread.start()
+            self.simulation.threads[self.thread.ident] = self
+        return None if self.busy else self
+
+    # At work
+
+    def live(self) -> None:
+        """The thread: do what arrives, until the process dies."""
+        self.turn.acquire()
+        try:
+            while not self.doomed:
+                while self.busy or not self.started or not self.waiting:
+                    self.simulation.pass_turn()
+                self.work(self.waiting.popleft())
+        except _Ended:
+            pass
+        self.ended = True
+        self.simulation.threads.pop(threading.get_ident(), None)
+        if self.simulation.running is self:
+            self.simulation.pass_turn()
+
+    def work(self, call: Call) -> None:
+        """Do a call at once, and be busy for as long as it is to have taken."""
+        if call.fate == "dies before":
+            self.die()
+            raise _Ended
+        self.busy = True
+        self.simulation.note(call.task)
+        error, packed = None, None
+        try:
+            packed = self.result_of(call)
+        except _Ended:
+            raise
+        except BaseException as problem:
+            error = _as_task_error(call.task, problem)
+        if call.fate != "hangs":
+            seconds = call.seconds(10, 400) if call.fate == "slow" else call.seconds(1e-4, 0.1)
+            self.simulation.after(seconds, lambda: self.finish(call, packed, error))
+
+    def finish(self, call: Call, packed, error) -> Strand | None:
+        """Answer a call: no turn of the process's own is needed for it, but for what it does next."""
+        if self.dead:
+            return None
+        self.busy = False
+        if call.fate == "dies in" or (call.starts and error):
+            self.die(error)
+            return None
+        self.reply(call, packed, error)
+        if call.fate == "dies after":
+            self.die()
+        elif self.is_task:
+            self.doomed = True
+        return self if self.doomed or self.waiting else None
+
+    def result_of(self, call: Call):
+        """What a call returns, packed."""
+        for reference in call.needs.values():
+            if reference.error is not None:
+                raise getattr(reference.error, "cause", None) or reference.error
+        places = unpack(call.packed) | {place: one.value() for place, one in call.needs.items()}
+        arguments = [places[place] for place in range(len(places)) if place in places]
+        settings = {name: one for name, one in places.items() if isinstance(name, str)}
+        if call.starts:
+            self.held = unpack(self.target)(*arguments, **settings)
+            return pack(None)
+        method = unpack(self.target) if self.is_task else getattr(self.held, call.method)
+        return pack(method(*arguments, **settings))
+
+    def reply(self, call: Call, packed, error) -> None:
+        """Send an answer on its way, on which it may get lost."""
+        simulation, delay = self.simulation, call.seconds(1e-4, 0.1)
+        out_of_reach = self.reachable_from - simulation.now
+        if call.fate in ("answer lost", "runs late") or (out_of_reach > 0 and call.draws.random() < 0.5):
+            call.unavailable()
+            return
+
+        def arrive():
+            self.unanswered.pop(call.number, None)
+            call.answer(packed, error)
+            if call.fate == "object lost":
+                simulation.after(call.seconds(1e-3, 10), lose)
+
+        def lose():
+            from ray import exceptions
+
+            simulation.note(f"what {call.task} returned is lost")
+            for reference in call.answers:
+                reference.error = exceptions.ObjectLostError(f"{reference.number:x}", None, "")
+
+        simulation.after(delay + max(0.0, out_of_reach), arrive)
+
+    # At its end
+
+    def die(self, cause=None) -> None:
+        """Die: what was not answered never will be, and callers are told in a while."""
+        if self.dead:
+            return
+        self.dead, self.cause = True, cause
+        self.simulation.note(f"{self.name} dies")
+        for call in list(self.unanswered.values()):
+            self.tell_death(call)
+        self.doomed = True
+        if self.thread is not None:
+            self.simulation.wake(self)
+
+    def tell_death(self, call: Call) -> None:
+        """Tell a caller that the process is dead."""
+        from ray import exceptions
+
+        error = exceptions.WorkerCrashedError() if self.is_task else exceptions.ActorDiedError(self.cause)
+        self.simulation.after(call.seconds(1e-3, 20), lambda: call.answer(None, error))
+
+    def end_thread(self) -> None:
+        """Unwind the thread, at the end of the simulation."""
+        self.doomed = True
+        if self.thread is not None and not self.ended:
+            self.simulation.running = None  # no turn to pass on
+            self.turn.release()
+            self.thread.join(timeout=1)  # one that catches whatever is raised in it stays behind
+
+
+def _as_task_error(task: str, problem: BaseException) -> Exception:
+    """What Ray makes of an error that was raised in a process."""
+    from ray import exceptions
+
+    shown = "".join(traceback.format_exception(problem))
+    try:
+        pickle.loads(pickle.dumps(problem))
+        cause = problem if isinstance(problem, Exception) else RuntimeError(repr(problem))
+    except Exception:
+        cause = exceptions.RayError(f"{type(problem).__name__} cannot be pickled: {shown}")
+    return exceptions.RayTaskError(task, shown, cause, "simulated", os.getpid(), "127.0.0.1")
+
+
+# Objects ----------------------------------------------------------------------------------------
+
+
+class ObjectRef:
+    """What a call will have returned."""
+
+    def __init__(self):
+        simulation = running()
+        self.number = next(simulation._numbers)
+        self.done, self.packed, self.error = False, None, None
+        self.watchers: list[Callable[[], None]] = []
+        simulation.references[self.number] = self
+
+    def settle(self, packed, error: Exception | None = None) -> None:
+        """Keep a result, or an error, and tell those that wait for it."""
+        self.done, self.packed, self.error = True, packed, error
+        watchers, self.watchers = self.watchers, []
+        for watcher in watchers:
+            watcher()
+
+    def when_done(self, action: Callable[[], None]) -> None:
+        """Have something done once there is a result, unless there is."""
+        if not self.done:
+            self.watchers.append(action)
+
+    def value(self):
+        """A copy of the result; raises where there is none."""
+        if self.error is not None:
+            as_cause = getattr(self.error, "as_instanceof_cause", None)
+            raise as_cause() if as_cause else self.error
+        return unpack(self.packed)
+
+    def hex(self) -> str:
+        """Its name."""
+        return f"{self.number:056x}"
+
+    def __repr__(self):
+        return f"ObjectRef({self.hex()})"
+
+    def __reduce__(self):
+        running().pinned.append(self)
+        return _reference, (self.number,)
+
+
+def _reference(number: int) -> ObjectRef:
+    """The reference of a number, within another object."""
+    return running().references[number]
+
+
+def pack(value) -> tuple[bytes, list[bytes]]:
+    """A value pickled as Ray does: arrays apart from the rest, so that they come back read-only."""
+    from ray import cloudpickle
+
+    buffers = []
+    pickled = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    return pickled, [buffer.raw().tobytes() for buffer in buffers]
+
+
+def unpack(packed: tuple[bytes, list[bytes]]):
+    """A copy of the value."""
+    return pickle.loads(packed[0], buffers=packed[1])

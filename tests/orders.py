@@ -1,0 +1,246 @@
+"""Whole runs on the simulated Ray, in any order of events and with any faults: what they may end with.
+
+`python tests/orders.py 20000` plays so many seeds of every agent, and prints what happened. What fails is printed with
+its seed and, shrunk, the fewest faults that it takes.
+"""
+
+import collections
+import contextlib
+import os
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from helpers import learned
+
+import td_helpers as td
+from beyond import DistributedDynaQAgent, FederatedQLAgent, FederatedSARSAAgent
+from tabular.simulated_ray import Stuck, simulated
+
+KINDS = {
+    kind.agent_name: kind
+    for kind in (td.DistributedQLAgent, FederatedQLAgent, FederatedSARSAAgent, DistributedDynaQAgent)
+}
+LAKE = td.FrozenLakeEnv()
+SETTINGS = {
+    "learning_episodes": 60, "test_interval": 15, "trials": 3, "max_step": 60, "seed": 5, "cw_num": 2, "ew_num": 1,
+    "batch_size": 5, "patience": 60,
+}  # fmt: skip
+SHARE = 0.04  # of calls that meet a fate: 3 in 2 runs or so
+
+
+class Outcome(NamedTuple):
+    """How a run ended."""
+
+    wrong: str  # what it should not have done; "" where all is well
+    error: str  # the clear error that it ended with; "" where it came to its end
+    calls: int
+    faults: dict[int, str]
+    met: list[str]
+
+
+def agent_on(pool, kind, **settings):
+    """An agent that has learned nothing yet."""
+    return kind(LAKE, 0.3, 0.1, workers=pool, **(SETTINGS | settings))
+
+
+# Ways to run ------------------------------------------------------------------------------------
+
+
+def run(agent):
+    """Once, to the end."""
+    agent.learn_and_evaluate(progress=False)
+
+
+def interrupted(agent):
+    """Stopped three times by Ctrl-C, while it waits for results."""
+    original, results = agent.workers.result, iter([3, 1, 6])
+
+    def stopped_at(count):
+        def result(*arguments):
+            nonlocal count
+            count -= 1
+            if count == 0:
+                raise KeyboardInterrupt
+            return original(*arguments)
+
+        return result
+
+    for count in results:
+        with contextlib.suppress(KeyboardInterrupt), mock.patch.object(agent.workers, "result", stopped_at(count)):
+            run(agent)
+    run(agent)
+
+
+def after_another(agent):
+    """On processes that hold what is left of another run, which was stopped half-way."""
+    other = agent_on(agent.workers, type(agent), seed=6, do_test=agent.do_test)
+    with contextlib.suppress(RuntimeError, TimeoutError):
+        for _ in other.learn_in_batches(60):
+            if other.episode >= 30:
+                break
+    run(agent)
+
+
+def in_parts(agent):
+    """With another q_table assigned half-way: nothing may be left of the one before, wherever it is kept."""
+    agent.learn(max(0, 30 - agent.episode))
+    if not hasattr(agent, "halved"):
+        agent.q_table, agent.halved = agent.q_table / 2, True
+    run(agent)
+
+
+WAYS = {
+    "with tests": (run, {}),
+    "without tests": (run, {"do_test": False, "ew_num": 0}),
+    "more in flight": (run, {"in_flight": 3}),
+    "tables as what changed": (run, {"do_test": False, "learning_episodes": 90}),
+    "checkpoints": (run, {"checkpoint_seconds": 0.2}),  # of the virtual clock: after every third batch or so
+    "interrupted": (interrupted, {}),
+    "after another run": (after_another, {}),
+    "in parts": (in_parts, {"do_test": False}),
+}
+
+
+def settings_of(kind, way: str) -> dict:
+    """The settings of a way to run; a round of federated learning starts where the last one ends."""
+    settings = dict(WAYS[way][1])
+    if "in_flight" in settings and issubclass(kind, FederatedQLAgent):
+        del settings["in_flight"]
+    return settings
+
+
+def to_the_end(way: str):
+    """How an agent comes to its end where nothing goes wrong, from wherever it has come to."""
+    return in_parts if way == "in parts" else run
+
+
+class Calm:
+    """What undisturbed runs learn, in this process."""
+
+    def __init__(self):
+        self.found = {}
+
+    def __call__(self, kind, way: str) -> tuple:
+        if (kind, way) not in self.found:
+            agent = agent_on(td.InProcess(), kind, **settings_of(kind, way))
+            to_the_end(way)(agent)
+            self.found[kind, way] = learned(agent)
+        return self.found[kind, way]
+
+
+calm = Calm()
+
+
+def play(kind, way: str, seed: int, faults=SHARE) -> Outcome:
+    """Play a run on the simulated Ray, and look at what it has led to."""
+    large = 0 if way == "tables as what changed" else td.LARGE
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        stack.enter_context(mock.patch.object(td, "LARGE", large))
+        stack.enter_context(mock.patch.object(os, "fsync", lambda file: None))  # no machine fails here, but processes
+        settings = settings_of(kind, way)
+        path = None
+        if way == "checkpoints":
+            path = settings["checkpoint"] = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "agent.npz"
+        agent = agent_on(td.Workers(2, settings.get("ew_num", 1)), kind, **settings)
+        error = wrong = ""
+        with simulated(seed, faults, most_events=50_000) as simulation:
+            try:
+                WAYS[way][0](agent)
+            except (RuntimeError, TimeoutError) as problem:
+                error = f"{type(problem).__name__}: {problem}"
+                if type(problem).__module__.startswith("ray"):
+                    wrong = f"an error of Ray's own: {error}"
+            except (Exception, Stuck) as problem:
+                wrong = f"{type(problem).__name__}: {problem}"
+        wrong = wrong or mistakes(agent, way, error, path)
+    return Outcome(wrong, error, simulation.calls, simulation.faults, simulation.met)
+
+
+def mistakes(agent, way: str, error: str, path) -> str:
+    """What is wrong with what an agent has learned; "" where it has the calm bits, now or once it is resumed."""
+    expected = calm(type(agent), way)
+    if not error and learned(agent) != expected:
+        return "ended with another table"
+    resumed = [agent]
+    if path is not None and path.exists():
+        settings = {"checkpoint": None, "checkpoint_seconds": 60.0}
+        resumed.append(agent_on(td.InProcess(), type(agent), **settings).load(path))
+    for one in resumed:
+        one.workers, one.checkpoint = td.InProcess(), None
+        to_the_end(way)(one)
+        if learned(one) != expected:
+            return "another table once it was resumed"
+    return ""
+
+
+def shrink(kind, way: str, seed: int, faults: dict[int, str]) -> Outcome:
+    """The same failure with as few faults as it takes: of these, or a single one of their kinds at any call."""
+    smallest = play(kind, way, seed, faults)
+    while True:
+        simpler = (play(kind, way, seed, fewer) for fewer in fewer_faults(smallest))
+        found = next((outcome for outcome in simpler if outcome.wrong), None)
+        if found is None:
+            return smallest
+        smallest = found
+
+
+def fewer_faults(outcome: Outcome):
+    """The faults that an outcome was met by, in the ways in which they can be fewer."""
+    faults = outcome.faults
+    for left_out in faults:
+        yield {number: fate for number, fate in faults.items() if number != left_out}
+    if len(faults) > 1:
+        for fate in dict.fromkeys(faults.values()):
+            for number in range(outcome.calls):
+                yield {number: fate}
+
+
+def report(kind, way: str, seed: int, outcome: Outcome) -> str:
+    """A failure in words, to be played again."""
+    again = f"play({kind.__name__}, {way!r}, {seed}, {outcome.faults})"
+    return "\n".join([f"{kind.agent_name}, {way}: {outcome.wrong}", f"    {again}", *(f"    {m}" for m in outcome.met)])
+
+
+def failures(kind, seeds, share: float = SHARE, tally: collections.Counter | None = None) -> list[str]:
+    """Play seeds, each in one of the ways: what went wrong, shrunk, in words."""
+    found = []
+    for seed in seeds:
+        way = list(WAYS)[seed % len(WAYS)]
+        outcome = play(kind, way, seed, share)
+        if outcome.wrong:
+            found.append(report(kind, way, seed, shrink(kind, way, seed, outcome.faults)))
+        if tally is not None:
+            tally.update(outcome.faults.values())
+            tally["runs"] += 1
+            tally["calls"] += outcome.calls
+            tally["ended with a clear error"] += bool(outcome.error)
+            tally["failures"] += bool(outcome.wrong)
+    return found
+
+
+def main(seeds: int, shares: list[float]) -> int:
+    """Play so many seeds of every agent with each share of faults: how many failed."""
+    failed = 0
+    for i, kind in enumerate(KINDS.values()):
+        for share in shares:
+            tally, start = collections.Counter(), time.perf_counter()
+            for problem in failures(kind, range(i * seeds, (i + 1) * seeds), share, tally):
+                print(problem, flush=True)
+            seconds = time.perf_counter() - start
+            failed += tally["failures"]
+            print(f"{kind.agent_name}, share {share:g}, {seconds:.0f} s: {dict(tally.most_common())}", flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(bool(main(int(sys.argv[1]), [float(share) for share in sys.argv[2:]] or [SHARE])))
