@@ -324,7 +324,7 @@ class TDAgent:
 
     @q_table.setter
     def q_table(self, q_table):
-        q_table = np.array(check_q_table("q_table", q_table, self._shape))
+        q_table = check_q_table("q_table", q_table, self._shape)
         self._learned = self._learned._replace(q_table=q_table, recent=())
 
     @property
@@ -629,7 +629,8 @@ class QLAgentServer:
 
     def begin(self, snapshot: Snapshot) -> None:
         """Start from a snapshot."""
-        self.q_table, self.steps = np.array(snapshot.q_table), snapshot.steps
+        self.q_table = check_q_table("q_table", snapshot.q_table, self.agent.q_table.shape)
+        self.steps = snapshot.steps
         self.log = ChangeLog(self.q_table, self.steps, self.behind)
 
     def learn(self, collected: Collected) -> Snapshot:

@@ -99,7 +99,8 @@ class DynaServer(QLAgentServer):
 
     def begin(self, snapshot: PlannedSnapshot) -> None:
         """Start from a snapshot that has all counts."""
-        self.model, self.latest = Model.of(snapshot.counts, *snapshot.q_table.shape), snapshot
+        q_table = check_q_table("q_table", snapshot.q_table, self.agent.q_table.shape)
+        self.model, self.latest = Model.of(snapshot.counts, *q_table.shape), snapshot._replace(q_table=q_table)
 
     def learn(self, planning: Planning, *reports: Counted) -> PlannedSnapshot:
         """Add the counts of a round, in the order of the workers, and plan."""
@@ -173,7 +174,7 @@ class _PlanningAgent:
 
     @q_table.setter
     def q_table(self, q_table):
-        q_table = np.array(check_q_table("q_table", q_table, self._shape))
+        q_table = check_q_table("q_table", q_table, self._shape)
         planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
         learned = self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)

@@ -86,12 +86,20 @@ def _check_policy(policy) -> None:
         raise TypeError(f"{policy.__name__} must take ({', '.join(needed)}), got ({', '.join(found)})")
 
 
+def _check_table(q_table, shape: tuple[int, int]) -> None:
+    """ValueError unless a q_table can be learned on where it stands."""
+    if type(q_table) is not np.ndarray or not q_table.flags.writeable:
+        kind = f"a {type(q_table).__name__}" if type(q_table) is not np.ndarray else "one that is read-only"
+        raise ValueError(f"q_table must be a plain array that can be written to, got {kind}")
+    if q_table.shape != shape or q_table.dtype != FLOAT64:
+        raise ValueError(f"q_table must be float64 of shape {shape}, got {q_table.dtype} of shape {q_table.shape}")
+
+
 def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
     """ValueError unless the q_table and the log fit the simulator and the episodes."""
     states = len(simulator.outcomes) if type(simulator) is PackedTable else len(q_table)
     shape = (states, len(actions))
-    if q_table.shape != shape or q_table.dtype != FLOAT64:
-        raise ValueError(f"q_table must be float64 of shape {shape}, got {q_table.dtype} of shape {q_table.shape}")
+    _check_table(q_table, shape)
     if type(log) is Experience:
         room = log.episodes_that_fit(parameters.max_step)
         if episodes > room:
@@ -104,10 +112,7 @@ def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
 
 def _check_experience(q_table, pairs, rewards, actions) -> None:
     """ValueError unless experience has the form that episodes on such a q_table leave; `belongs` reads the pairs."""
-    if q_table.ndim != 2 or q_table.shape[1] != len(actions) or q_table.dtype != FLOAT64:
-        raise ValueError(
-            f"q_table must be float64 of shape (states, {len(actions)}), got {q_table.dtype} of shape {q_table.shape}"
-        )
+    _check_table(q_table, (len(q_table), len(actions)))
     if pairs.ndim != 1 or pairs.dtype != INT32:
         raise ValueError(f"pairs must be a row of int32, got {pairs.dtype} of shape {pairs.shape}")
     if rewards.shape != pairs.shape or rewards.dtype.kind != "f":
