@@ -78,6 +78,17 @@ class Pool:
     def __init__(self):
         self._lock, self._owner, self._makers = threading.Lock(), None, {}
 
+    # A pool is a place: copies of an agent share it, and one that is pickled leaves it behind.
+
+    def __copy__(self) -> Pool:
+        return self
+
+    def __deepcopy__(self, memo) -> Pool:
+        return self
+
+    def __reduce__(self):
+        return type(None), ()
+
     @contextlib.contextmanager
     def _turn(self):
         if self._owner == threading.get_ident():
