@@ -187,10 +187,10 @@ class Workers(Pool):
     @contextlib.contextmanager
     def run(self, makers: dict):
         """Take a turn; until its end each role's processes hold what its maker makes, whichever process it is."""
-        import ray
-
         with self._turn():
             self.start()
+            import ray  # which starting may have been the first to do
+
             pickled = {role: ray.cloudpickle.dumps(maker) for role, maker in makers.items()}
             # A large lake is stored once, and not sent along with every call.
             self._makers = {role: ray.put(maker) if len(maker) > 50_000 else maker for role, maker in pickled.items()}

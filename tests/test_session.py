@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import td_helpers as td
+from tabular import session
 
 pytest.importorskip("psutil")  # ipykernel brings it
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,14 +37,54 @@ def test_importing_ray_compiles_no_grammar():
     assert json.loads(run_python(code)) == []
 
 
+HOSTILE = {  # variables that may be inherited, of which each opened a private Ray, or kept it from starting
+    "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": " ", "RAY_ENABLE_K8S_TOKEN_AUTH": "true", "RAY_USE_TLS": "1",
+    "RAY_REDIS_ADDRESS": "127.0.0.1:1", "RAY_gcs_storage": "redis", "RAY_OVERRIDE_NODE_ID_FOR_TESTING": "abc",
+    "RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {"working_dir": "/nonexistent"}}',
+}  # fmt: skip
+
+# That a token is asked for, as seen by one who has none, or another.
+STRANGERS = """
+    import subprocess
+    import ray
+
+    def strangers():
+        stranger = (
+            "import sys; from ray._raylet import GcsClient; client = GcsClient(address=sys.argv[1]); "
+            "client.internal_kv_get(b'session_name', b'session')"
+        )
+        arguments = sys.executable, "-c", stranger, ray._private.worker._global_node.address
+        return [
+            subprocess.run(arguments, env={"HOME": "/nonexistent"} | token, capture_output=True, text=True).stderr
+            for token in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"})
+        ]
+"""
+
 PRIVATE = """
-    import json, os, socket, stat, subprocess
+    import faulthandler, json, os, random, signal, socket, stat, threading
     from pathlib import Path
-    import psutil, ray
+
+    os.mkdir(Path.home() / "tä")
+    os.chdir(Path.home() / "tä")  # which is the folder for temporary files
     import td_helpers as td
 
+    def process_state():
+        return {
+            "environment": dict(os.environ), "path": list(sys.path), "random": hash(random.getstate()),
+            "handlers": [repr(signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)],
+            "hooks": [repr(hook) for hook in (sys.excepthook, sys.breakpointhook, sys.unraisablehook)],
+            "faulthandler": faulthandler.is_enabled(), "folder": os.getcwd(),
+        }
+
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    before = process_state()
     td.start_ray()
+    after = process_state()
     workers = td.Workers(2, 1).start()
+"""
+
+PRIVATE += STRANGERS + """
+    import psutil
     node = ray._private.worker._global_node
     session = Path(node.get_session_dir_path())
 
@@ -79,20 +121,12 @@ PRIVATE = """
         lambda: socket.socket(socket.AF_UNIX).connect(node.raylet_socket_name),
         lambda: open(Path.home() / ".ray" / "auth_token").read(),
     ]
-    stranger = (
-        "import sys; from ray._raylet import GcsClient; client = GcsClient(address=sys.argv[1]); "
-        "client.internal_kv_get(b'session_name', b'session')"
-    )
-    arguments = sys.executable, "-c", stranger, node.address
-    clients = [
-        subprocess.run(arguments, env={"HOME": "/nonexistent"} | token, capture_output=True, text=True).stderr
-        for token in ({}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"})
-    ]
+
     print(json.dumps({
-        "address": node.address, "sockets": sockets, "clients": clients, "folder": str(session.parent.parent),
+        "address": node.address, "sockets": sockets, "clients": strangers(), "folder": str(session.parent.parent),
         "folder mode": mode(session.parent.parent), "token mode": mode(Path.home() / ".ray" / "auth_token"),
         "nobody": as_nobody(attempts) if os.geteuid() == 0 else None,
-        "PYTHONPATH": os.environ.get("PYTHONPATH"),
+        "before": before, "after": after,
     }))
 """
 
@@ -102,7 +136,7 @@ def private():
     """What was seen of a private Ray, which has ended since; its HOME is one that others may enter."""
     with tempfile.TemporaryDirectory() as home:
         os.chmod(home, 0o755)
-        yield json.loads(run_python(PRIVATE, HOME=home))
+        yield json.loads(run_python(PRIVATE, HOME=home, TMPDIR=".", **HOSTILE))
 
 
 def test_a_private_ray_listens_on_loopback_only(private):
@@ -128,9 +162,47 @@ def test_another_user_reaches_neither_files_nor_sockets_nor_token(private):
     assert private["nobody"] == ["PermissionError"] * 4
 
 
-def test_a_private_ray_leaves_no_folder_behind_and_the_environment_as_it_was(private):
+def test_a_private_ray_leaves_no_folder_behind(private):
     assert not Path(private["folder"]).exists()
-    assert private["PYTHONPATH"] is None
+
+
+def test_starting_ray_leaves_the_environment_as_it_was_but_for_what_ray_needs_as_long_as_it_runs(private):
+    before, after = private["before"]["environment"], private["after"]["environment"]
+    changed = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    assert changed == {"RAY_AUTH_MODE", "RAY_IGNORE_UNHANDLED_ERRORS"}
+    assert HOSTILE.items() <= before.items() and "PYTHONBREAKPOINT" not in after
+
+
+def test_starting_ray_lets_modules_be_found_as_before(private):
+    before, after = private["before"]["path"], private["after"]["path"]
+    assert after[: len(before)] == before and all("ray" in Path(entry).parts for entry in after[len(before) :])
+
+
+@pytest.mark.parametrize("name", ["random", "handlers", "hooks", "faulthandler", "folder"])
+def test_starting_ray_leaves_the_rest_of_the_process_as_it_was(private, name):
+    """Also the user's own handler of SIGTERM, where there is one."""
+    assert private["before"][name] == private["after"][name]
+
+
+def test_where_the_user_has_no_handler_of_sigterm_rays_stays_which_ends_ray(workers):
+    assert callable(signal.getsignal(signal.SIGTERM))
+
+
+# Its folder -------------------------------------------------------------------------------
+
+
+FOLDERS = {"/tmp": "/tmp", "/tmp/tä": "/tmp", ".": None, "/tmp/" + "x" * 30: "/tmp", "/var/tmp": "/var/tmp"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sockets have no paths")
+@pytest.mark.parametrize("given, taken", FOLDERS.items())
+def test_rays_folder_has_a_short_absolute_path_in_ascii(monkeypatch, given, taken):
+    monkeypatch.setattr(tempfile, "tempdir", given)
+    monkeypatch.chdir("/var/tmp")
+    assert session._base_folder() == (taken or "/var/tmp")
+
+
+# Runs -------------------------------------------------------------------------------------
 
 
 def expected() -> list:
@@ -154,8 +226,8 @@ LEARN = f"""
 """
 
 
-def test_ray_started_by_two_threads_at_once_outlives_both():
-    """Ray's processes end with the thread that started them: so that one has to stay."""
+def test_ray_started_by_two_threads_at_once_outlives_both_and_asks_for_its_token():
+    """Ray's processes end with the thread that started them: so that one has to stay. Here ray was imported before."""
     code = """
     threads = [threading.Thread(target=learn, args=(bits,)) for _ in range(2)]
     for thread in threads:
@@ -163,9 +235,11 @@ def test_ray_started_by_two_threads_at_once_outlives_both():
     for thread in threads:
         thread.join()
     assert ray.get(ray.remote(lambda: "alive").remote(), timeout=60) == "alive"
-    print(json.dumps(bits))
+    print(json.dumps([bits, strangers()]))
     """
-    assert json.loads(run_python(LEARN + code)) == [expected()] * 2
+    bits, clients = json.loads(run_python(LEARN + STRANGERS + code, RAY_AUTH_MODE="disabled"))
+    assert bits == [expected()] * 2
+    assert len(clients) == 2 and all("AuthenticationError" in client for client in clients)
 
 
 def test_a_ray_that_the_user_has_started_is_used_as_it_is():
