@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import threading
@@ -21,11 +22,17 @@ from pathlib import Path
 
 from .checks import check_count
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
 FOLDER = Path(__file__).resolve().parent.parent
 MODULES = "tabular", "beyond", "td_helpers.py"  # what workers import, in that folder
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 SETTINGS_FRAME = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # of HTTP/2, which gRPC speaks
 IGNORE_LOST_ERRORS = "RAY_IGNORE_UNHANDLED_ERRORS"
+PREFIX, ALIVE = "ray-", "alive"  # of a private Ray's folder, and the file in it that its driver locks
 SET_ASIDE = {  # variables that would make a private Ray part of something else
     "RAY_ENABLE_K8S_TOKEN_AUTH",  # Kubernetes would be asked about the token
     "RAY_USE_TLS",  # with a cluster's certificates
@@ -168,6 +175,7 @@ def _start_private_ray(num_cpus: int | None) -> None:
         needs += f"; Ray's settings in the environment: {', '.join(inherited)}"
     for tries_left in (2, 1, 0):
         try:
+            _remove_leftovers(_base_folder())
             _keep_token_private()
             # Ray opens the folder it is given to everybody, so that is one inside a folder of this user's own.
             folder = os.path.join(_own_folder(), "s")
@@ -236,9 +244,34 @@ def _base_folder() -> str:
 
 def _own_folder() -> str:
     """A new folder that only this user may enter; it goes when Python exits, and Ray with it."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir=_base_folder())
+    folder = tempfile.mkdtemp(prefix=PREFIX, dir=_base_folder())
+    if fcntl:
+        draft = os.path.join(folder, "draft")
+        fcntl.flock(os.open(draft, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)  # for as long as this process lives
+        os.rename(draft, os.path.join(folder, ALIVE))  # so that it is locked when it is first seen
     atexit.register(_end_private_ray, folder, os.getpid())
     return folder
+
+
+def _remove_leftovers(base: str) -> None:
+    """Remove the folders of this user's drivers that were killed; those of drivers that live are locked by them.
+
+    Two of Ray's agents may outlive a driver by a minute, and end by themselves: what they run as does not tell whose
+    they are.
+    """
+    if not fcntl:
+        return
+    for folder in Path(base).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # of another kind or owner, or locked
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            lock = os.open(folder / ALIVE, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _end_private_ray(folder: str, pid: int) -> None:

@@ -1,8 +1,10 @@
 """A private Ray: quick to start, out of reach for others, safe to start from threads, and the user's own respected."""
 
+import contextlib
 import ipaddress
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,7 +134,16 @@ PRIVATE += STRANGERS + """
 
 
 @pytest.fixture(scope="module")
-def private():
+def leftover():
+    """The folder of a driver that was killed."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+    (folder / "alive").touch()
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def private(leftover):
     """What was seen of a private Ray, which has ended since; its HOME is one that others may enter."""
     with tempfile.TemporaryDirectory() as home:
         os.chmod(home, 0o755)
@@ -189,6 +200,63 @@ def test_where_the_user_has_no_handler_of_sigterm_rays_stays_which_ends_ray(work
 
 
 # Its folder -------------------------------------------------------------------------------
+
+
+def test_the_next_start_removes_the_folder_of_a_driver_that_was_killed(private, leftover):
+    assert not leftover.exists()
+
+
+@pytest.fixture
+def base():
+    """A folder for temporary files, with a short path."""
+    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as name:
+        yield Path(name)
+
+
+@contextlib.contextmanager
+def driver(base):
+    """A process with a folder for a private Ray: (process, folder)."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tabular import session; print(session._own_folder())"
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", code + "; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(base)}, encoding="utf-8",
+    )  # fmt: skip
+    try:
+        yield process, Path(process.stdout.readline().strip())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_only_folders_of_drivers_that_were_killed_are_removed(base):
+    kept = base / "kept"
+    kept.mkdir()
+    (kept / "alive").touch()
+    (base / "ray-link").symlink_to(kept)
+    (base / "ray-file").touch()
+    (base / "ray-other").mkdir()
+    with driver(base) as (_, living):
+        with driver(base) as (killed, dead):
+            assert living.parent == dead.parent == base
+            (dead / "s").mkdir()
+            (dead / "s" / "log").touch()
+            killed.kill()
+            killed.wait()
+            session._remove_leftovers(base)
+        assert {path.name for path in base.iterdir()} == {"kept", "ray-link", "ray-file", "ray-other", living.name}
+        assert (living / "alive").exists() and (kept / "alive").exists()
+        session._remove_leftovers(base)
+        assert living.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root to make another's folder")
+def test_the_folders_of_other_users_are_left_alone(base):
+    folder = base / "ray-others"
+    folder.mkdir()
+    (folder / "alive").touch()
+    os.chown(folder, 65534, 65534)
+    session._remove_leftovers(base)
+    assert (folder / "alive").exists()
 
 
 FOLDERS = {"/tmp": "/tmp", "/tmp/tä": "/tmp", ".": None, "/tmp/" + "x" * 30: "/tmp", "/var/tmp": "/var/tmp"}
