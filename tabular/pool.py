@@ -20,7 +20,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from .checks import Setting, check_count, count_between
-from .session import FOLDER, start_ray
+from .session import FOLDER, check_not_forked, start_ray
 
 READY_SECONDS = 120  # how long to wait for the next process to start
 START_TRIES = 3  # for a process that dies, or cannot be reached, while it starts
@@ -77,9 +77,12 @@ class Pool:
 
     def __init__(self):
         self._lock, self._owner, self._makers = threading.Lock(), None, {}
+        self._process = os.getpid()
 
     @contextlib.contextmanager
     def _turn(self):
+        if self._process != os.getpid():  # a fork: whoever has the turn is not in this process
+            self._process, self._lock, self._owner = os.getpid(), threading.Lock(), None
         if self._owner == threading.get_ident():
             raise RuntimeError("workers are busy with another run of this thread, which must come to its end first")
         with self._lock:
@@ -187,6 +190,7 @@ class Workers(Pool):
     @contextlib.contextmanager
     def run(self, makers: dict):
         """Take a turn; until its end each role's processes hold what its maker makes, whichever process it is."""
+        check_not_forked()
         with self._turn():
             self.start()
             import ray  # which starting may have been the first to do

@@ -45,17 +45,19 @@ STAYING = {IGNORE_LOST_ERRORS, "RAY_AUTH_MODE"}  # variables that Ray needs as l
 
 _starting = threading.Lock()
 _before = {}  # those as they were, to be put back when Ray has ended and is started again
+_is_fork = False  # of a process that Ray ran in
 
 
 def start_ray(num_cpus: int | None = None) -> None:
     """Join the Ray cluster that RAY_ADDRESS names, else start a private one; does nothing where Ray runs already.
 
     A private Ray takes `num_cpus` (None: all), listens on the loopback interface only, asks for Ray's token, and keeps
-    its files where no other user can read them. Raises ImportError if ray is not installed, and ConnectionError with
-    what to do about it if Ray cannot be joined or started.
+    its files where no other user can read them. Raises ImportError if ray is not installed, ConnectionError with what
+    to do about it if Ray cannot be joined or started, and RuntimeError in a fork of a process that Ray runs in.
     """
     if num_cpus is not None:
         check_count("num_cpus", num_cpus)
+    check_not_forked()
     with _starting:  # a second thread waits here, then finds Ray running
         if _ray_runs():
             return
@@ -138,6 +140,35 @@ def _variables(**values: str | None):
         yield
     finally:
         _set_variables(before)
+
+
+# Forks -----------------------------------------------------------------------------------
+
+
+def check_not_forked() -> None:
+    """RuntimeError in a fork of a process that Ray runs in: there it would wait for Ray's threads, which it lacks."""
+    if _is_fork:
+        raise RuntimeError(
+            "this process is a fork of one that runs Ray, and cannot reach it: start processes by "
+            'multiprocessing.get_context("spawn"), or give the agent workers=td.InProcess()'
+        )
+
+
+def _note_fork() -> None:
+    """What a fork begins with: no lock that a thread of the other process holds, and no Ray."""
+    global _starting, _is_fork
+    _starting = threading.Lock()
+    if _ray_runs():
+        _is_fork = True
+        # What Ray does of its own when a process ends, or ends by an error, would wait for its threads as well.
+        worker = sys.modules["ray._private.worker"]
+        atexit.unregister(worker.shutdown)
+        if sys.excepthook is worker.custom_excepthook:
+            sys.excepthook = worker.normal_excepthook
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 # A private Ray -------------------------------------------------------------------------

@@ -124,11 +124,43 @@ PRIVATE += STRANGERS + """
         lambda: open(Path.home() / ".ray" / "auth_token").read(),
     ]
 
+    def fork(work):
+        # The exit code of a fork, and what it tells
+        receive, send = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.dup2(send, 2)
+            work()
+            os._exit(0)
+        os.close(send)
+        with open(receive, errors="replace") as file:
+            said = file.read()
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said[-1000:]
+
+    def learn(workers):
+        agent = td.DistributedQLAgent(
+            td.FrozenLakeEnv(), learning_episodes=100, do_test=False, cw_num=2, workers=workers
+        )
+        agent.learn(100)
+
+    busy, ended, in_process = threading.Event(), threading.Event(), td.InProcess()
+
+    def hold_locks():
+        with workers._turn(), in_process._turn():
+            busy.set()
+            ended.wait()
+
+    threading.Thread(target=hold_locks).start()
+    busy.wait()
+    forks = {name: fork(lambda: learn(lent)) for name, lent in {"Ray": workers, "in process": in_process}.items()}
+    ended.set()
+    learn(workers)
+
     print(json.dumps({
         "address": node.address, "sockets": sockets, "clients": strangers(), "folder": str(session.parent.parent),
         "folder mode": mode(session.parent.parent), "token mode": mode(Path.home() / ".ray" / "auth_token"),
         "nobody": as_nobody(attempts) if os.geteuid() == 0 else None,
-        "before": before, "after": after,
+        "before": before, "after": after, "forks": forks,
     }))
 """
 
@@ -193,6 +225,17 @@ def test_starting_ray_lets_modules_be_found_as_before(private):
 def test_starting_ray_leaves_the_rest_of_the_process_as_it_was(private, name):
     """Also the user's own handler of SIGTERM, where there is one."""
     assert private["before"][name] == private["after"][name]
+
+
+def test_a_fork_of_a_driver_says_that_it_cannot_reach_ray(private):
+    """Though another thread of the driver has its turn at the moment, and for ever in the fork."""
+    code, said = private["forks"]["Ray"]
+    assert code != 0 and "RuntimeError: this process is a fork of one that runs Ray" in said
+    assert 'get_context("spawn")' in said and "td.InProcess()" in said
+
+
+def test_a_fork_of_a_driver_learns_without_ray(private):
+    assert private["forks"]["in process"] == [0, ""]
 
 
 def test_where_the_user_has_no_handler_of_sigterm_rays_stays_which_ends_ray(workers):
