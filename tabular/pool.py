@@ -20,7 +20,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from .checks import Setting, check_count, count_between
-from .session import FOLDER, start_ray
+from .session import FOLDER, check_not_forked, start_ray
 
 READY_SECONDS = 120  # how long to wait for the next process to start
 START_TRIES = 3  # for a process that dies, or cannot be reached, while it starts
@@ -77,6 +77,7 @@ class Pool:
 
     def __init__(self):
         self._lock, self._owner, self._makers = threading.Lock(), None, {}
+        self._process = os.getpid()
 
     # A pool is a place: copies of an agent share it, and one that is pickled leaves it behind.
 
@@ -91,6 +92,8 @@ class Pool:
 
     @contextlib.contextmanager
     def _turn(self):
+        if self._process != os.getpid():  # a fork: whoever has the turn is not in this process
+            self._process, self._lock, self._owner = os.getpid(), threading.Lock(), None
         if self._owner == threading.get_ident():
             raise RuntimeError("workers are busy with another run of this thread, which must come to its end first")
         with self._lock:
@@ -198,10 +201,11 @@ class Workers(Pool):
     @contextlib.contextmanager
     def run(self, makers: dict):
         """Take a turn; until its end each role's processes hold what its maker makes, whichever process it is."""
-        import ray
-
+        check_not_forked()
         with self._turn():
             self.start()
+            import ray  # which starting may have been the first to do
+
             pickled = {role: ray.cloudpickle.dumps(maker) for role, maker in makers.items()}
             # A large lake is stored once, and not sent along with every call.
             self._makers = {role: ray.put(maker) if len(maker) > 50_000 else maker for role, maker in pickled.items()}
