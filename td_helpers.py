@@ -82,7 +82,7 @@ from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import FORMAT, Checkpoints, Save, open_save
 from tabular.session import start_ray
-from tabular.simulators import Policy, compiled_form, copied, fingerprint, rollout, shape_of
+from tabular.simulators import Policy, compiled_form, copied, fingerprint, rollout, shape_of, warn_if_unseeded
 from tabular.stepping import Rows, Stepped
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
 from tabular.threads import Threads
@@ -278,7 +278,9 @@ class TDAgent:
     `rewards`, a dict of each test's mean discounted return by the episode after which it was done. Raises TypeError or
     ValueError for bad arguments before any work.
 
-    A subclass names its rule in `kernel`, or overrides `learn` and `evaluate`, which `learn_and_evaluate` calls.
+    A subclass names its rule in `kernel`, or overrides `learn(self, episodes=None)` and `evaluate`, which
+    `learn_and_evaluate` calls. Such a `learn` changes `q_table` in place, or assigns it, and adds what it learned to
+    `steps` and, last, to `episode`.
 
     An agent is for one thread at a time: another one that lets it learn or act meanwhile gets a RuntimeError. A copy
     (`copy.copy`, `copy.deepcopy`, pickle) shares nothing that learning changes, and may learn beside it; the first two
@@ -361,18 +363,26 @@ class TDAgent:
 
     @q_table.setter
     def q_table(self, q_table):
-        q_table = np.array(check_q_table("q_table", q_table, self._shape))
+        q_table = check_q_table("q_table", q_table, self._shape)
         self._learned = self._learned._replace(q_table=q_table, recent=())
 
     @property
     def episode(self) -> int:
-        """How many episodes were learned."""
+        """How many episodes were learned. An own `learn` adds to it; the next has the draws of this number."""
         return self._learned.episode
+
+    @episode.setter
+    def episode(self, episode):
+        self._learned = self._learned._replace(episode=check_count("episode", episode, 0, MAX_EPISODES))
 
     @property
     def steps(self) -> int:
-        """How many steps were learned."""
+        """How many steps were learned. An own `learn` adds to it."""
         return self._learned.steps
+
+    @steps.setter
+    def steps(self, steps):
+        self._learned = self._learned._replace(steps=check_count("steps", steps, 0, 2**62))
 
     @property
     def total_rewards(self) -> list[float]:
@@ -391,6 +401,7 @@ class TDAgent:
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more (None: a test interval). All or nothing: an interrupt leaves the agent as it was."""
         self._check_settings()
+        self._rehearse()
         episodes = self._episodes_asked_for(episodes)
         with self._in_use():
             q_table = self.q_table.copy()
@@ -433,14 +444,22 @@ class TDAgent:
     def _run(self, until: int, do_test: bool) -> Iterator[None]:
         """Learn up to episode `until`, with a test after every interval; yields after each."""
         while True:
-            if do_test and self._test_is_due():
-                mean = self.evaluate(trials=self.trials, max_steps=self.max_step)
-                self.rewards[self.episode] = mean
-            if self.episode >= until:
+            self._test_if_due(do_test)
+            before = self.episode
+            if before >= until:
                 return
-            rest = self.test_interval - self.episode % self.test_interval
-            self.learn(min(rest, until - self.episode))
+            rest = self.test_interval - before % self.test_interval
+            self.learn(min(rest, until - before))
+            if self.episode <= before:
+                name = f"{type(self).__name__}.learn"
+                raise RuntimeError(f"{name} must add to self.episode what it learned, it is {self.episode}")
             yield
+
+    def _test_if_due(self, do_test: bool) -> None:
+        """Test the greedy policy where a test is due."""
+        if do_test and self._test_is_due():
+            mean = self.evaluate(trials=self.trials, max_steps=self.max_step)
+            self.rewards[self.episode] = check_number("what evaluate returns", mean, -math.inf, math.inf)
 
     def _test_is_due(self) -> bool:
         """Whether the table as it stands is to be tested."""
@@ -460,6 +479,11 @@ class TDAgent:
         refuse_overrides(type(self), TDAgent, ("greedy_policy", "explore_or_exploit_policy"), instead)
         if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
             raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {self.test_interval!r}")
+
+    def _rehearse(self) -> None:
+        """Tell, before anything is learned, of what could not be repeated."""
+        if not self.compiled:
+            warn_if_unseeded(self.simulator)
 
     def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log=None) -> int:
         """Learn on `q_table` in place, and leave a `log`: the number of steps."""
@@ -646,7 +670,8 @@ class QLAgentServer:
 
     def begin(self, snapshot: Snapshot) -> None:
         """Start from a snapshot."""
-        self.q_table, self.steps = np.array(snapshot.q_table), snapshot.steps
+        self.q_table = check_q_table("q_table", snapshot.q_table, self.agent.q_table.shape)
+        self.steps = snapshot.steps
         self.log = ChangeLog(self.q_table, self.steps, self.behind)
 
     def learn(self, collected: Collected) -> Snapshot:
@@ -799,7 +824,8 @@ class DistributedQLAgent(QLAgent):
                 self._own_arrays()
 
     def _rehearse(self) -> None:
-        """Try a rule that was not used yet: the warnings of workers are not seen."""
+        """The same, and of a rule that was not used yet: the warnings of workers are not seen."""
+        super()._rehearse()
         if self.kernel is None or self.kernel.tried:
             return
         simulator = self._table if self.compiled else copied(self.simulator)
@@ -943,6 +969,8 @@ def as_lake(lake) -> FrozenLakeEnv:
         return inner
     if hasattr(inner, "step"):
         raise TypeError(f"lake must be a FrozenLakeEnv, a name of MAPS or a map: others have no map, got {lake}")
+    if isinstance(lake, np.ndarray) and lake.dtype.kind in "fiu":
+        raise TypeError("lake must be a FrozenLakeEnv, a name of MAPS or a map, after the q_table: got numbers")
     return FrozenLakeEnv(map_name=lake) if isinstance(lake, str) else FrozenLakeEnv(lake)
 
 

@@ -99,7 +99,8 @@ class DynaServer(QLAgentServer):
 
     def begin(self, snapshot: PlannedSnapshot) -> None:
         """Start from a snapshot that has all counts."""
-        self.model, self.latest = Model.of(snapshot.counts, *snapshot.q_table.shape), snapshot
+        q_table = check_q_table("q_table", snapshot.q_table, self.agent.q_table.shape)
+        self.model, self.latest = Model.of(snapshot.counts, *q_table.shape), snapshot._replace(q_table=q_table)
 
     def learn(self, planning: Planning, *reports: Counted) -> PlannedSnapshot:
         """Add the counts of a round, in the order of the workers, and plan."""
@@ -173,11 +174,16 @@ class _PlanningAgent:
 
     @q_table.setter
     def q_table(self, q_table):
-        q_table = np.array(check_q_table("q_table", q_table, self._shape))
+        q_table = check_q_table("q_table", q_table, self._shape)
         planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
         learned = self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
         self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model)
+
+    @property
+    def steps(self) -> int:
+        """How many steps were learned, which are those that were counted."""
+        return self._learned.steps
 
     # Counts are added in place. The compiled call that adds them also turns a switch, which says from when on what was
     # learned is the newer of two: no Ctrl-C falls between.
@@ -275,6 +281,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
         """Learn up to episode `until`, and test where it is due; yields after each batch."""
         with self._in_use(learns_in_batches=True):
+            self._rehearse()
             self._plan_anew()
             self._test_if_due(do_test)
             worker = DynaWorker(self)
@@ -300,11 +307,6 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         after = before._replace(q_table=planner.q_table, episode=episode, steps=steps, planner=planner)
         self._versions = before, after, switch
         learn_counts(model, planner, counts, *self._planning(), switch)
-
-    def _test_if_due(self, do_test: bool) -> None:
-        """Test the greedy policy where a test is due."""
-        if do_test and self._test_is_due():
-            self.rewards[self.episode] = self.evaluate(trials=self.trials, max_steps=self.max_step)
 
 
 class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):

@@ -52,16 +52,26 @@ def check_probabilities(name: str, values, count: int) -> tuple[float, ...]:
 
 
 def check_q_table(name: str, q_table, shape: tuple[int, int]) -> np.ndarray:
-    """The table as a float64 array; ValueError unless it is finite and has the shape (states, actions)."""
-    q_table = np.asarray(q_table)
-    if q_table.shape != shape:
-        raise ValueError(f"{name} must have shape {shape} (states, actions), got {q_table.shape}")
-    if q_table.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got {q_table.dtype}")
-    q_table = np.asarray(q_table, np.float64)
-    if not np.isfinite(q_table).all():
+    """A copy of a table as it is learned on: float64 in C's order, whatever array or lists it came as.
+
+    ValueError unless it has the shape (states, actions), and entries that are finite and not masked; TypeError unless
+    they are real numbers.
+    """
+    try:
+        given = np.ma.array(q_table)  # an array, a DataFrame, or lists, and also lists of rows that are masked
+    except ValueError as error:
+        raise ValueError(f"{name} must have shape {shape} (states, actions), got rows that differ") from error
+    if given.shape != shape:
+        raise ValueError(f"{name} must have shape {shape} (states, actions), got {given.shape}")
+    if given.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got {given.dtype}")
+    if np.ma.is_masked(given):
+        raise ValueError(f"{name} must be finite, got masked entries")
+    with np.errstate(over="ignore"):  # of floats that are longer
+        table = np.array(np.ma.getdata(given), np.float64, order="C", subok=False)
+    if not np.isfinite(table).all():
         raise ValueError(f"{name} must be finite, got nan or inf")
-    return q_table
+    return table
 
 
 class Setting:

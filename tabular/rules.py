@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import pickle
+import threading
 import traceback
 import types
 import weakref
@@ -85,12 +86,20 @@ def _check_policy(policy) -> None:
         raise TypeError(f"{policy.__name__} must take ({', '.join(needed)}), got ({', '.join(found)})")
 
 
+def _check_table(q_table, shape: tuple[int, int]) -> None:
+    """ValueError unless a q_table can be learned on where it stands."""
+    if type(q_table) is not np.ndarray or not q_table.flags.writeable:
+        kind = f"a {type(q_table).__name__}" if type(q_table) is not np.ndarray else "one that is read-only"
+        raise ValueError(f"q_table must be a plain array that can be written to, got {kind}")
+    if q_table.shape != shape or q_table.dtype != FLOAT64:
+        raise ValueError(f"q_table must be float64 of shape {shape}, got {q_table.dtype} of shape {q_table.shape}")
+
+
 def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
     """ValueError unless the q_table and the log fit the simulator and the episodes."""
     states = len(simulator.outcomes) if type(simulator) is PackedTable else len(q_table)
     shape = (states, len(actions))
-    if q_table.shape != shape or q_table.dtype != FLOAT64:
-        raise ValueError(f"q_table must be float64 of shape {shape}, got {q_table.dtype} of shape {q_table.shape}")
+    _check_table(q_table, shape)
     if type(log) is Experience:
         room = log.episodes_that_fit(parameters.max_step)
         if episodes > room:
@@ -103,10 +112,7 @@ def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
 
 def _check_experience(q_table, pairs, rewards, actions) -> None:
     """ValueError unless experience has the form that episodes on such a q_table leave; `belongs` reads the pairs."""
-    if q_table.ndim != 2 or q_table.shape[1] != len(actions) or q_table.dtype != FLOAT64:
-        raise ValueError(
-            f"q_table must be float64 of shape (states, {len(actions)}), got {q_table.dtype} of shape {q_table.shape}"
-        )
+    _check_table(q_table, (len(q_table), len(actions)))
     if pairs.ndim != 1 or pairs.dtype != INT32:
         raise ValueError(f"pairs must be a row of int32, got {pairs.dtype} of shape {pairs.shape}")
     if rewards.shape != pairs.shape or rewards.dtype.kind != "f":
@@ -240,16 +246,17 @@ class Rule:
 
     def _up_to_date(self) -> _Loops:
         """The compiled loops, of the functions and of what they read as these are now."""
-        if self._loops is None:
-            self._loops = self._compile()
-        elif self._own and self._loops.sources.changed():
-            self._loops, self.tried = self._compile(), False
+        loops = self._loops
+        if loops is None or (self._own and loops.sources.changed()):
+            with _compiling:
+                if self._loops is loops:  # and no other thread has made them meanwhile
+                    self._loops, self.tried = self._compile(), self.tried and loops is None
         return self._loops
 
     def _compile(self) -> _Loops:
         if self._own:  # not kept for the next process: numba would not notice a change in the file that has them
             compile_loop, sources = numba.njit(**OPTIONS), Sources(*self._own)
-            compiled = sources.compiled()
+            compiled = sources.compiled(compile_loop)
             update, policy = compiled.get(self.update, self.update), compiled.get(self.policy, self.policy)
         else:
             # Kept under a hash of the pickled closure. A function of kernels.py is pickled as its name, the same in
@@ -325,6 +332,9 @@ class Rule:
 def _short(parameters, steps: int = TRIAL_STEPS):
     """Parameters of a trial, whose episode is not long."""
     return parameters._replace(max_step=min(parameters.max_step, steps))
+
+
+_compiling = threading.Lock()
 
 
 class _Loops(NamedTuple):

@@ -12,9 +12,8 @@ import inspect
 import sys
 import threading
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-import numba
 import numpy as np
 from numba import cloudpickle
 
@@ -48,11 +47,11 @@ class Sources:
                 return True
         return any(array.tobytes() != content for array, content in self.arrays)
 
-    def compiled(self) -> dict:
-        """Each function as one of numba's, compiled when first called: of copies, since numba forgets no function."""
+    def compiled(self, compile: Callable) -> dict:
+        """What `compile` makes of each function, as they call each other: of copies, since numba forgets none."""
         spaces = {id(function.__globals__): {"__name__": function.__module__} for function in self.functions}
         copies = {function: _copy(function, spaces[id(function.__globals__)]) for function in self.functions}
-        compiled = {function: numba.njit(error_model="numpy")(copy) for function, copy in copies.items()}
+        compiled = {function: compile(copy) for function, copy in copies.items()}
         replaced = lambda value: compiled.get(value, value) if isinstance(value, types.FunctionType) else value
         for space, name, value in self.names:
             if id(space) in spaces and value is not MISSING:

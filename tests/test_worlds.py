@@ -1,9 +1,19 @@
 """Worlds that users bring: what an env may return, and what is refused in a sentence, the same for all agents."""
 
+import contextlib
 import fractions
+import functools
+import pickle
+import random
+import threading
+import warnings
 
+import gym
+import gymnasium
+import numba
 import numpy as np
 import pytest
+from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
 from helpers import Ring
 
 import td_helpers as td
@@ -194,3 +204,235 @@ def test_over_ray_the_same_is_refused_with_the_same_sentence(workers):
             agent.learn(20)
         found.append((sentence(caught), caught.value.__notes__))
     assert found[0] == found[1]
+
+
+# Wrappers ------------------------------------------------------------------------------------
+
+
+class OrderEnforcing(gymnasium.RewardWrapper):
+    """A wrapper of one's own, which has the name of one that changes nothing."""
+
+    def reward(self, reward):
+        return reward - 100.0
+
+
+class PricedTimeLimit(gym.wrappers.TimeLimit):
+    """A kind of TimeLimit, which changes the reward."""
+
+    def step(self, action):
+        state, reward, *rest = super().step(action)
+        return state, reward - 100.0, *rest
+
+
+def priced(step):
+    """A step that costs 100 more, under the names of the one it calls."""
+
+    @functools.wraps(step)
+    def priced_step(*arguments):
+        state, reward, *rest = step(*arguments)
+        return state, reward - 100.0, *rest
+
+    return priced_step
+
+
+def patched(env):
+    env.step = priced(env.step)
+    return env
+
+
+class PricedLake(td.FrozenLakeEnv):
+    step = priced(td.FrozenLakeEnv.step)
+
+
+def cliff():
+    return gymnasium.make("CliffWalking-v1")
+
+
+PRICED = {
+    "a namesake": lambda: OrderEnforcing(cliff()),
+    "a namesake within": lambda: gymnasium.wrappers.TimeLimit(OrderEnforcing(cliff()), 1000),
+    "a kind of TimeLimit": lambda: PricedTimeLimit(td.FrozenLakeEnv(), 1000),
+    "a wrapper's step put upon it": lambda: patched(cliff()),
+    "an inner wrapper's step put upon it": lambda: gym.wrappers.TimeLimit(
+        patched(gym.wrappers.TimeLimit(td.FrozenLakeEnv(), 9)), 9
+    ),
+    "an env's step put upon it": lambda: gym.wrappers.TimeLimit(patched(td.FrozenLakeEnv()), 9),
+    "a step that lends its names": PricedLake,
+}
+
+
+@pytest.mark.parametrize("make", PRICED.values(), ids=PRICED)
+def test_what_is_put_around_a_step_is_learned(make):
+    agent = td.QLAgent(make(), 0.0, 1.0, beta=0.0, max_step=1)
+    agent.learn(1)
+    assert not agent.compiled and agent.q_table[agent.q_table != 0.0].tolist() == [-101.0]
+    with pytest.raises(ValueError, match="simulator must be"):
+        td.QLAgent(make(), compiled=True)
+
+
+@pytest.mark.parametrize("place", [gym.wrappers.TimeLimit, CliffWalkingEnv, td.FrozenLakeEnv])
+@pytest.mark.parametrize("name", ["step", "reset"])
+def test_a_class_that_is_patched_is_stepped(monkeypatch, place, name):
+    env = CliffWalkingEnv() if place is CliffWalkingEnv else gym.wrappers.TimeLimit(td.FrozenLakeEnv(), 9)
+    assert td.QLAgent(env).compiled
+    method = getattr(place, name)
+    monkeypatch.setattr(place, name, functools.wraps(method)(lambda *arguments, **more: method(*arguments, **more)))
+    assert not td.QLAgent(env).compiled
+
+
+def test_a_reset_put_upon_a_wrapper_is_called():
+    env = gym.wrappers.TimeLimit(td.FrozenLakeEnv(), 9)
+    env.reset = lambda *, seed=None, options=None: (env.unwrapped.reset(seed=seed), setattr(env.unwrapped, "s", 14))
+    assert not td.QLAgent(env).compiled
+
+
+MADE = {
+    "gym's lake": (lambda: gym.make("FrozenLake-v1"), 100),
+    "gym's cliff": (lambda: gym.make("CliffWalking-v0"), None),
+    "gymnasium's lake": (lambda: gymnasium.make("FrozenLake-v1", max_episode_steps=7), 7),
+    "gymnasium's cliff": (cliff, None),
+}
+
+
+@pytest.mark.parametrize("make, limit", MADE.values(), ids=MADE)
+def test_what_make_gives_is_compiled_stepped_evaluated_and_followed(make, limit):
+    for compiled in (True, False):
+        agent = td.QLAgent(make(), 0.3, 0.1, max_step=50, compiled=compiled)
+        agent.learn(5)
+        agent.evaluate(lambda state: 0, trials=2, max_steps=20)
+        assert agent.compiled == compiled and 0 < agent.steps <= 5 * min(50, limit or 50)
+        assert len(td.rollout(make(), agent.greedy_policy, max_steps=20).actions) > 0
+
+
+def test_what_make_gives_is_stepped_also_within_a_wrapper_of_ones_own():
+    env = HalfPrice(gym.make("CliffWalking-v0"))
+    agent = td.QLAgent(env, 0.0, 1.0, beta=0.0, max_step=1)
+    agent.learn(1)
+    assert agent.q_table[36].tolist() == [-0.5, 0.0, 0.0, 0.0]
+
+
+class HalfPrice(gym.RewardWrapper):
+    def reward(self, reward):
+        return reward / 2
+
+
+def test_an_env_may_declare_its_step_and_travel():
+    """By value, as from a notebook: what is declared is the very code."""
+    env = pickle.loads(numba.cloudpickle.dumps(declared_lake()))
+    assert td.QLAgent(env).compiled and type(env).__name__ == "Declared"
+
+
+def declared_lake():
+    class Declared(td.FrozenLakeEnv):
+        @td.samples_table
+        def step(self, action):
+            return super().step(action)
+
+    return Declared()
+
+
+# Seeds ---------------------------------------------------------------------------------------
+
+
+class OwnChance(Ring):
+    """A ring whose generator is made once: it does not follow the seed of a reset."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = np.random.default_rng()
+
+    def chance(self) -> float:
+        return float(self.generator.random())
+
+    def step(self, action):
+        state, _, *rest = super().step(action)
+        return state, -self.chance(), *rest
+
+
+class PythonsChance(OwnChance):
+    def chance(self):
+        return random.random()
+
+
+class NumpysChance(OwnChance):
+    def chance(self):
+        return np.random.random()  # noqa: NPY002
+
+
+class Drifting(OwnChance):
+    """A ring that is another in each of its episodes."""
+
+    def chance(self):
+        return float(self.resets)
+
+
+UNSEEDED = [OwnChance, PythonsChance, NumpysChance, Drifting]
+
+
+@kinds
+@pytest.mark.parametrize("world", UNSEEDED)
+def test_an_env_that_does_not_follow_its_seed_is_told_of_once(kind, world):
+    env = world()
+    with pytest.warns(UserWarning) as told:
+        agent = agent_on(kind, env)
+        agent.learn(5)
+        agent.learn_and_evaluate(progress=False)
+        agent_on(kind, env).learn(5)
+    assert [str(warning.message) for warning in told] == [
+        "the simulator does not follow reset(seed=): two episodes of one seed differ, so no result can be repeated "
+        "(draw from self.np_random, which super().reset(seed=seed) seeds)"
+    ]
+    assert told[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("error")
+@both
+@pytest.mark.parametrize(
+    "make",
+    [
+        Ring,
+        lambda: HalfPrice(td.FrozenLakeEnv()),
+        lambda: td.FrozenLakeEnv(),
+        lambda: HalfPrice(gym.make("FrozenLake-v1")),
+        lambda: gymnasium.make("Taxi-v4", fickle_passenger=True),
+        lambda: Ring(at=(0, 3), fault=raise_own),
+        lambda: Ring(at=(1, 0), fault=raise_own),
+    ],
+)
+def test_an_env_that_follows_its_seed_or_breaks_is_not_told_of(kind, make):
+    agent = agent_on(kind, make(), compiled=False)
+    with contextlib.suppress(LookupError):
+        agent.learn(3)
+
+
+def raise_own(env):
+    raise LookupError("the boat has sunk")
+
+
+class Locked(OwnChance):
+    """A ring that cannot be copied."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+@pytest.mark.filterwarnings("error")
+@both
+def test_an_env_that_cannot_be_copied_is_taken_as_it_is(kind):
+    env = Locked()
+    agent_on(kind, env).learn(3)
+    assert env.resets == 3
+
+
+@kinds
+def test_listening_to_an_env_disturbs_no_bit(kind):
+    random.seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    before = random.getstate(), repr(np.random.get_state())  # noqa: NPY002
+    env = Ring()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        agent_on(kind, env).learn(5)
+    assert (random.getstate(), repr(np.random.get_state())) == before  # noqa: NPY002
+    assert env.resets == 5
