@@ -348,10 +348,10 @@ def test_checkpoints_that_fail_all_the_time_are_told_once(tmp_path):
 
 
 class Fails(Ring):
-    """A ring whose third episode raises an error in its first step."""
+    """A ring whose 61st episode raises an error in its first step."""
 
     def __init__(self, error):
-        super().__init__(at=(3, 1), fault=self.fail)
+        super().__init__(at=(60, 1), fault=self.fail)
         self.error = error
 
     def fail(self, _):
@@ -367,8 +367,8 @@ def test_an_error_of_the_run_is_not_hidden_by_one_of_its_checkpoint(tmp_path, er
     saver._check_settings = lambda: None  # it was there when it was tried
     told = pytest.warns(UserWarning, match="No such file.*: what was learned is in the agent")
     with told, pytest.raises(type(error)):
-        saver.learn(10)
-    assert 0 < saver.episode <= 3
+        saver.learn(100)
+    assert 0 < saver.episode <= 60
 
 
 def test_where_warnings_are_errors_the_runs_own_error_has_a_note_of_the_checkpoint(tmp_path):
@@ -379,7 +379,7 @@ def test_where_warnings_are_errors_the_runs_own_error_has_a_note_of_the_checkpoi
     saver._check_settings = lambda: None
     with warnings.catch_warnings(), pytest.raises(ZeroDivisionError) as raised:
         warnings.simplefilter("error")
-        saver.learn(10)
+        saver.learn(100)
     assert "the checkpoint was not written" in raised.value.__notes__[-1]
 
 
