@@ -541,9 +541,37 @@ def crosswise(figures: list[dict]) -> str:
     return markdown([figures[0]["unit"], *columns], body)
 
 
+def where_to_run(figures: list[dict]) -> str:
+    """What each pool is for, what a batch costs in it, and where it pays."""
+    row = {row["figure"]: row for row in figures[1:]}
+    cost = lambda pool: f"{row[f'a batch of 10 episodes on 16x16, {pool}']['median']:,.0f} µs"
+    uses = [
+        ["`td.InProcess()`", "at once, one after another", "looking inside, tests, a thousand workers on a laptop"],
+        ["`td.Threads()`", "in threads of this process", "this machine's cores: lakes, and simulators that wait"],
+        ["`td.Workers()`", "in processes of Ray's", "simulators in Python, clusters, what must survive kills"],
+    ]
+    table = markdown(
+        ["`workers=`", "calls run", "for", "a batch costs"],
+        [[*use, cost(pool)] for use, pool in zip(uses, ("in process", "in threads", "over Ray"), strict=True)],
+    )
+    pace = lambda name, pool: f"{row[f'{name}, {pool}']['median']:.2g}"
+    both = lambda name: f"{pace(name, 'in threads')} in threads and {pace(name, 'over Ray')} over Ray"
+    sentences = (
+        "A batch here is ten episodes on 16x16, and its cost what comes on top of learning them. On two cores and "
+        "compiled, two collectors with four evaluators make so many times the steps of one core in a second, where "
+        "each thousand episodes are tested with as many trials on 16x16: "
+        f"{both('(2,4) on 16x16, as many trials as episodes')}; two federated workers on 64x64: "
+        f"{both('federated on 64x64, 2 workers')}; eight collectors whose steps wait 200 µs: "
+        f"{both('8 collectors, steps wait 200 us')}.",
+        "More steps are not a better policy: see below, and the report.",
+    )
+    return f"{table}\n\n{textwrap.fill(' '.join(sentences), 120, break_on_hyphens=False)}"
+
+
 def in_readme(text: str, figures: list[dict]) -> str:
-    """The README's text with three figures between its marks; what distributing gains stands there by the report."""
+    """The README's text with figures between its marks; what distributing gains over Ray stands there by the report."""
     median = {row["figure"]: row["median"] for row in figures[1:]}
+    text = between(text, "pools", where_to_run(figures))
     sentence = (
         f"{figures[0]['machine']}: compiled, Q-learning takes {median['Q-learning, 16x16']:.0f} million steps a second "
         f"in its first episodes on 16x16, {median['Q-learning on 16x16, ours / C']:.2f} times as many as the same loop "
