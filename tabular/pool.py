@@ -323,7 +323,7 @@ def _host_of(ray):
         def __init__(self, folder: str):
             self.maker = self.held = None
             self.sequence = self.next = 0
-            if os.path.isdir(folder):  # a cluster's nodes get the modules with the job
+            if os.path.isdir(folder) and folder not in sys.path:  # a cluster's nodes get the modules with the job
                 sys.path.append(folder)
 
         def ready(self) -> None:

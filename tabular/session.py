@@ -278,8 +278,9 @@ def _own_folder() -> str:
     folder = tempfile.mkdtemp(prefix=PREFIX, dir=_base_folder())
     if fcntl:
         draft = os.path.join(folder, "draft")
-        fcntl.flock(os.open(draft, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)  # for as long as this process lives
-        os.rename(draft, os.path.join(folder, ALIVE))  # so that it is locked when it is first seen
+        with contextlib.suppress(OSError):  # where there are no locks, nothing is removed by the next start
+            fcntl.flock(os.open(draft, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)  # as long as this process lives
+            os.rename(draft, os.path.join(folder, ALIVE))  # so that it is locked when it is first seen
     atexit.register(_end_private_ray, folder, os.getpid())
     return folder
 
