@@ -82,7 +82,16 @@ from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import FORMAT, Checkpoints, Save, open_save
 from tabular.session import start_ray
-from tabular.simulators import Policy, compiled_form, copied, fingerprint, rollout, shape_of, warn_if_unseeded
+from tabular.simulators import (
+    Policy,
+    acts_elsewhere,
+    compiled_form,
+    copied,
+    fingerprint,
+    rollout,
+    shape_of,
+    warn_if_unseeded,
+)
 from tabular.stepping import Rows, Stepped
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
 from tabular.threads import Threads
@@ -581,7 +590,8 @@ class TDAgent:
 def refuse_rule_methods(kind: type) -> None:
     """TypeError where a class of agents has an update or a policy of its own that no run would call."""
     for name in ("update", "policy"):
-        if hasattr(kind, name) and getattr(kind, name) is not getattr(kind.kernel, name, None):
+        method = getattr(kind, name, None)
+        if callable(method) and method is not getattr(kind.kernel, name, None):
             raise TypeError(
                 f"{kind.__name__}.{name} would not be called: learning goes by a rule made of plain functions, so take "
                 f"it out of the class and set kernel = td.Rule({'update' if name == 'update' else 'update, policy'})"
@@ -910,6 +920,11 @@ class DistributedQLAgent(QLAgent):
         if self.do_test and self.ew_num == 0:
             raise ValueError("ew_num must be 1 or more where do_test is True, got 0")
         check_workers(self.workers, self.cw_num, self.ew_num * self.do_test)
+        if isinstance(self.workers, Threads) and not self.compiled and acts_elsewhere(self.simulator):
+            raise TypeError(
+                "simulator must have the step and reset of its class, since each thread steps a copy, and what was put "
+                "upon one acts on that one: take workers=td.InProcess(), or td.Workers()"
+            )
 
     def _check_rule(self) -> None:
         """TypeError where the server could not replay."""

@@ -22,15 +22,30 @@ OURS = "tabular", "beyond", "td_helpers", "contextlib"  # modules whose frames s
 def tell_line(error: Exception, functions) -> None:
     """Note in an error where in these functions, or in what they call, it fell, and end its traceback there."""
     own = {code for function in functions for code in codes(function)}
-    entry, last = error.__traceback__, None
-    while entry is not None:
-        last, entry = entry if entry.tb_frame.f_code in own else last, entry.tb_next
+    last = _last_frame(error, lambda code: code in own)
     if last is None:
         return
     if "unhashable type" in str(error):  # what a dict says of q_table[state, :]
         error.add_note(USE_OF_ROWS)
     error.add_note(f"in {_place(last.tb_frame.f_code, last.tb_lineno)}")
     mistake(error).__traceback__ = types.TracebackType(None, last.tb_frame, last.tb_lasti, last.tb_lineno)
+
+
+def tell_compiled(error: Exception, functions) -> None:
+    """The same of an error that compiled functions raised: numba tells the line of a raise, and not of an index."""
+    own = {(code.co_filename, code.co_name) for function in functions for code in codes(function)}
+    last = _last_frame(error, lambda code: (code.co_filename, code.co_name) in own)
+    names = " or ".join(function.__name__ for function in functions)
+    place = _place(last.tb_frame.f_code, last.tb_lineno) if last else f"{names}: compiled=False tells the line"
+    mistake(error).add_note(f"in {place}")
+
+
+def _last_frame(error: Exception, is_own) -> types.TracebackType | None:
+    """The innermost entry of a traceback whose code is one of those."""
+    entry, last = error.__traceback__, None
+    while entry is not None:
+        last, entry = entry if is_own(entry.tb_frame.f_code) else last, entry.tb_next
+    return last
 
 
 def not_compiled(error: Exception, functions) -> Exception:

@@ -29,7 +29,7 @@ from .kernels import (
     sarsa_episode,
     sarsa_update,
 )
-from .mistakes import mistake, not_compiled, tell_line, warn_caller
+from .mistakes import mistake, not_compiled, tell_compiled, tell_line, warn_caller
 from .sources import Sources, pickled
 from .stepping import Rows, Stepped
 from .tables import PackedTable
@@ -150,7 +150,7 @@ class Rule:
         self.__name__ = update.__name__.removesuffix("_update")
         self.__doc__ = update.__doc__
         self._episode = sarsa_episode if self.needs_next_action else q_learning_episode
-        self.py_func = learning_loop(self._episode, update, policy)
+        self.py_func = learning_loop(self._episode, update, _checked(policy))
         self._own = [function for function in (update, policy) if function.__module__ != kernels.__name__]
         self.tried = not self._own  # whether it is known what it does, as of the functions of kernels.py
         self._loops = None
@@ -256,8 +256,10 @@ class Rule:
     def _compile(self) -> _Loops:
         if self._own:  # not kept for the next process: numba would not notice a change in the file that has them
             compile_loop, sources = numba.njit(**OPTIONS), Sources(*self._own)
-            compiled = sources.compiled(compile_loop)
-            update, policy = compiled.get(self.update, self.update), compiled.get(self.policy, self.policy)
+            compiled = sources.compiled(numba.njit(**OPTIONS, boundscheck=True))
+            update, policy = compiled.get(self.update, self.update), self.policy
+            if policy in compiled:
+                policy = compile_loop(_checked_compiled(compiled[policy]))
         else:
             # Kept under a hash of the pickled closure. A function of kernels.py is pickled as its name, the same in
             # every process, and what is kept is dropped when that file changes.
@@ -273,9 +275,11 @@ class Rule:
         try:
             steps = loop(q_table, *arguments)
         except Exception as error:
-            failed_to_compile = isinstance(error, numba.core.errors.NumbaError) or not getattr(loop, "signatures", True)
-            if self._own and failed_to_compile:
+            if not self._own:
+                raise
+            if isinstance(error, numba.core.errors.NumbaError) or not getattr(loop, "signatures", True):
                 raise problem or not_compiled(error, self._functions()) from None
+            tell_compiled(error, self._functions())
             raise
         if problem:
             self.tried = True  # it is one of lists, and not of arrays
@@ -329,6 +333,31 @@ class Rule:
         return f"<rule {self.__name__}>"
 
 
+def _checked(policy):
+    """A policy, where it is one's own with a look at what it returns: ValueError for what is no action."""
+
+    def act(row, actions, epsilon, explore):
+        action = policy(row, actions, epsilon, explore)
+        if not isinstance(action, int | np.integer) or not 0 <= action < len(actions):
+            told = f"{policy.__name__} must return an action, 0 to {len(actions) - 1}, it returned {action!r}"
+            raise mistake(ValueError(told))
+        return action
+
+    return policy if policy is explore_or_exploit else act
+
+
+def _checked_compiled(policy):
+    """The same of one that is compiled, which would act beyond the table, in memory that is not its own."""
+
+    def act(row, actions, epsilon, explore):
+        action = policy(row, actions, epsilon, explore)
+        if not 0 <= action < len(actions):
+            raise ValueError("the policy must return an action, 0 or more and below their number")
+        return action
+
+    return act
+
+
 def _short(parameters, steps: int = TRIAL_STEPS):
     """Parameters of a trial, whose episode is not long."""
     return parameters._replace(max_step=min(parameters.max_step, steps))
@@ -360,13 +389,9 @@ class _Trial:
         self.returned = self.returned if returned is None else returned
 
     def policy(self, row, actions, epsilon, explore) -> int:
-        """Act; ValueError for what is no action."""
+        """Act."""
         row = list(row) if self.rule.policy is explore_or_exploit else row  # plain, it is one for lists
-        action = self.rule.policy(row, actions, epsilon, explore)
-        if not isinstance(action, int | np.integer) or not 0 <= action < len(actions):
-            told = f"{self.rule.policy.__name__} must return an action, 0 to {len(actions) - 1}, it returned {action!r}"
-            raise mistake(ValueError(told))
-        return action
+        return _checked(self.rule.policy)(row, actions, epsilon, explore)
 
     def judged(self, parameters) -> bool:
         """Whether it is known what the rule does; TypeError for what no rule may do, a warning for what none should."""

@@ -80,6 +80,11 @@ def _is_patched(env) -> bool:
     return bool({"step", "reset"} & getattr(env, "__dict__", {}).keys())
 
 
+def acts_elsewhere(simulator) -> bool:
+    """Whether a copy of an env may act on this one: a function that was put upon it is not copied with it."""
+    return any(map(_is_patched, _layers(simulator)))
+
+
 def _classes(*names: str) -> list[type]:
     """The classes of these names, of those modules that are loaded: no env can be of another."""
     places = [name.rpartition(".") for name in names]
@@ -124,8 +129,8 @@ def compiled_form(simulator, compiled: bool | None):
 
 def copied(simulator):
     """A copy of an env, to be played with; None where it has none."""
-    if any(_is_patched(env) for env in _layers(simulator)):
-        return None  # a function put upon an env may go on acting on that one
+    if acts_elsewhere(simulator):
+        return None
     try:
         return copy.deepcopy(simulator)
     except Exception:  # of whatever kind: it may hold a window, a lock or a connection

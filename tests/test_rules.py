@@ -17,6 +17,7 @@ from beyond import DistributedDynaQAgent, DynaQAgent, FederatedQLAgent
 
 PARAMETERS = td.QLAgent(Ring(), 0.3, 0.1, max_step=60, seed=7).parameters()
 FOUR = (0, 1, 2, 3)
+regimes = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
 
 
 def agent_of(update, simulator=None, policy=td.explore_or_exploit, **settings):
@@ -187,11 +188,11 @@ def test_what_a_rule_reads_is_read_again_where_it_has_changed():
     assert goal_value(again) == value
 
 
-@pytest.mark.parametrize("change", [CHANGES[0], CHANGES[9]])
-def test_a_replaying_server_reads_again_what_has_changed(change):
+@pytest.mark.parametrize("change, pool", [(CHANGES[0], td.InProcess), (CHANGES[9], td.Threads)])
+def test_a_replaying_server_reads_again_what_has_changed(change, pool):
     names = notebook()
     team = type("Team", (td.DistributedQLAgent,), {"single": names["OwnAgent"]})
-    agent = on_the_shortest_lake(team, cw_num=1, workers=td.InProcess())
+    agent = on_the_shortest_lake(team, cw_num=1, workers=pool())
     assert goal_value(agent) == 1000.0
     exec(change, names)
     assert goal_value(agent) == 2000.0
@@ -351,6 +352,7 @@ WAYS = {
     "learn": lambda agent: agent.learn(20),
     "learn_and_evaluate": lambda agent: agent.learn_and_evaluate(progress=False),
     "in process": lambda agent: a_team(agent, workers=td.InProcess()).learn(20),
+    "in threads": lambda agent: a_team(agent, workers=td.Threads()).learn(20),
     "in batches": lambda agent: list(a_team(agent, workers=td.InProcess()).learn_in_batches(20)),
 }
 
@@ -438,12 +440,100 @@ def test_what_is_no_action_is_refused(policy, compiled):
         agent_of(by_rows, policy=policy, compiled=compiled).learn(1)
 
 
+def acts_wrongly_at_times(row, actions, epsilon, explore):
+    return 9 if explore < 0.003 else int(explore * 4)
+
+
+def strays_at_the_end(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    if reward > 0.0:
+        q_table[state + 10, action] = reward
+    q_table[state, action] += reward
+
+
+def strays_in_its_row(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    if reward > 0.0:
+        q_table[state][action + 4] = reward
+    q_table[state, action] += reward
+
+
+def raises_at_the_end(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    if reward > 0.0:
+        raise LookupError("the boat has sunk")
+    q_table[state, action] += reward
+
+
+LATE = {
+    "a state": (strays_at_the_end, td.explore_or_exploit, IndexError, "states 0 to 16|out of", "strays_at_the_end"),
+    "a row": (strays_in_its_row, td.explore_or_exploit, IndexError, "states 0 to 16|out of", "strays_in_its_row"),
+    "an error of its own": (raises_at_the_end, td.explore_or_exploit, LookupError, "has sunk", "at_the_end, line "),
+    "an action": (by_rows, acts_wrongly_at_times, ValueError, "must return an action", "acts_wrongly_at_times"),
+}
+
+
+@regimes
+@pytest.mark.parametrize("update, policy, kind, message, place", LATE.values(), ids=LATE)
+def test_a_mistake_that_comes_late_is_told_and_changes_nothing(update, policy, kind, message, place, compiled):
+    agent = agent_of(update, policy=policy, compiled=compiled)
+    agent.epsilon = 1.0
+    agent.learn(1)
+    before = agent.q_table.copy()
+    with pytest.raises(kind, match=message) as caught:
+        agent.learn(5000)
+    assert len(shown(caught).splitlines()) <= 15 and place in shown(caught)
+    assert np.array_equal(agent.q_table, before) and agent.episode == 1
+
+
 def test_over_ray_a_mistake_is_told_with_its_line(workers):
     for update, compiled in ((misspelt, True), (misspelt, False), (takes_an_axis, True)):
         kind = NameError if update is misspelt else TypeError
         with pytest.raises(kind, match="q_tabel" if update is misspelt else "numba cannot compile") as caught:
             a_team(agent_of(update), compiled=compiled, workers=workers).learn(20)
         assert len(shown(caught).splitlines()) <= 15 and f"{update.__name__}, line " in shown(caught)
+
+
+PRINTED = """
+import contextlib, io, subprocess, sys
+from IPython.core.interactiveshell import InteractiveShell
+
+rule, use = sys.stdin.read().split("# use")
+shell, shown = InteractiveShell(), io.StringIO()
+shell.run_cell(rule)
+with contextlib.redirect_stdout(shown):
+    shell.run_cell(use)
+printed = subprocess.run([sys.executable, "-c", rule + use], capture_output=True, text=True).stderr
+for text in (shown.getvalue(), printed):
+    print(len(text.strip().splitlines()), "NameError: name 'q_tabel' is not defined" in text, "td_helpers" in text)
+"""
+MISSPELT = """
+import td_helpers as td
+
+
+def update(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    target = reward
+    if not terminated:
+        target += parameters.beta * max(q_tabel[next_state])
+    q_table[state][action] += parameters.learning_rate * (target - q_table[state][action])
+
+
+# use
+class Own(td.TDAgent):
+    kernel = td.Rule(update)
+
+
+agent = Own(td.FrozenLakeEnv())
+agent.learn_and_evaluate()
+agent.learn()
+"""
+
+
+def test_ipython_and_python_print_a_mistake_in_few_lines(root):
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTED], input=MISSPELT, cwd=root, capture_output=True, text=True, check=True
+    )
+    for line in done.stdout.splitlines():
+        count, is_pythons, shows_ours = line.split()
+        assert 5 <= int(count) <= 15 and is_pythons == "True" and shows_ours == "False", done.stdout
+    assert len(done.stdout.splitlines()) == 2
 
 
 # Rules that learn nothing --------------------------------------------------------------------
@@ -491,8 +581,6 @@ EVERYWHERE = {
     "Dyna": a_fleet(DistributedDynaQAgent, initial_value=0.0),
 }
 everywhere = pytest.mark.parametrize("learn", EVERYWHERE.values(), ids=EVERYWHERE)
-regimes = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
-
 
 @regimes
 @everywhere
