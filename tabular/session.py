@@ -44,7 +44,7 @@ SET_ASIDE = {  # variables that would make a private Ray part of something else
 STAYING = {IGNORE_LOST_ERRORS, "RAY_AUTH_MODE"}  # variables that Ray needs as long as it runs
 
 _starting = threading.Lock()
-_before = {}  # those as they were, to be put back when Ray has ended and is started again
+_staying = {}  # those of the Ray that runs: (what it was before, what it is)
 _is_fork = False  # of a process that Ray ran in
 
 
@@ -61,8 +61,7 @@ def start_ray(num_cpus: int | None = None) -> None:
     with _starting:  # a second thread waits here, then finds Ray running
         if _ray_runs():
             return
-        _set_variables(_before)
-        _before.clear()
+        _put_back_what_stayed()
         with _left_as_it_was():
             _import_ray()
             logging.getLogger("ray").setLevel(logging.ERROR)
@@ -105,9 +104,9 @@ def _left_as_it_was():
         random.setstate(state)
         sys.excepthook = hook
         sys.path[:] = path + [entry for entry in sys.path if entry not in path]  # Ray's own packages, behind all others
-        changed = _variables_of_rays(environment)
+        changed = _changed_by_ray(environment)
         if _ray_runs():
-            _before.update({name: changed.pop(name) for name in STAYING & changed.keys()})
+            _staying.update({name: (changed.pop(name), os.environ.get(name)) for name in STAYING & changed.keys()})
         _set_variables(changed)
         if not dumps:
             faulthandler.disable()
@@ -116,8 +115,14 @@ def _left_as_it_was():
             signal.signal(signal.SIGTERM, handler)  # else Ray's stays, which ends Ray
 
 
-def _variables_of_rays(environment: dict[str, str]) -> dict[str, str | None]:
-    """What the variables that Ray has changed were in an environment."""
+def _put_back_what_stayed() -> None:
+    """Undo what a Ray that has ended has left in the environment, where nobody has changed it since."""
+    _set_variables({name: before for name, (before, left) in _staying.items() if os.environ.get(name) == left})
+    _staying.clear()
+
+
+def _changed_by_ray(environment: dict[str, str]) -> dict[str, str | None]:
+    """The variables that Ray has changed, as they were in an environment."""
     names = {name for name in environment.keys() | os.environ.keys() if name.startswith("RAY_")} | {"PYTHONBREAKPOINT"}
     return {name: environment.get(name) for name in names if environment.get(name) != os.environ.get(name)}
 
@@ -132,7 +137,7 @@ def _set_variables(values: dict[str, str | None]) -> None:
 
 
 @contextlib.contextmanager
-def _variables(**values: str | None):
+def _with_variables(**values: str | None):
     """Set variables of the environment meanwhile."""
     before = {name: os.environ.get(name) for name in values}
     _set_variables(values)
@@ -236,7 +241,7 @@ def _settings_of_our_own():
     if not os.environ.get("RAY_AUTH_TOKEN", "").strip():  # a blank one would be taken for a token
         aside["RAY_AUTH_TOKEN"] = None
     folders = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
-    with _variables(PYTHONPATH=folders, **aside):
+    with _with_variables(PYTHONPATH=folders, **aside):
         _read_settings_again()
         if get_authentication_mode() != AuthenticationMode.TOKEN:
             raise RuntimeError("it would not ask for its token")

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import errno
+import json
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import benchmark
 import numpy as np
 import pytest
 from helpers import Ring, learned
@@ -153,6 +155,24 @@ def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path, write)
     write(path)
     assert path.is_symlink() and (tmp_path / "link").is_symlink()
     assert written(real) and not real.is_symlink()
+
+
+def test_the_benchmarks_files_keep_links_and_modes(tmp_path, monkeypatch):
+    root, machine = tmp_path / "root", {"machine": "this one"}
+    (root / "tests").mkdir(parents=True)
+    links = [root / "README.md", root / "tests" / "benchmark.jsonl", root / "tests" / "benchmark.md"]
+    for link in links:
+        real = tmp_path / link.name
+        real.write_text(json.dumps(machine) + "\n", encoding="utf-8")
+        real.chmod(0o640)
+        link.symlink_to(real)
+    monkeypatch.setattr(benchmark, "ROOT", root)
+    monkeypatch.setattr(benchmark, "FIGURES", [machine])
+    monkeypatch.setattr(benchmark, "in_readme", lambda text, rows: "µs")
+    monkeypatch.setattr(benchmark, "in_document", lambda rows: "µs")
+    benchmark.write()
+    assert all(link.is_symlink() and stat.S_IMODE(link.stat().st_mode) == 0o640 for link in links)
+    assert [link.read_text(encoding="utf-8") for link in links] == ["µs", json.dumps(machine) + "\n", "µs"]
 
 
 def test_a_link_that_leads_nowhere_yet_leads_to_the_file_in_the_end(path):
