@@ -15,11 +15,13 @@ import io
 import json
 import math
 import random
+import threading
 import time
 import warnings
 from bisect import bisect
+from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -35,9 +37,9 @@ from tabular.checks import (
     count_between,
     refuse_overrides,
     settings_of,
-    written_whole,
 )
 from tabular.exact import likeliest_path, policy_value, value_iteration
+from tabular.files import atomic_write, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row, neighbours, parse_map
 from tabular.kernels import (
     EVALUATION,
@@ -47,22 +49,19 @@ from tabular.kernels import (
     MAX_TRIALS,
     Experience,
     Parameters,
-    Rows,
-    Rule,
     action_range,
     evaluate,
     explore_or_exploit,
     greedy_action,
     greedy_value,
+    in_parts,
     mix,
-    place_noted,
-    q_learning,
     q_learning_episode,
     q_learning_update,
-    sarsa,
     sarsa_episode,
     sarsa_update,
 )
+from tabular.mistakes import in_few_lines
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan
 from tabular.plots import (
     COLORS,
@@ -79,11 +78,23 @@ from tabular.plots import (
     show_source,
 )
 from tabular.pool import InProcess, Lost, Workers, check_workers, shared_workers
+from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
-from tabular.saves import check_saved, read_save
+from tabular.saves import FORMAT, Checkpoints, Save, open_save
 from tabular.session import start_ray
-from tabular.simulators import Policy, compiled_form, fingerprint, rollout, shape_of
+from tabular.simulators import (
+    Policy,
+    acts_elsewhere,
+    compiled_form,
+    copied,
+    fingerprint,
+    rollout,
+    shape_of,
+    warn_if_unseeded,
+)
+from tabular.stepping import Rows, Stepped
 from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
+from tabular.threads import Threads
 
 try:
     with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice, which no filter stops
@@ -102,7 +113,7 @@ __all__ = [
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
     "explore_or_exploit", "greedy_action", "greedy_value",
-    "Batch", "Snapshot", "Cost", "plan", "InProcess", "Workers", "start_ray",
+    "Batch", "Snapshot", "Cost", "plan", "InProcess", "Threads", "Workers", "start_ray",
     "COLORS", "color_of", "save_figure",
 ]  # fmt: skip
 
@@ -156,6 +167,14 @@ class FrozenLakeEnv(gym.Env):
         for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
             setattr(self, name, value)
         self._moves = Moves(self)
+
+    def __deepcopy__(self, memo):
+        """A copy with a generator of its own; the table, which is never changed, is the same."""
+        lake = memo[id(self)] = type(self).__new__(type(self))
+        lake.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        if "table" in vars(self):
+            lake.table = self.table
+        return lake
 
     @samples_table
     def step(self, action):
@@ -242,6 +261,17 @@ class FrozenLakeEnv(gym.Env):
 # Agents on one core -----------------------------------------------------------------------
 
 
+class Use(NamedTuple):
+    """Who uses an agent."""
+
+    thread: int | None
+    learns_in_batches: bool
+
+
+NOT_IN_USE = Use(None, False)
+_using = threading.Lock()  # held for a moment by whoever begins to use an agent
+
+
 class TDAgent:
     """What Q-learning and SARSA share: a table of action values, exploring, and learning in test intervals.
 
@@ -257,7 +287,13 @@ class TDAgent:
     `rewards`, a dict of each test's mean discounted return by the episode after which it was done. Raises TypeError or
     ValueError for bad arguments before any work.
 
-    A subclass names its rule in `kernel`, or overrides `learn` and `evaluate`, which `learn_and_evaluate` calls.
+    A subclass names its rule in `kernel`, or overrides `learn(self, episodes=None)` and `evaluate`, which
+    `learn_and_evaluate` calls. Such a `learn` changes `q_table` in place, or assigns it, and adds what it learned to
+    `steps` and, last, to `episode`.
+
+    An agent is for one thread at a time: another one that lets it learn or act meanwhile gets a RuntimeError. A copy
+    (`copy.copy`, `copy.deepcopy`, pickle) shares nothing that learning changes, and may learn beside it; the first two
+    share `workers`, a pickle has none.
     """
 
     agent_name = "TD agent"
@@ -292,10 +328,32 @@ class TDAgent:
         self._simulator = simulator
         self.actions = action_range(self._shape[1])
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
+        self._use = NOT_IN_USE
         initial_value = check_number("initial_value", initial_value, -1e300, 1e300)
         self._learned = Learned(np.full(self._shape, initial_value), episode=0, steps=0)
         self.rewards = {}
         self._check_settings()
+
+    def __getstate__(self):
+        return vars(self) | {"_use": NOT_IN_USE}
+
+    def __copy__(self):
+        return copy.deepcopy(self)
+
+    @contextlib.contextmanager
+    def _in_use(self, learns_in_batches: bool = False):
+        """Refuse another thread meanwhile, and in this one a second run of batches."""
+        thread, before = threading.get_ident(), self._use
+        with _using:
+            if before.thread not in (None, thread):
+                raise RuntimeError("this agent is in use by another thread: copy.copy(agent) may learn beside it")
+            if learns_in_batches and before.learns_in_batches:
+                raise RuntimeError("this agent is learning in batches, which must come to their end first")
+            self._use = Use(thread, before.learns_in_batches or learns_in_batches)
+        try:
+            yield
+        finally:
+            self._use = before
 
     @property
     def simulator(self):
@@ -314,18 +372,26 @@ class TDAgent:
 
     @q_table.setter
     def q_table(self, q_table):
-        q_table = np.array(check_q_table("q_table", q_table, self._shape))
+        q_table = check_q_table("q_table", q_table, self._shape)
         self._learned = self._learned._replace(q_table=q_table, recent=())
 
     @property
     def episode(self) -> int:
-        """How many episodes were learned."""
+        """How many episodes were learned. An own `learn` adds to it; the next has the draws of this number."""
         return self._learned.episode
+
+    @episode.setter
+    def episode(self, episode):
+        self._learned = self._learned._replace(episode=check_count("episode", episode, 0, MAX_EPISODES))
 
     @property
     def steps(self) -> int:
-        """How many steps were learned."""
+        """How many steps were learned. An own `learn` adds to it."""
         return self._learned.steps
+
+    @steps.setter
+    def steps(self, steps):
+        self._learned = self._learned._replace(steps=check_count("steps", steps, 0, 2**62))
 
     @property
     def total_rewards(self) -> list[float]:
@@ -340,14 +406,18 @@ class TDAgent:
         """A random action with probability epsilon, else the greedy one."""
         return explore_or_exploit(self.q_table[state].tolist(), self.actions, self.epsilon, self._random.random())
 
+    @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more (None: a test interval). All or nothing: an interrupt leaves the agent as it was."""
         self._check_settings()
+        self._rehearse()
         episodes = self._episodes_asked_for(episodes)
-        q_table = self.q_table.copy()
-        steps = self.learn_on(q_table, self.episode, episodes)
-        self._learned = Learned(q_table, self.episode + episodes, self.steps + steps)
+        with self._in_use():
+            q_table = self.q_table.copy()
+            steps = self.learn_on(q_table, self.episode, episodes)
+            self._learned = Learned(q_table, self.episode + episodes, self.steps + steps)
 
+    @in_few_lines()
     def evaluate(self, policy=None, trials: int = 100, max_steps: int = 1000) -> float:
         """The mean discounted return of `policy(state)` (None: the greedy policy) over `trials` episodes.
 
@@ -358,8 +428,10 @@ class TDAgent:
             raise TypeError(f"policy must be a function of a state, got {policy!r}")
         trials = check_count("trials", trials, 1, MAX_TRIALS)
         max_steps = check_count("max_steps", max_steps, 1, MAX_STEP)
-        return self.evaluate_on(self.q_table, self.episode, trials, max_steps, policy)
+        with self._in_use():
+            return self.evaluate_on(self.q_table, self.episode, trials, max_steps, policy)
 
+    @in_few_lines()
     def learn_and_evaluate(self, progress: bool = True) -> tuple[list[float], np.ndarray]:
         """Learn up to `learning_episodes`, testing after every interval: (total_rewards, q_table).
 
@@ -372,10 +444,8 @@ class TDAgent:
         until = self.learning_episodes
         start = min(self.episode, until)
         # The bar shows up once two seconds have passed.
-        with tqdm(
-            desc=self.agent_name, unit="episode", initial=start, total=until, delay=2,
-            disable=not progress,
-        ) as bar:
+        shown = {"desc": self.agent_name, "unit": "episode", "delay": 2, "disable": not progress}
+        with self._in_use(), tqdm(initial=start, total=until, **shown) as bar:
             for _ in self._run(until, self.do_test):
                 bar.update(self.episode - bar.n)
         return self.total_rewards, self.q_table.copy()
@@ -383,14 +453,22 @@ class TDAgent:
     def _run(self, until: int, do_test: bool) -> Iterator[None]:
         """Learn up to episode `until`, with a test after every interval; yields after each."""
         while True:
-            if do_test and self._test_is_due():
-                mean = self.evaluate(trials=self.trials, max_steps=self.max_step)
-                self.rewards[self.episode] = mean
-            if self.episode >= until:
+            self._test_if_due(do_test)
+            before = self.episode
+            if before >= until:
                 return
-            rest = self.test_interval - self.episode % self.test_interval
-            self.learn(min(rest, until - self.episode))
+            rest = self.test_interval - before % self.test_interval
+            self.learn(min(rest, until - before))
+            if self.episode <= before:
+                name = f"{type(self).__name__}.learn"
+                raise RuntimeError(f"{name} must add to self.episode what it learned, it is {self.episode}")
             yield
+
+    def _test_if_due(self, do_test: bool) -> None:
+        """Test the greedy policy where a test is due."""
+        if do_test and self._test_is_due():
+            mean = self.evaluate(trials=self.trials, max_steps=self.max_step)
+            self.rewards[self.episode] = check_number("what evaluate returns", mean, -math.inf, math.inf)
 
     def _test_is_due(self) -> bool:
         """Whether the table as it stands is to be tested."""
@@ -404,29 +482,42 @@ class TDAgent:
         """Raise where settings do not go together; each alone was checked when it was assigned."""
         if not isinstance(self.kernel, Rule | None):
             raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
+        if type(self).learn is TDAgent.learn:
+            refuse_rule_methods(type(self))
         instead = "runs act by their rule: set kernel = td.Rule(update, policy=...), or call evaluate(policy=...)"
         refuse_overrides(type(self), TDAgent, ("greedy_policy", "explore_or_exploit_policy"), instead)
         if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
             raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {self.test_interval!r}")
+
+    def _rehearse(self) -> None:
+        """Tell, before anything is learned, of what could not be repeated."""
+        if not self.compiled:
+            warn_if_unseeded(self.simulator)
 
     def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log=None) -> int:
         """Learn on `q_table` in place, and leave a `log`: the number of steps."""
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: take QLAgent or SARSAAgent")
         simulator = self._table if self.compiled else self.simulator
-        return self.kernel(q_table, simulator, self.actions, self.parameters(), first, episodes, log)
+        task = q_table, simulator, self.actions, self.parameters()
+        parts = in_parts(episodes, self.step_limit)
+        return sum(self.kernel(*task, first + done, count, log) for done, count in parts)
 
     def evaluate_on(self, q_table, episode: int, trials: int, max_steps: int, policy=None) -> float:
         """The mean discounted return of a `policy` (None: the greedy one of `q_table`) in the test after an episode."""
         test = episode // self.test_interval % MAX_TESTS
         parameters, stream = self.parameters(max_steps), EVALUATION + (test << 40)
         if policy is None and self.compiled:
-            return float(evaluate(np.argmax(q_table, axis=1), self._table, parameters, stream, trials)) / trials
+            actions, total = np.argmax(q_table, axis=1), 0.0
+            for done, count in in_parts(trials, parameters.max_step):
+                total = evaluate(actions, self._table, parameters, stream + (done << 20), count, total)
+            return total / trials
         if policy is None:
             rows = Rows(q_table)
             policy = lambda state: greedy_action(rows[state], self.actions)
         with place_noted():
-            return float(evaluate.py_func(Policy(policy), self.simulator, parameters, stream, trials)) / trials
+            simulator = Stepped(self.simulator, self._shape[0])
+            return float(evaluate.py_func(Policy(policy), simulator, parameters, stream, trials)) / trials
 
     @property
     def step_limit(self) -> int:
@@ -442,7 +533,7 @@ class TDAgent:
 
     def save(self, path) -> None:
         """Write all that resuming needs to one .npz file: whole or not at all. What counts costs starts anew."""
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             np.savez_compressed(file, **self._state())
 
     def load(self, path) -> TDAgent:
@@ -451,17 +542,13 @@ class TDAgent:
         All other settings stay this agent's, so that a run may go on for longer, or with another epsilon. Raises
         ValueError, naming what differs or is missing, and changes nothing where the file is not such a save.
         """
-        header, arrays = read_save(path)
-        if missing := sorted(self._state().keys() - arrays.keys() - {"header"}):
-            raise ValueError(f"{path} is not a saved agent of this kind: it has no {missing[0]}")
-        for name, own in self._identity().items():
-            if header.get(name) != own:
-                raise ValueError(f"{path} has {name} {header.get(name)}, this agent has {own}")
-        loaded = copy.copy(self)
-        try:
-            loaded._restore(header, arrays)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} holds what cannot be: {error}") from error
+        with open_save(path) as saved:
+            for name, own in self._identity().items():
+                if saved.header.get(name) != own:
+                    raise ValueError(f"it has {name} {saved.header.get(name)}, this agent has {own}")
+            loaded = object.__new__(type(self))
+            vars(loaded).update(vars(self))
+            loaded._restore(saved)
         self.__dict__ = loaded.__dict__  # at once: an interrupt leaves all or nothing
         return self
 
@@ -476,7 +563,7 @@ class TDAgent:
 
     def _header(self) -> dict:
         """What is saved besides arrays, to be written as JSON."""
-        return self._identity() | {"episode": self.episode, "steps": self.steps}
+        return {"format": FORMAT} | self._identity() | {"episode": self.episode, "steps": self.steps}
 
     def _state(self) -> dict[str, np.ndarray]:
         """All that resuming needs, as arrays by name."""
@@ -487,19 +574,28 @@ class TDAgent:
             "rewards": np.array(self.total_rewards, np.float64),
         }
 
-    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
+    def _restore(self, saved: Save) -> None:
         """The reverse of `_state`; ValueError where it is none."""
         learned = Learned(
-            q_table=check_saved("q_table", arrays, np.float64, self._shape),
-            episode=check_count("episode", header.get("episode"), 0),
-            steps=check_count("steps", header.get("steps"), 0, 2**62),
+            q_table=saved.read("q_table", np.float64, self._shape),
+            episode=check_count("episode", saved.header.get("episode"), 0),
+            steps=check_count("steps", saved.header.get("steps"), 0, 2**62),
         )
-        tests = check_saved("tests", arrays, np.int64, (None,))
-        if (np.diff(tests, prepend=0) <= 0).any():
-            raise ValueError(f"tests must be at ever later episodes, got {tests}")
-        rewards = check_saved("rewards", arrays, np.float64, tests.shape)
+        tests = saved.read_episodes("tests", MAX_TESTS)
+        rewards = saved.read("rewards", np.float64, tests.shape)
         self._learned = learned
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
+
+
+def refuse_rule_methods(kind: type) -> None:
+    """TypeError where a class of agents has an update or a policy of its own that no run would call."""
+    for name in ("update", "policy"):
+        method = getattr(kind, name, None)
+        if callable(method) and method is not getattr(kind.kernel, name, None):
+            raise TypeError(
+                f"{kind.__name__}.{name} would not be called: learning goes by a rule made of plain functions, so take "
+                f"it out of the class and set kernel = td.Rule({'update' if name == 'update' else 'update, policy'})"
+            )
 
 
 class QLAgent(TDAgent):
@@ -531,45 +627,61 @@ class CollectingWorker:
     With a frozen copy of an empty table it would bump into the same wall until the step limit.
     """
 
-    def __init__(self, agent: TDAgent):
+    def __init__(self, agent: TDAgent, ships: bool = True, logs: int = 1):
         self.agent, self.replica = agent, Replica()
+        self.ships = ships  # False where experience is handed over in memory: as views of `logs` logs, used in turn
+        self.logs = deque([Experience.empty(0)] * logs)
 
     def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
         """The experience of `episodes` episodes from number `first`."""
         start = time.perf_counter()
-        q_table = self.replica.take(snapshot)
-        max_step = self.agent.step_limit
-        room = max_step + 1  # entries that one episode may take
-        log = Experience.empty(max(room, min(episodes * room, 2**18)))
-        parts, done = [], 0
-        while done < episodes:
-            fitting = min(log.episodes_that_fit(max_step), episodes - done)
-            steps = self.agent.learn_on(q_table, first + done, fitting, log)
-            pairs, rewards = log.recorded()
-            if len(pairs) != steps + fitting:
-                recorded = f"{len(pairs) - fitting} of {steps} steps"
-                raise RuntimeError(f"the rule recorded {recorded}: nothing to replay")
-            parts.append((pairs.copy(), rewards.copy()))
-            log.length[0] = 0
-            done += fitting
-        pairs, rewards = (np.concatenate(part) for part in zip(*parts, strict=True))
-        short = rewards.astype(np.float32)
-        rewards = short if np.array_equal(short, rewards) else rewards
+        pairs, rewards = self.record(self.replica.take(snapshot), first, episodes)
         self.replica.learned = pairs
+        if self.ships:
+            short = rewards.astype(np.float32)
+            pairs, rewards = pairs.copy(), short if np.array_equal(short, rewards) else rewards.copy()
         return Collected(pairs, rewards, time.perf_counter() - start)
+
+    def record(self, q_table: np.ndarray, first: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Learn episodes on a table: (pairs, rewards) of what was seen, until the log that has them is used again."""
+        agent, log = self.agent, self.next_log(episodes)
+        parts, done, steps = [], 0, 0
+        while done < episodes:
+            fitting = min(log.episodes_that_fit(agent.step_limit), episodes - done)
+            if fitting == 0:
+                parts.append([part.copy() for part in log.recorded()])
+                log.length[0] = 0
+                continue
+            steps += agent.learn_on(q_table, first + done, fitting, log)
+            done += fitting
+        pairs, rewards = log.recorded()
+        if parts:
+            pairs, rewards = (np.concatenate(part) for part in zip(*parts, (pairs, rewards), strict=True))
+        if len(pairs) != steps + episodes:
+            raise RuntimeError(f"the rule recorded {len(pairs) - episodes} of {steps} steps: nothing to replay")
+        return pairs, rewards
+
+    def next_log(self, episodes: int) -> Experience:
+        """An empty log with room for an episode at least, and for so many if that is not too much to hold."""
+        room = self.agent.step_limit + 1  # entries that one episode may take
+        entries = max(room, min(episodes * room, 2**18))
+        self.logs.rotate(-1)
+        if len(self.logs[0].pairs) < entries:
+            self.logs[0] = Experience.empty(entries)
+        self.logs[0].length[0] = 0
+        return self.logs[0]
 
 
 class QLAgentServer:
     """The learner: holds the one true q_table, and learns from experience with its own max."""
 
-    behind = None  # see `ChangeLog`: whole tables, unless told otherwise
-
-    def __init__(self, agent: TDAgent):
-        self.agent = agent
+    def __init__(self, agent: TDAgent, behind: int | None = None):
+        self.agent, self.behind = agent, behind  # see `ChangeLog`: whole tables, unless told otherwise
 
     def begin(self, snapshot: Snapshot) -> None:
         """Start from a snapshot."""
-        self.q_table, self.steps = np.array(snapshot.q_table), snapshot.steps
+        self.q_table = check_q_table("q_table", snapshot.q_table, self.agent.q_table.shape)
+        self.steps = snapshot.steps
         self.log = ChangeLog(self.q_table, self.steps, self.behind)
 
     def learn(self, collected: Collected) -> Snapshot:
@@ -597,11 +709,11 @@ class EvaluationWorker:
         return mean, time.perf_counter() - start
 
 
-def _play(role, agent_class, simulator, settings: dict, behind: int | None):
-    """A worker of a role with an agent of its own; a server is told how far behind those are that it sends tables."""
-    worker = role(agent_class(simulator, **settings))
-    worker.behind = behind
-    return worker
+def _play(role, agent_class, kernel: Rule, simulator, settings: dict, options: dict):
+    """A worker of a role, with an agent of its own."""
+    agent = agent_class(simulator, **settings)
+    agent.kernel = kernel  # as it stands with whoever sent it: a class that is imported here has that of its file
+    return role(agent, **options)
 
 
 class DistributedQLAgent(QLAgent):
@@ -620,7 +732,8 @@ class DistributedQLAgent(QLAgent):
     by the first. A process that has not answered for `patience` seconds (or twice the longest batch so far) is given
     up, as is one that died: the work is sent again. A run raises RuntimeError where one process is lost more than 5
     times in a row, or cannot be reached for `patience` seconds, with nothing learned or tested between; what was
-    learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run ends.
+    learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run ends;
+    where that fails a warning says so, and the run goes on.
 
     `restarts` counts the processes replaced, `batches` the batches learned; `cost` sums what they cost.
     """
@@ -675,6 +788,7 @@ class DistributedQLAgent(QLAgent):
         """How many episodes are learned at once, where no test cuts them."""
         return self.batch_size
 
+    @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more (None: a test interval). Cut within a batch, it gives another result than in one go."""
         for _ in self.learn_in_batches(episodes):
@@ -685,8 +799,9 @@ class DistributedQLAgent(QLAgent):
 
         `q_table`, `steps` and `cost` are then those after the batch; the table is read-only until the run has ended.
         """
-        self._check_settings()
-        yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
+        with in_few_lines():
+            self._check_settings()
+            yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
         """Learn up to episode `until`, whatever process dies; what was learned stays when it is interrupted."""
@@ -694,10 +809,11 @@ class DistributedQLAgent(QLAgent):
             self._untested.setdefault(self.episode, self.q_table)
         if self.episode >= until and not (do_test and self._untested):
             return
-        with self._pool(do_test) as pool:
+        self._rehearse()
+        checkpoints = Checkpoints(self.save, self.checkpoint, self.checkpoint_seconds)
+        with self._in_use(learns_in_batches=True), self._pool(do_test) as pool, checkpoints:
             recovery = Recovery(pool, self.patience)
             tests = Tests(pool, recovery, self.ew_num, self._untested if do_test else {}, self._keep_test)
-            saved_at = time.monotonic()
             try:
                 while self.episode < until:
                     try:
@@ -708,9 +824,7 @@ class DistributedQLAgent(QLAgent):
                             recovery.succeeded()
                             if do_test and self._test_is_due():
                                 tests.add(self.episode, self.q_table)
-                            if self.checkpoint is not None and time.monotonic() - saved_at >= self.checkpoint_seconds:
-                                self.save(self.checkpoint)
-                                saved_at = time.monotonic()
+                            checkpoints.write_if_due()
                             yield batch
                     except Lost as lost:
                         recovery.mend(lost)
@@ -718,8 +832,15 @@ class DistributedQLAgent(QLAgent):
             finally:
                 self.restarts += recovery.replaced
                 self._own_arrays()
-                if self.checkpoint is not None:
-                    self.save(self.checkpoint)
+
+    def _rehearse(self) -> None:
+        """The same, and of a rule that was not used yet: the warnings of workers are not seen."""
+        super()._rehearse()
+        if self.kernel is None or self.kernel.tried:
+            return
+        simulator = self._table if self.compiled else copied(self.simulator)
+        if simulator is not None:
+            self.kernel.rehearse(self.q_table, simulator, self.actions, self.parameters(), self.episode)
 
     def _submit(self, pool, batch: Batch, snapshot):
         """Send a batch on its way, to be collected on a snapshot: the call for the next one."""
@@ -763,9 +884,14 @@ class DistributedQLAgent(QLAgent):
         """The pool of a run, once its processes know what to hold."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
         settings = self._worker_settings()
-        behind = self.behind if 8 * math.prod(self._shape) > LARGE else None
+        options = {
+            "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},
+            # A collector's batch is replayed before the table of the batch `in_flight` - 1 of its own later is there.
+            "collector": {"ships": pool.ships, "logs": self.in_flight - 1},
+            "evaluator": {},
+        }
         makers = {
-            name: functools.partial(_play, role, self.single, self.simulator, settings, behind)
+            name: functools.partial(_play, role, self.single, self.kernel, self.simulator, settings, options[name])
             for name, role in self.roles.items()
         }
         with pool.run(makers):
@@ -787,11 +913,18 @@ class DistributedQLAgent(QLAgent):
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
         refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
         refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
-        if self.checkpoint is not None and not Path(self.checkpoint).resolve().parent.is_dir():
-            raise ValueError(f"checkpoint must be a file in a folder that exists, got {self.checkpoint!r}")
+        refuse_rule_methods(type(self))
+        refuse_rule_methods(self.single)
+        if self.checkpoint is not None:
+            check_writable("checkpoint", self.checkpoint)
         if self.do_test and self.ew_num == 0:
             raise ValueError("ew_num must be 1 or more where do_test is True, got 0")
         check_workers(self.workers, self.cw_num, self.ew_num * self.do_test)
+        if isinstance(self.workers, Threads) and not self.compiled and acts_elsewhere(self.simulator):
+            raise TypeError(
+                "simulator must have the step and reset of its class, since each thread steps a copy, and what was put "
+                "upon one acts on that one: take workers=td.InProcess(), or td.Workers()"
+            )
 
     def _check_rule(self) -> None:
         """TypeError where the server could not replay."""
@@ -823,18 +956,20 @@ class DistributedQLAgent(QLAgent):
             "untested_q_tables": np.array(tables).reshape(-1, *self._shape),
         }
 
-    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
-        recent = check_saved("recent", arrays, np.float64, (None, *self._shape))
-        untested = check_saved("untested", arrays, np.int64, (None,))
-        q_tables = check_saved("untested_q_tables", arrays, np.float64, (len(untested), *self._shape))
-        super()._restore(header, arrays)
+    def _restore(self, saved: Save) -> None:
+        most = max(1000, self.lag, 2 * self.ew_num + 1)  # tables; a run by more processes may have left more of them
+        recent = saved.read("recent", np.float64, (None, *self._shape), most)
+        untested = saved.read_episodes("untested", most)
+        q_tables = saved.read("untested_q_tables", np.float64, (len(untested), *self._shape))
+        super()._restore(saved)
         self._learned = self._learned._replace(recent=tuple(recent))
         self._untested = dict(zip(untested.tolist(), q_tables, strict=True))
         for name in self.decisive:
-            if header.get(name) != getattr(self, name):
+            value, own = saved.header.get(name), getattr(self, name)
+            if value != own:
                 warnings.warn(
-                    f"saved with {name}={header.get(name)}, this agent has {getattr(self, name)}: it goes on from what "
-                    "was learned, but to another result than a run in one go",
+                    f"saved with {name}={value}, this agent has {own}: it goes on from what was learned, but to "
+                    "another result than a run in one go",
                     stacklevel=4,
                 )
 
@@ -849,6 +984,8 @@ def as_lake(lake) -> FrozenLakeEnv:
         return inner
     if hasattr(inner, "step"):
         raise TypeError(f"lake must be a FrozenLakeEnv, a name of MAPS or a map: others have no map, got {lake}")
+    if isinstance(lake, np.ndarray) and lake.dtype.kind in "fiu":
+        raise TypeError("lake must be a FrozenLakeEnv, a name of MAPS or a map, after the q_table: got numbers")
     return FrozenLakeEnv(map_name=lake) if isinstance(lake, str) else FrozenLakeEnv(lake)
 
 

@@ -30,11 +30,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tabular.checks import Setting, check_count, check_number, check_q_table, count_between
+from tabular.checks import Setting, check_count, check_number, check_q_table, count_between, refuse_overrides
+from tabular.mistakes import in_few_lines
 from tabular.plan import Batch, Cost, Snapshot, plan
-from tabular.saves import check_saved
+from tabular.saves import Save
 from tabular.simulators import compiled_form
-from td_helpers import CollectingWorker, DistributedQLAgent, QLAgent, QLAgentServer
+from td_helpers import CollectingWorker, DistributedQLAgent, QLAgent, QLAgentServer, refuse_rule_methods
 
 from .planning import ROW, Model, Planner, count_steps, learn_counts, plan_anew, record_counts
 
@@ -80,8 +81,8 @@ class PlannedSnapshot(NamedTuple):
 class DynaWorker(CollectingWorker):
     """A worker that acts as a collector does, and reports counts of what it saw."""
 
-    def __init__(self, agent):
-        super().__init__(agent)
+    def __init__(self, agent, **options):
+        super().__init__(agent, **options)
         self.model = Model.empty(*agent.q_table.shape)
 
     def collect(self, snapshot: Snapshot | PlannedSnapshot, first: int, episodes: int) -> Counted:
@@ -98,7 +99,8 @@ class DynaServer(QLAgentServer):
 
     def begin(self, snapshot: PlannedSnapshot) -> None:
         """Start from a snapshot that has all counts."""
-        self.model, self.latest = Model.of(snapshot.counts, *snapshot.q_table.shape), snapshot
+        q_table = check_q_table("q_table", snapshot.q_table, self.agent.q_table.shape)
+        self.model, self.latest = Model.of(snapshot.counts, *q_table.shape), snapshot._replace(q_table=q_table)
 
     def learn(self, planning: Planning, *reports: Counted) -> PlannedSnapshot:
         """Add the counts of a round, in the order of the workers, and plan."""
@@ -172,11 +174,16 @@ class _PlanningAgent:
 
     @q_table.setter
     def q_table(self, q_table):
-        q_table = np.array(check_q_table("q_table", q_table, self._shape))
+        q_table = check_q_table("q_table", q_table, self._shape)
         planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
         learned = self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
         self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model)
+
+    @property
+    def steps(self) -> int:
+        """How many steps were learned, which are those that were counted."""
+        return self._learned.steps
 
     # Counts are added in place. The compiled call that adds them also turns a switch, which says from when on what was
     # learned is the newer of two: no Ctrl-C falls between.
@@ -216,21 +223,23 @@ class _PlanningAgent:
         state = super()._state() | {"values": planner.values, "waiting": planner.waiting()}
         return state | {f"counts_{name}": counts[name] for name in ROW.names}
 
-    def _restore(self, header: dict, arrays: dict[str, np.ndarray]) -> None:
+    def _restore(self, saved: Save) -> None:
         states, actions = self._shape
-        values = check_saved("values", arrays, np.float64, (states + 1,))
-        waiting = check_saved("waiting", arrays, np.int32, (None,))
-        counts = np.zeros(len(check_saved("counts_pair", arrays, ROW["pair"], (None,))), ROW)
-        for name in ROW.names:
-            counts[name] = check_saved(f"counts_{name}", arrays, ROW[name], counts.shape)
-        _check_counts(counts, self._shape, header.get("steps"))
+        values = saved.read("values", np.float64, (states + 1,))
+        waiting = saved.read("waiting", np.int32, (None,), states)
+        pairs = saved.read("counts_pair", ROW["pair"], (None,), states * actions * (states + 1))
+        counts = np.zeros(len(pairs), ROW)
+        counts["pair"] = pairs
+        for name in ROW.names[1:]:
+            counts[name] = saved.read(f"counts_{name}", ROW[name], counts.shape)
+        _check_counts(counts, self._shape, saved.header.get("steps"))
         if len(np.unique(waiting)) != len(waiting) or not np.isin(waiting, np.arange(states)).all():
             raise ValueError("waiting must be states, each once")
         if values[-1] != 0.0:
             raise ValueError(f"values must end with 0, the value of the end of an episode, got {values[-1]}")
-        beta = header.get("planned_beta")
+        beta = saved.header.get("planned_beta")
         beta = beta if beta is None else check_number("planned_beta", beta)
-        super()._restore(header, arrays)
+        super()._restore(saved)
         planner, model = Planner.of(self._learned.q_table, values, waiting), Model.of(counts, states, actions)
         self._learned = Planned(*self._learned, planner, beta, model)
 
@@ -257,6 +266,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         self.batch_size = batch_size
         super().__init__(*arguments, **settings)
 
+    @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more (None: a test interval). Cut within a batch, it gives another result than in one go."""
         for _ in self.learn_in_batches(episodes):
@@ -264,21 +274,30 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     def learn_in_batches(self, episodes: int | None = None) -> Iterator[Batch]:
         """Learn `episodes` more (None: a test interval), and yield each batch when it is learned."""
-        self._check_settings()
-        yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
+        with in_few_lines():
+            self._check_settings()
+            yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
         """Learn up to episode `until`, and test where it is due; yields after each batch."""
-        self._plan_anew()
-        self._test_if_due(do_test)
-        worker = DynaWorker(self)
-        interval = self.test_interval if self.do_test else None
-        for batch in plan(self.episode, until, self.batch_size, interval):
-            snapshot = Snapshot(self.q_table, self.steps)
-            counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
-            self._learn_counts(counted.counts, batch.last)
+        with self._in_use(learns_in_batches=True):
+            self._rehearse()
+            self._plan_anew()
             self._test_if_due(do_test)
-            yield batch
+            worker = DynaWorker(self)
+            interval = self.test_interval if self.do_test else None
+            for batch in plan(self.episode, until, self.batch_size, interval):
+                snapshot = Snapshot(self.q_table, self.steps)
+                counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
+                self._learn_counts(counted.counts, batch.last)
+                self._test_if_due(do_test)
+                yield batch
+
+    def _check_settings(self) -> None:
+        super()._check_settings()
+        instead = "what is learned comes from its counts: let its kernel act in another way, td.Rule(update, policy)"
+        refuse_overrides(type(self), DynaQAgent, ("learn",), instead)
+        refuse_rule_methods(type(self))
 
     def _learn_counts(self, counts: np.ndarray, episode: int) -> None:
         """Take in what was counted up to an episode."""
@@ -288,11 +307,6 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         after = before._replace(q_table=planner.q_table, episode=episode, steps=steps, planner=planner)
         self._versions = before, after, switch
         learn_counts(model, planner, counts, *self._planning(), switch)
-
-    def _test_if_due(self, do_test: bool) -> None:
-        """Test the greedy policy where a test is due."""
-        if do_test and self._test_is_due():
-            self.rewards[self.episode] = self.evaluate(trials=self.trials, max_steps=self.max_step)
 
 
 class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
@@ -323,7 +337,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         return self.batch_size * self.cw_num
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
-        self._plan_anew()
+        with self._in_use():
+            self._plan_anew()
         yield from super()._run(until, do_test)
 
     def _submit(self, pool, batch: Batch, snapshot):

@@ -9,7 +9,7 @@ import numpy as np
 
 import td_helpers as td
 from figures import exact
-from figures.experiments import AGENTS, EPISODES, EPSILONS, HALLWAY, LAKE, RATES, lake_of, over_ray, route_of
+from figures.experiments import AGENTS, EPISODES, EPSILONS, HALLWAY, LAKE, RATES, lake_of, route_of, spread
 from figures.rows import Data, settings_of, where
 from figures.rules import ExpectedSARSAAgent
 from figures.summaries import bootstrap, ci, coverage, markdown, number, unseen
@@ -38,7 +38,7 @@ def run(seeds=100, tests=100, episodes=EPISODES, rates=RATES, epsilons=EPSILONS,
             episodes, algorithms, epsilons, range(seeds)
         )
     ]
-    yield from over_ray(learning_curve, cases, "curves")
+    yield from spread(learning_curve, cases, "curves")
 
 
 def learning_curve(map_name, algorithm, rate, epsilon, seed, episodes, tests, sampled_every) -> list[dict]:

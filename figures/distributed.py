@@ -17,7 +17,7 @@ from figures.experiments import (
     greedy_path,
     lake_of,
     learned_table,
-    over_ray,
+    spread,
     values_at_start,
 )
 from figures.rows import Data, where
@@ -40,7 +40,7 @@ def run(seeds=200, teams=TEAMS, episodes=EPISODES, rates=BEST_RATE, epsilon=0.3)
         }
         for map_name, seed in itertools.product(episodes, range(seeds))
     ]
-    yield from over_ray(distributed_run, cases, "distributed")
+    yield from spread(distributed_run, cases, "distributed")
 
 
 def distributed_run(map_name, rate, epsilon, episodes, seed, teams) -> list[dict]:

@@ -14,7 +14,7 @@ from numba.extending import register_jitable
 
 import td_helpers as td
 from beyond import DynaQAgent
-from figures.experiments import HALLWAY, LAKE, over_ray
+from figures.experiments import HALLWAY, LAKE, spread
 from figures.rows import Data, settings_of, where
 from figures.summaries import markdown
 from tabular.kernels import greedy_value
@@ -114,7 +114,7 @@ def run(lakes=LAKES, compared=COMPARED, rates=RATES, starts=STARTS, epsilon=0.05
         for (learner, schedule, rate, start), seed in itertools.product(plans, range(seeds)):
             case = {"learner": learner, "schedule": schedule, "rate": rate, "start": start, "seed": seed}
             cases.append(shared | case)
-    yield from over_ray(arrival_run, cases, "dyna")
+    yield from spread(arrival_run, cases, "dyna")
 
 
 def lake_named(name: str, seed: int) -> td.FrozenLakeEnv:

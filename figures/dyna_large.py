@@ -9,7 +9,7 @@ import pandas as pd
 import td_helpers as td
 from beyond import DistributedDynaQAgent
 from figures.dyna import HOLES, IN_A_ROW
-from figures.experiments import over_ray
+from figures.experiments import spread
 from figures.rows import Data, where
 from figures.summaries import markdown
 
@@ -27,7 +27,7 @@ def run(cases=CASES, map_seed=401, epsilon=0.05, seed=0, max_step=5_000, most=5 
     """
     settings = {"map_seed": map_seed, "epsilon": epsilon, "seed": seed, "max_step": max_step, "most": most}
     cases = [settings | {"side": side, "workers": workers, "batch_size": size} for side, workers, size in cases]
-    yield from over_ray(large_run, cases, "dyna_large")
+    yield from spread(large_run, cases, "dyna_large")
 
 
 def large_run(side, map_seed, workers, batch_size, epsilon, seed, max_step, most) -> list[dict]:

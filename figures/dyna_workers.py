@@ -9,7 +9,7 @@ import pandas as pd
 import td_helpers as td
 from beyond import DistributedDynaQAgent
 from figures.dyna import HOLES, WITHIN, arrival, steps_until_there
-from figures.experiments import over_ray
+from figures.experiments import spread
 from figures.rows import Data, settings_of, where
 from figures.summaries import markdown
 
@@ -23,7 +23,7 @@ def run(counts=tuple(BATCH_SIZES), batch_sizes=BATCH_SIZES, sides=SIDES, maps=(2
         {"side": side, "map_seed": lake, "workers": count, "seed": seed, "epsilon": epsilon}
         for side, count, lake, seed in itertools.product(sides, counts, maps, range(seeds))
     ]
-    yield from over_ray(workers_run, cases, "dyna_workers")
+    yield from spread(workers_run, cases, "dyna_workers")
 
 
 def workers_run(side, map_seed, workers, seed, epsilon) -> list[dict]:

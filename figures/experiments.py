@@ -1,8 +1,10 @@
-"""What the experiments share: the assignment's settings, what a table's policy does and is worth, and Ray tasks."""
+"""What the experiments share: the assignment's settings, what a table's policy does and is worth, and its cores."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import os
 import sys
 import zlib
 
@@ -103,21 +105,44 @@ def other_seeds(shift: int):
         seeds_from = before
 
 
-def over_ray(run, cases: list[dict], name: str):
-    """Yield the rows of `run(**case)` for all cases, in their order; each case is a task on one core.
+def spread(run, cases: list[dict], name: str):
+    """Yield the rows of `run(**case)` for all cases, in their order, each case on a core of its own.
 
-    Seeds are shifted by `seeds_from`; rows have the seeds of the cases, so that fresh ones read like committed ones.
+    In threads on this machine, where compiled learning runs side by side, or over Ray where RAY_ADDRESS names a
+    cluster. Seeds are shifted by `seeds_from`; rows have those of the cases, so that fresh ones read like committed
+    ones.
     """
+    shifted = [case | {"seed": case["seed"] + seeds_from} for case in cases]
+    rows_of = _over_ray if os.environ.get("RAY_ADDRESS") else _in_threads
+    with tqdm(total=len(cases), desc=name, unit="run") as bar:
+        for case, rows in zip(cases, rows_of(run, shifted, bar), strict=True):
+            for row in rows:
+                yield row | {"seed": case["seed"]}
+
+
+def _in_threads(run, cases: list[dict], bar):
+    """The rows of each case, computed in as many threads as there are cores."""
+    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+    try:
+        futures = [pool.submit(run, **case) for case in cases]
+        for future in futures:
+            future.add_done_callback(lambda _: bar.update())
+        for future in futures:
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # what has begun comes to its end
+
+
+def _over_ray(run, cases: list[dict], bar):
+    """The rows of each case, computed in as many tasks at once as the cluster has cores."""
     import ray
 
     start_ray()
     task = ray.remote(num_cpus=1)(run)
-    references = [task.remote(**case | {"seed": case["seed"] + seeds_from}) for case in cases]
+    references = [task.remote(**case) for case in cases]
     waiting = list(references)
-    with tqdm(total=len(cases), desc=name, unit="run") as bar:
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=min(8, len(waiting)), timeout=1)
-            bar.update(len(done))
-    for case, reference in zip(cases, references, strict=True):
-        for row in ray.get(reference):
-            yield row | {"seed": case["seed"]}
+    while waiting:
+        done, waiting = ray.wait(waiting, num_returns=min(8, len(waiting)), timeout=1)
+        bar.update(len(done))
+    for reference in references:
+        yield ray.get(reference)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import td_helpers as td
-from figures.experiments import AGENTS, EPSILONS, HALLWAY, RATES, lake_of, over_ray, values_at_start
+from figures.experiments import AGENTS, EPSILONS, HALLWAY, RATES, lake_of, spread, values_at_start
 from figures.rows import Data, settings_of, where
 from figures.summaries import markdown, number, unseen
 
@@ -43,7 +43,7 @@ def run(
                 "seed": seed,
                 "episodes": recommended if start == "zeros" and seed >= long_seeds else episodes[start],
             })
-    yield from over_ray(hallway_run, cases, "hallway")
+    yield from spread(hallway_run, cases, "hallway")
 
 
 def hallway_run(algorithm, rate, epsilon, start, seed, episodes) -> list[dict]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent
-from figures.experiments import HALLWAY, lake_of, over_ray, route_of
+from figures.experiments import HALLWAY, lake_of, route_of, spread
 from figures.rows import Data, settings_of, where
 from figures.summaries import markdown
 
@@ -33,7 +33,7 @@ def run(
          "tests": tests if count > 1 or CELLS[cell][0] else (*tests, *later)}
         for cell, count, seed in itertools.product(cells, counts, range(seeds))
     ]  # fmt: skip
-    yield from over_ray(lock_in_run, cases, "lock_in")
+    yield from spread(lock_in_run, cases, "lock_in")
 
 
 def lock_in_run(cell, collectors, seed, rate, epsilon, batch_size, tests) -> list[dict]:

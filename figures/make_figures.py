@@ -14,7 +14,6 @@ Nothing is replaced until everything has been made, and every claim of the repor
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
@@ -52,6 +51,7 @@ from figures import (
 )
 from figures.experiments import other_seeds
 from figures.rows import Data, read_rows, write_rows
+from tabular.files import atomic_write
 
 HERE = Path(__file__).resolve().parent
 ASSIGNMENT = {  # name of the data file: experiment; those that measure time run last
@@ -160,10 +160,11 @@ out, and those that rest on exact values alone.
 
 
 def publish(draft: Path, folder: Path) -> None:
-    """Move everything in the draft to its place."""
+    """Put everything in the draft in its place."""
     places = {"Report.md": folder.parent, "README.md": folder.parent, ".csv": folder / "data"}
     for path in sorted(draft.iterdir()):
-        os.replace(path, places.get(path.name, places.get(path.suffix, folder)) / path.name)
+        with atomic_write(places.get(path.name, places.get(path.suffix, folder)) / path.name) as file:
+            file.write(path.read_bytes())
 
 
 def arguments_of(parser: argparse.ArgumentParser, arguments) -> tuple[list[str], int]:

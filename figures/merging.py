@@ -9,8 +9,8 @@ import pandas as pd
 
 import td_helpers as td
 from beyond import FederatedQLAgent, FederatedSARSAAgent
-from beyond.federated import FederatedServer
-from figures.experiments import HALLWAY, RATES, lake_of, over_ray
+from beyond.federated import FederatedServer, effective_rates
+from figures.experiments import HALLWAY, RATES, lake_of, spread
 from figures.rows import Data, settings_of, where
 from figures.summaries import bootstrap, ci, markdown
 
@@ -38,7 +38,7 @@ class ImportanceAveraging(Averaging):
 
     def weights(self, visits):
         most = visits.max(axis=0)  # all weights relative to the largest, which would overflow
-        return (1 - self.agent.learning_rate) ** (most - visits)
+        return 1 - together(self.agent.learning_rate, most - visits)
 
 
 class AddingUp(FederatedServer):
@@ -47,6 +47,13 @@ class AddingUp(FederatedServer):
     def combine(self, values, learning_rate, reports):
         tables, _ = side_by_side(values, reports)
         values += (tables - values).sum(axis=0)
+
+
+def together(rate: float, visits) -> np.ndarray:
+    """What so many updates at a rate amount to, 1 - (1 - rate)**visits, by sums and products: see `effective_rates`."""
+    visits = np.asarray(visits, np.int64)
+    rates = effective_rates(rate, visits.ravel())
+    return rates[np.minimum(visits, len(rates) - 1)]
 
 
 def side_by_side(values, reports) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +93,7 @@ def run(
         for algorithm, rate, rule, count, seed in itertools.product(FEDERATED, rates, rules, counts, range(seeds))
         if count > 1 or rule == OURS
     ]
-    yield from over_ray(merging_run, cases, "merging")
+    yield from spread(merging_run, cases, "merging")
 
 
 def merging_run(algorithm, rule, workers, rate, epsilon, seed, episodes, batch_size) -> list[dict]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 import td_helpers as td
-from figures.experiments import EPISODES, EPSILONS, HALLWAY, OTHER_SEED, RATES, lake_of, over_ray, route_of
+from figures.experiments import EPISODES, EPSILONS, HALLWAY, OTHER_SEED, RATES, lake_of, route_of, spread
 from figures.rows import Data, where
 from figures.rules import expecting_agent
 from figures.summaries import ci, markdown
@@ -26,7 +26,7 @@ def run(
          "tests": tests}
         for start, kind, epsilon, seed in itertools.product(starts, targets, epsilons, range(seeds))
     ]  # fmt: skip
-    yield from over_ray(noise_run, cases, "noise")
+    yield from spread(noise_run, cases, "noise")
 
 
 def noise_run(start, targets, epsilon, seed, rates, episodes, tests) -> list[dict]:

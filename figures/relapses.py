@@ -8,7 +8,7 @@ import numpy as np
 
 import td_helpers as td
 from figures.curves import THRESHOLD
-from figures.experiments import EPISODES, EPSILONS, RATES, lake_of, over_ray
+from figures.experiments import EPISODES, EPSILONS, RATES, lake_of, spread
 from figures.rows import Data, settings_of, where
 from figures.summaries import bootstrap, interval, markdown, number
 
@@ -20,7 +20,7 @@ def run(seeds=100, episodes=EPISODES, rate=RATES[1], epsilons=EPSILONS, watched=
          "watched": watched, "every": every}
         for map_name, epsilon, seed in itertools.product(episodes, epsilons, range(seeds))
     ]  # fmt: skip
-    yield from over_ray(relapses_run, cases, "relapses")
+    yield from spread(relapses_run, cases, "relapses")
 
 
 def relapses_run(map_name, rate, epsilon, seed, episodes, watched, every) -> list[dict]:

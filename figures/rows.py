@@ -23,7 +23,7 @@ def settings_of(experiment) -> dict:
 def write_rows(path: Path, experiment, rows) -> None:
     """Write rows as csv below a line of settings; floats have six digits."""
     frame = pd.DataFrame(list(rows))
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         file.write(f"# {json.dumps(settings_of(experiment))}\n")
         frame.to_csv(file, index=False, float_format="%.6g", na_rep="nan", lineterminator="\n")
 
@@ -38,7 +38,7 @@ def read_rows(path: Path, experiment) -> pd.DataFrame:
     again = f"run: python figures/make_figures.py {path.stem}"
     if not path.exists():
         raise ValueError(f"{name} is missing; {again}")
-    first, _, table = path.read_text().partition("\n")
+    first, _, table = path.read_text(encoding="utf-8").partition("\n")
     try:
         saved = json.loads(first.removeprefix("# "))
     except json.JSONDecodeError:

@@ -12,7 +12,7 @@ import td_helpers as td
 from beyond import FederatedQLAgent, FederatedSARSAAgent
 from beyond.federated import FederatedServer, FederatedWorker
 from figures import merging
-from figures.experiments import AGENTS, SINGLE, over_ray
+from figures.experiments import AGENTS, SINGLE, spread
 from figures.federated import SHORTFALL, WINDOW, lake_of
 from figures.rows import Data, settings_of, where
 from figures.summaries import bootstrap, interval, markdown
@@ -36,7 +36,7 @@ class PowerOfOne(FederatedQLAgent):
 
     @property
     def local_rate(self) -> float:
-        together = 1 - (1 - self.learning_rate) ** self.cw_num
+        together = float(merging.together(self.learning_rate, self.cw_num))
         return min(together, 0.6, max(0.2, self.cw_num / 100))
 
 
@@ -104,17 +104,16 @@ class MeanTargets(FederatedWorker):
     def learn(self, *arguments):
         report = super().learn(*arguments)
         start = pair_values(self.replica.received, report)
-        change, kept = report.values - start, (1 - self.agent.learning_rate) ** report.visits
-        return report._replace(values=start + np.divide(change, 1 - kept, out=change, where=change != 0))
+        change, rates = report.values - start, merging.together(self.agent.learning_rate, report.visits)
+        return report._replace(values=start + np.divide(change, rates, out=change, where=change != 0))
 
 
 class OneByOne(FederatedServer):
     """A server that merges a report when it comes, into a table that has moved on since."""
 
     def merge(self, learning_rate, report):
-        kept = (1 - learning_rate) ** report.visits
-        now = pair_values(self.q_table, report)
-        return super().merge(learning_rate, report._replace(values=now + (1 - kept) * (report.values - now)))
+        rates, now = merging.together(learning_rate, report.visits), pair_values(self.q_table, report)
+        return super().merge(learning_rate, report._replace(values=now + rates * (report.values - now)))
 
 
 class Asynchronous(FederatedQLAgent):
@@ -167,12 +166,13 @@ CASES = (  # algorithm, side, workers, episodes of a worker in a round, variant,
 def run(cases=CASES, lakes=(301, 302, 303), rate=0.01, epsilon=0.05, holes=0.08):
     """The steps to the target: when it is first crossed, and when it is held; nan for never."""
     names = ("algorithm", "side", "workers", "batch_size", "variant")
+    shared = {"rate": rate, "epsilon": epsilon, "holes": holes}
     runs = [
-        {**dict(zip(names, case, strict=True)), "map_seed": map_seed, "seed": seed}
+        {**shared, **dict(zip(names, case, strict=True)), "map_seed": map_seed, "seed": seed}
         for *case, seeds in cases
         for seed, map_seed in itertools.product(range(seeds), lakes)
     ]
-    yield from over_ray(functools.partial(scaling_run, rate, epsilon, holes), runs, "scaling")
+    yield from spread(scaling_run, runs, "scaling")
 
 
 def scaling_run(rate, epsilon, holes, algorithm, side, workers, batch_size, variant, map_seed, seed) -> list[dict]:

@@ -20,7 +20,7 @@ from figures.experiments import (
     greedy_path,
     lake_of,
     learned_table,
-    over_ray,
+    spread,
     values_at_start,
 )
 from figures.rows import Data, where
@@ -57,7 +57,7 @@ def run(seed=0, episodes=EPISODES, epsilons=EPSILONS, rate=0.001, best_rates=BES
         }
         for map_name, count in itertools.product(episodes, collectors)
     ]
-    yield from over_ray(table_run, cases, "value_functions")
+    yield from spread(table_run, cases, "value_functions")
 
 
 def table_run(shown, map_name, algorithm, rate, epsilon, episodes, seed, collectors) -> list[dict]:
@@ -90,7 +90,7 @@ def differences(seeds=100, episodes=EPISODES, epsilon=0.3, rates=BEST_RATE, coll
          "seed": seed, "collectors": collectors}
         for map_name, seed in itertools.product(episodes, range(seeds))
     ]  # fmt: skip
-    found = pd.DataFrame(list(over_ray(differences_run, cases, "differences")))
+    found = pd.DataFrame(list(spread(differences_run, cases, "differences")))
     for (map_name, count), rows in found.groupby(["map", "collectors"], sort=False):
         by_state = np.array(rows["difference"].tolist())
         visited = ~np.isnan(by_state)

@@ -84,13 +84,14 @@ class Replica:
             table.apply(self.received)
             table.apply(self.copy)
         else:
-            self.received, self.owned, self.copy = table, False, self.writable(table)
+            self.received, self.owned = np.asarray(table, np.float64), False
+            self.copy = self.writable(self.received)
         self.steps, self.learned = snapshot.steps, None
         return self.copy
 
     def writable(self, q_table: np.ndarray) -> np.ndarray:
-        """A copy of a table; those from Ray are read-only."""
-        return np.array(q_table)
+        """A copy of a table, in C's order; those from Ray are read-only."""
+        return np.array(q_table, order="C")
 
 
 class Version:

@@ -1,15 +1,11 @@
-"""Checks of arguments, generators from seeds, and files that are written whole or not at all."""
+"""Checks of arguments, and generators from seeds."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import numbers
 import operator
-import os
-import uuid
-from pathlib import Path
 
 import numpy as np
 
@@ -56,16 +52,26 @@ def check_probabilities(name: str, values, count: int) -> tuple[float, ...]:
 
 
 def check_q_table(name: str, q_table, shape: tuple[int, int]) -> np.ndarray:
-    """The table as a float64 array; ValueError unless it is finite and has the shape (states, actions)."""
-    q_table = np.asarray(q_table)
-    if q_table.shape != shape:
-        raise ValueError(f"{name} must have shape {shape} (states, actions), got {q_table.shape}")
-    if q_table.dtype.kind not in "fiu":
-        raise TypeError(f"{name} must hold real numbers, got {q_table.dtype}")
-    q_table = np.asarray(q_table, np.float64)
-    if not np.isfinite(q_table).all():
+    """A copy of a table as it is learned on: float64 in C's order, whatever array or lists it came as.
+
+    ValueError unless it has the shape (states, actions), and entries that are finite and not masked; TypeError unless
+    they are real numbers.
+    """
+    try:
+        given = np.ma.array(q_table)  # an array, a DataFrame, or lists, and also lists of rows that are masked
+    except ValueError as error:
+        raise ValueError(f"{name} must have shape {shape} (states, actions), got rows that differ") from error
+    if given.shape != shape:
+        raise ValueError(f"{name} must have shape {shape} (states, actions), got {given.shape}")
+    if given.dtype.kind not in "fiu":
+        raise TypeError(f"{name} must hold real numbers, got {given.dtype}")
+    if np.ma.is_masked(given):
+        raise ValueError(f"{name} must be finite, got masked entries")
+    with np.errstate(over="ignore"):  # of floats that are longer
+        table = np.array(np.ma.getdata(given), np.float64, order="C", subok=False)
+    if not np.isfinite(table).all():
         raise ValueError(f"{name} must be finite, got nan or inf")
-    return q_table
+    return table
 
 
 class Setting:
@@ -111,18 +117,3 @@ def generator(seed) -> np.random.Generator:
     if isinstance(seed, np.random.Generator):
         return seed
     return np.random.default_rng(check_count("seed", seed, 0, 2**63 - 1))
-
-
-@contextlib.contextmanager
-def written_whole(path):
-    """A binary file to write to, which replaces `path` once all is written: whole or not at all."""
-    # Each draft has a name of its own: two threads may save to one path.
-    draft = Path(f"{path}.{uuid.uuid4().hex}.tmp")
-    try:
-        with draft.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -1,27 +1,24 @@
 """The loops that learn: random draws, update rules, episodes, replay and evaluation, compiled by numba.
 
 All of it is plain Python. Compiled, it runs on a `PackedTable`; as it stands, on an env that is stepped. A `Rule`
-makes both of an update function, of Q-learning's and SARSA's as of a student's own.
+(`tabular.rules`) makes both of an update function, of Q-learning's and SARSA's as of a student's own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
-import traceback
-import types
-import uuid
-import weakref
+import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numba.extending import overload, register_jitable
 
-from tabular.tables import PackedTable
+from .cache import KernelCache
+from .stepping import HIGHEST_REWARD, LOWEST_REWARD, checked_start, checked_step
 
-INT32, FLOAT64 = np.dtype(np.int32), np.dtype(np.float64)
+OPTIONS = {"nogil": True, "error_model": "numpy"}  # of all compiled code: it lets other threads run, and divides by 0
 
 
 def kernel(function):
@@ -30,10 +27,10 @@ def kernel(function):
         plain = np.errstate(over="ignore")(function)  # `mix` relies on numbers that wrap
         plain.py_func = function
         return plain
-    try:
-        return numba.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the module's folder nor HOME can be written to: compiled anew in each process
-        return numba.njit(error_model="numpy")(function)
+    compiled = numba.njit(**OPTIONS)(function)
+    with contextlib.suppress(RuntimeError):  # neither the module's folder nor HOME can be written to
+        compiled._cache = KernelCache(function, OPTIONS)  # what cache=True would set, but for damage and other options
+    return compiled
 
 
 # Random draws ---------------------------------------------------------------------------
@@ -53,6 +50,16 @@ class Parameters(NamedTuple):
     key: int  # the seed, mixed
 
 
+class QuickParameters:
+    """Parameters as an object of slots, which plain Python reads in a fifth of a named tuple's time."""
+
+    __slots__ = Parameters._fields
+
+    def __init__(self, *values):
+        for name, value in zip(self.__slots__, values, strict=True):
+            setattr(self, name, value)
+
+
 @kernel
 def mix(counter):
     """Splitmix64's output function (Steele, Lea and Flood 2014): a bijection of 64 bits."""
@@ -69,7 +76,7 @@ def draw(key, counter):
     return np.int64(bits >> np.uint64(32)) * 2.0**-32, np.int64(bits & np.uint64(0xFFFFFFFF))
 
 
-# Simulators: a packed table, or an env ----------------------------------------------------
+# Simulators: a packed table, or an env that is `Stepped` ----------------------------------------------------
 
 
 @kernel
@@ -97,21 +104,28 @@ def sample_step(table, state, action, slip):
 
 def reset(simulator, key, stream):
     """Start the episode whose draws begin at `stream`."""
-    if type(simulator) is PackedTable:
+    if simulator.env is None:
         return sample_start.py_func(simulator, draw(key, stream)[1])
-    return _widened(_seeded_reset(simulator, key ^ stream)[0])
+    return checked_start(_seeded_reset(simulator.env, key ^ stream), simulator.states)
 
 
 def step(simulator, state, action, slip):
     """Act once: (next_state, reward, terminated, truncated)."""
-    if type(simulator) is PackedTable:
-        return sample_step.py_func(simulator, state, action, slip)
-    next_state, reward, terminated, truncated, _ = simulator.step(action)
-    if reward - reward != 0:  # infinite, or not a number
-        raise ValueError(f"the simulator's reward must be finite, got {reward!r}")
-    if type(next_state) is not int or type(reward) is not float:
-        next_state, reward = _widened(next_state), float(reward)
-    return next_state, reward, terminated, truncated
+    env = simulator.env
+    if env is None:
+        next_state, reward, terminated, truncated = sample_step.py_func(simulator, state, action, slip)
+        return next_state, float(reward), terminated, truncated
+    returned = env.step(action)
+    try:
+        next_state, reward, terminated, truncated, _ = returned
+        if (
+            type(next_state) is int and 0 <= next_state < simulator.states
+            and type(reward) is float and LOWEST_REWARD <= reward <= HIGHEST_REWARD
+        ):  # fmt: skip
+            return next_state, reward, terminated, truncated
+    except (TypeError, ValueError):
+        pass
+    return checked_step(returned, simulator.states)
 
 
 def _seeded_reset(env, seed):
@@ -120,11 +134,6 @@ def _seeded_reset(env, seed):
         return env.reset(seed=seed)
     except ValueError:
         return env.reset(seed=int(mix(seed)) >> 32)
-
-
-def _widened(state):
-    """A state as Python's int where it is numpy's, whose narrow types overflow."""
-    return int(state) if isinstance(state, np.integer) else state
 
 
 @overload(reset)
@@ -373,130 +382,10 @@ def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, 
     return t
 
 
-# Stepping an env in plain Python -------------------------------------------------------------
+# Learning and replaying --------------------------------------------------------------------------
 
 
-class Rows(dict):
-    """The rows of a table as Python lists, made when first touched: a stepped loop runs on plain numbers."""
-
-    def __init__(self, table: np.ndarray):
-        self.table = table
-
-    def __missing__(self, state):
-        if not hasattr(state, "__index__") or not 0 <= state < len(self.table):
-            raise ValueError(f"the simulator's state must be one of 0 to {len(self.table) - 1}, got {state!r}")
-        row = self[state] = self.table[state].tolist()
-        return row
-
-    def write_back(self):
-        """Store the rows in the table."""
-        for state, row in self.items():
-            self.table[state] = row
-
-
-class QuickParameters:
-    """Parameters as an object of slots, which plain Python reads in a fifth of a named tuple's time."""
-
-    __slots__ = Parameters._fields
-
-    def __init__(self, *values):
-        for name, value in zip(self.__slots__, values, strict=True):
-            setattr(self, name, value)
-
-
-@contextlib.contextmanager
-def place_noted():
-    """Add to an error from a stepped loop where it fell, as read from the loop's local variables."""
-    try:
-        yield
-    except Exception as error:
-        place = {"t": 0}
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            if frame.f_globals is globals():
-                place |= {name: frame.f_locals[name] for name in ("episode", "trial", "t") if name in frame.f_locals}
-        unit = "trial" if "trial" in place else "episode"
-        if unit in place:
-            error.add_note(f"in {unit} {place[unit]}, step {place['t']} (0: reset)")
-        raise
-
-
-# Checks, before compiled code reads and writes where it is told --------------------------------
-
-
-def _arguments(function) -> list[str]:
-    """The names of a plain function's arguments; TypeError where it is none, or they do not go by their place."""
-    if not isinstance(function, types.FunctionType):
-        raise TypeError(f"a rule must be made of plain functions, got {function!r}")
-    arguments = inspect.signature(function).parameters
-    if any(argument.kind is not argument.POSITIONAL_OR_KEYWORD for argument in arguments.values()):
-        raise TypeError(f"{function.__name__} must take plain arguments, got {inspect.signature(function)}")
-    return list(arguments)
-
-
-def _check_update(update) -> bool:
-    """Whether an update takes the next action; TypeError unless it is a function that an episode can call."""
-    off_policy, on_policy = _arguments(q_learning_update), _arguments(sarsa_update)
-    found = _arguments(update)
-    if found not in (off_policy, on_policy):
-        raise TypeError(
-            f"{update.__name__} must take ({', '.join(off_policy)}), and next_action after next_state if it needs it, "
-            f"got ({', '.join(found)})"
-        )
-    return found == on_policy
-
-
-def _check_policy(policy) -> None:
-    """TypeError unless a policy is a function that an episode can call."""
-    needed, found = _arguments(explore_or_exploit), _arguments(policy)
-    if found != needed:
-        raise TypeError(f"{policy.__name__} must take ({', '.join(needed)}), got ({', '.join(found)})")
-
-
-def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
-    """ValueError unless the q_table and the log fit the simulator and the episodes."""
-    states = len(simulator.outcomes) if type(simulator) is PackedTable else len(q_table)
-    shape = (states, len(actions))
-    if q_table.shape != shape or q_table.dtype != FLOAT64:
-        raise ValueError(f"q_table must be float64 of shape {shape}, got {q_table.dtype} of shape {q_table.shape}")
-    if type(log) is Experience:
-        room = log.episodes_that_fit(parameters.max_step)
-        if episodes > room:
-            raise ValueError(f"experience must have room for {episodes} more episodes, it has for {room}")
-        if q_table.size > 2**31:
-            raise ValueError(f"experience has 31 bits for a pair, too few for a q_table of shape {shape}")
-    elif log is not None and log.shape != shape:
-        raise ValueError(f"visits must be of shape {shape}, got {log.shape}")
-
-
-def _check_experience(q_table, pairs, rewards, actions) -> None:
-    """ValueError unless experience has the form that episodes on such a q_table leave; `_belongs` reads the pairs."""
-    if q_table.ndim != 2 or q_table.shape[1] != len(actions) or q_table.dtype != FLOAT64:
-        raise ValueError(
-            f"q_table must be float64 of shape (states, {len(actions)}), got {q_table.dtype} of shape {q_table.shape}"
-        )
-    if pairs.ndim != 1 or pairs.dtype != INT32:
-        raise ValueError(f"pairs must be a row of int32, got {pairs.dtype} of shape {pairs.shape}")
-    if rewards.shape != pairs.shape or rewards.dtype.kind != "f":
-        raise ValueError(f"rewards must be {len(pairs)} floats, got {rewards.dtype} of shape {rewards.shape}")
-
-
-@register_jitable
-def _belongs(pairs, states, width):
-    """Whether all pairs are of a table (states, width), and the last ends an episode."""
-    if len(pairs) == 0:
-        return True
-    lowest = highest = pairs[0]
-    for i in range(len(pairs)):
-        pair = pairs[i]
-        lowest = pair if pair < lowest else lowest  # the compiler makes vectors of this, not of min()
-        highest = pair if pair > highest else highest
-    return -1 - states <= lowest and highest < states * width and pairs[-1] < 0
-
-
-# Rules: an update function, and all that is made of it -----------------------------------------
-
-
-def _learning_loop(episode_of, update, policy):
+def learning_loop(episode_of, update, policy):
     """The loop over episodes of a rule."""
 
     def learn(q_table, simulator, actions, parameters, first, episodes, log):
@@ -509,12 +398,12 @@ def _learning_loop(episode_of, update, policy):
     return learn
 
 
-def _replay_loop(update):
+def replay_loop(update):
     """The loop over recorded steps of a rule."""
 
     def replay(q_table, pairs, rewards, actions, parameters):
         width = len(actions)
-        if not _belongs(pairs, len(q_table), width):
+        if not belongs(pairs, len(q_table), width):
             return -1
         steps = 0
         for i in range(len(pairs)):
@@ -531,157 +420,26 @@ def _replay_loop(update):
     return replay
 
 
-class Rule:
-    """A rule to learn by, made of an update function: a loop that learns, and one that replays experience.
-
-    The update is plain Python, written as `q_learning_update` is, or as `sarsa_update` if it needs the next action:
-
-        def update(q_table, state, action, reward, next_state, terminated, actions, parameters):
-        def update(q_table, state, action, reward, next_state, next_action, terminated, actions, parameters):
-
-    It changes `q_table[state][action]`; `actions` is 0, 1, ... to loop over; `parameters` has epsilon, learning_rate
-    and beta. Where `terminated`, next_state must not matter: a replay does not know it. Stepped, a row of the q_table
-    is a list: max(row) does for both, row.max() does not.
-
-    A `policy` says how to act, in the place of `explore_or_exploit`; `row` is q_table[state], and `explore` the one
-    random number it may use, uniform in [0, 1):
-
-        def policy(row, actions, epsilon, explore):
-
-    Both may call functions of their own file or notebook. Raises TypeError for anything else. A rule travels to other
-    processes as these functions, and is compiled anew there.
-    """
-
-    def __init__(self, update, policy=explore_or_exploit):
-        # Of what numba has compiled, the plain functions.
-        update, policy = (getattr(function, "py_func", function) for function in (update, policy))
-        self.needs_next_action = _check_update(update)
-        _check_policy(policy)
-        self.update, self.policy = update, policy
-        self.__name__ = update.__name__.removesuffix("_update")
-        self.__doc__ = update.__doc__
-        episode = sarsa_episode if self.needs_next_action else q_learning_episode
-        self.py_func = _learning_loop(episode, update, policy)
-        self._token = uuid.uuid4().hex
-
-    def __call__(self, q_table, simulator, actions, parameters, first, episodes, log=None) -> int:
-        """Learn `episodes` episodes from number `first` on a q_table, in place: the steps.
-
-        On a packed table compiled, on an env by stepping. `log` is None, an array of visits (states, actions), or
-        Experience with room for the episodes. Raises ValueError, before anything is learned, where shapes do not fit.
-        """
-        _check_task(q_table, simulator, actions, parameters, episodes, log)
-        if type(simulator) is PackedTable and not numba.config.DISABLE_JIT:
-            return self.kernel(q_table, simulator, actions, parameters, first, episodes, log)
-        return self.plain(q_table, simulator, actions, parameters, first, episodes, log)
-
-    def plain(self, q_table, simulator, actions, parameters, first, episodes, log=None) -> int:
-        """The same in plain Python, on a packed table too."""
-        rows = Rows(q_table)
-        plain_log = log
-        if type(log) is Experience:
-            plain_log = GrowingExperience()
-        elif log is not None:
-            plain_log = memoryview(log)  # quicker to write to than an array
-        parameters = QuickParameters(*parameters)
-        with place_noted():
-            steps = self.py_func(rows, simulator, actions, parameters, first, episodes, plain_log)
-        rows.write_back()
-        if type(log) is Experience:
-            plain_log.write_to(log)
-        return steps
-
-    def replay(self, q_table, pairs, rewards, actions, parameters) -> int:
-        """Learn on a q_table, in place, from recorded experience, in its order: the steps.
-
-        `pairs` and `rewards` are as in `Experience`; float32 rewards and read-only arrays will do. Raises TypeError
-        where the rule needs the next action, and ValueError, before anything is learned, where the experience is not
-        of such a table.
-        """
-        if self.needs_next_action:
-            raise TypeError(f"{self.__name__} cannot be replayed: it needs the next action, which is not recorded")
-        _check_experience(q_table, pairs, rewards, actions)
-        # Arrays of another kind, such as read-only ones, would be compiled for anew.
-        if not pairs.flags.carray:
-            pairs = np.array(pairs)
-        if rewards.dtype != FLOAT64 or not rewards.flags.carray:
-            rewards = np.array(rewards, FLOAT64)
-        steps = self.replay_kernel(q_table, pairs, rewards, actions, parameters)
-        if steps < 0:
-            raise ValueError(
-                f"pairs must be from {-1 - len(q_table)} to {q_table.size - 1}, the last below 0, "
-                f"got {pairs.min()} to {pairs.max()}, the last {pairs[-1]}"
-            )
-        return steps
-
-    @functools.cached_property
-    def kernel(self):
-        """The compiled learning loop, which checks nothing."""
-        return self._compile(self.py_func)
-
-    @functools.cached_property
-    def replay_kernel(self):
-        """The compiled replay loop; None where the rule needs the next action.
-
-        Replays nothing and returns -1 where a pair is not of the table; checks no shapes.
-        """
-        return None if self.needs_next_action else self._compile(_replay_loop(self.update))
-
-    def _compile(self, loop):
-        if self.update.__module__ == self.policy.__module__ == __name__:
-            # Kept under a hash of the pickled closure. A function of this file is pickled as its name, the same in
-            # every process, and what is kept is dropped when this file changes.
-            return kernel(loop)
-        # Not kept: numba would not notice a change in the file that has the functions.
-        for function in _with_helpers(self.update) + _with_helpers(self.policy):
-            if function.__module__ != __name__:
-                register_jitable(function)
-        return numba.njit(error_model="numpy")(loop)
-
-    def __reduce__(self):
-        if globals().get(self.__name__) is self:
-            return self.__name__
-        return _received, (self._token, self.update, self.policy)
-
-    def __repr__(self):
-        return f"<rule {self.__name__}>"
-
-
-_received_rules = weakref.WeakValueDictionary()
-
-
-def _received(token: str, update, policy) -> Rule:
-    """The rule that another process sent: the same one, compiled once, if it sends it again."""
-    rule = _received_rules.get(token)
-    if rule is None:
-        rule = _received_rules[token] = Rule(update, policy)
-        rule._token = token
-    return rule
-
-
-def _with_helpers(function) -> list:
-    """A function, and those of its own file or notebook that it calls, directly or by way of others."""
-    home, found = function.__module__, [function]
-    for function in found:
-        names = inspect.getclosurevars(function)
-        for other in (*names.globals.values(), *names.nonlocals.values()):
-            if isinstance(other, types.FunctionType) and other.__module__ == home and other not in found:
-                found.append(other)
-    return found
-
-
-q_learning = Rule(q_learning_update)
-sarsa = Rule(sarsa_update)
+@register_jitable
+def belongs(pairs, states, width):
+    """Whether all pairs are of a table (states, width), and the last ends an episode."""
+    if len(pairs) == 0:
+        return True
+    lowest = highest = pairs[0]
+    for i in range(len(pairs)):
+        pair = pairs[i]
+        lowest = pair if pair < lowest else lowest  # the compiler makes vectors of this, not of min()
+        highest = pair if pair > highest else highest
+    return -1 - states <= lowest and highest < states * width and pairs[-1] < 0
 
 
 # Evaluation ------------------------------------------------------------------------------------
 
 
 @kernel
-def evaluate(policy, simulator, parameters, first, trials):
-    """The sum of the discounted returns of `policy[state]` in `trials` episodes whose draws begin at stream `first`."""
+def evaluate(policy, simulator, parameters, first, trials, total=0.0):
+    """`total`, and the discounted returns of `policy[state]` in `trials` episodes, whose draws begin at `first`."""
     beta, key = parameters.beta, parameters.key
-    total = 0.0
     for trial in range(trials):
         stream = first + (trial << 20)
         state = reset(simulator, key, stream)
@@ -694,3 +452,20 @@ def evaluate(policy, simulator, parameters, first, trials):
             if terminated or truncated:
                 break
     return total
+
+
+# Stopping ----------------------------------------------------------------------------------------
+
+PART_SECONDS = 0.05  # a compiled call cannot be stopped, so that one should not take much longer
+FIRST_STEPS = 2**18  # of a part whose pace is not known yet, at most
+
+
+def in_parts(episodes: int, max_step: int) -> Iterator[tuple[int, int]]:
+    """(episodes done before, episodes) of parts that take a twentieth of a second each: Ctrl-C falls between them."""
+    done, size = 0, max(1, FIRST_STEPS // max_step)
+    while done < episodes:
+        count, start = min(size, episodes - done), time.monotonic()
+        yield done, count
+        done += count
+        seconds = time.monotonic() - start
+        size = max(1, int(count * min(4.0, PART_SECONDS / max(seconds, 1e-9))))

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .checks import check_count, written_whole
+from .checks import check_count
+from .files import atomic_write
 
 # matplotlib is imported where it is used: workers never need it.
 
@@ -251,7 +252,7 @@ def plot_timing(run_time: dict, title: str = "Running time"):
 
 def save_figure(figure, path) -> None:
     """Write a figure as PNG, the same bytes every time: whole or not at all."""
-    with written_whole(path) as file:
+    with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
 
 
@@ -263,7 +264,7 @@ class Film:
 
     def save(self, path) -> None:
         """Write the GIF, whole or not at all."""
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(self.gif)
 
     def _repr_html_(self) -> str:

@@ -20,7 +20,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from .checks import Setting, check_count, count_between
-from .session import FOLDER, start_ray
+from .session import FOLDER, check_not_forked, start_ray
 
 READY_SECONDS = 120  # how long to wait for the next process to start
 START_TRIES = 3  # for a process that dies, or cannot be reached, while it starts
@@ -70,14 +70,30 @@ class Call(NamedTuple):
     waits_for: tuple[Call, ...]
 
 
-class _Pool:
+class Pool:
     """What the pools share: runs take turns, and one that would wait for itself is told."""
+
+    ships = True  # whether results travel, and so are packed tightly by those who make them
 
     def __init__(self):
         self._lock, self._owner, self._makers = threading.Lock(), None, {}
+        self._process = os.getpid()
+
+    # A pool is a place: copies of an agent share it, and one that is pickled leaves it behind.
+
+    def __copy__(self) -> Pool:
+        return self
+
+    def __deepcopy__(self, memo) -> Pool:
+        return self
+
+    def __reduce__(self):
+        return type(None), ()
 
     @contextlib.contextmanager
     def _turn(self):
+        if self._process != os.getpid():  # a fork: whoever has the turn is not in this process
+            self._process, self._lock, self._owner = os.getpid(), threading.Lock(), None
         if self._owner == threading.get_ident():
             raise RuntimeError("workers are busy with another run of this thread, which must come to its end first")
         with self._lock:
@@ -88,7 +104,7 @@ class _Pool:
                 self._owner, self._makers = None, {}
 
 
-class InProcess(_Pool):
+class InProcess(Pool):
     """Runs each call at once in this process, without Ray: to be stepped through, or to play a thousand workers.
 
     All processes of a role share one object, as their calls are functions of their arguments (there is one server).
@@ -119,7 +135,7 @@ class InProcess(_Pool):
         return reference
 
 
-class Workers(_Pool):
+class Workers(Pool):
     """The processes of distributed runs, over Ray: a server, `cw_num` collectors and `ew_num` evaluators.
 
     A run without `workers=` takes the session's own (`shared_workers`). `with Workers(8, 4) as workers:` makes others,
@@ -185,10 +201,11 @@ class Workers(_Pool):
     @contextlib.contextmanager
     def run(self, makers: dict):
         """Take a turn; until its end each role's processes hold what its maker makes, whichever process it is."""
-        import ray
-
+        check_not_forked()
         with self._turn():
             self.start()
+            import ray  # which starting may have been the first to do
+
             pickled = {role: ray.cloudpickle.dumps(maker) for role, maker in makers.items()}
             # A large lake is stored once, and not sent along with every call.
             self._makers = {role: ray.put(maker) if len(maker) > 50_000 else maker for role, maker in pickled.items()}
@@ -276,8 +293,8 @@ def shared_workers(cw_num: int, ew_num: int) -> Workers:
 
 def check_workers(workers, cw_num: int, ew_num: int) -> None:
     """TypeError or ValueError unless these are workers of a run, with so many collectors and evaluators; None is."""
-    if not isinstance(workers, Workers | InProcess | None):
-        raise TypeError(f"workers must be Workers, InProcess or None, got {workers!r}")
+    if not isinstance(workers, Pool | None):
+        raise TypeError(f"workers must be Workers, Threads, InProcess or None, got {workers!r}")
     if workers and (workers.cw_num < cw_num or workers.ew_num < ew_num):
         needed = f"{cw_num} collectors and {ew_num} evaluators at least"
         raise ValueError(f"workers must be {needed}, got {workers.cw_num} and {workers.ew_num}")
@@ -306,7 +323,7 @@ def _host_of(ray):
         def __init__(self, folder: str):
             self.maker = self.held = None
             self.sequence = self.next = 0
-            if os.path.isdir(folder):  # a cluster's nodes get the modules with the job
+            if os.path.isdir(folder) and folder not in sys.path:  # a cluster's nodes get the modules with the job
                 sys.path.append(folder)
 
         def ready(self) -> None:

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import inspect
+import random
+import sys
+import time
+import weakref
 import zlib
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from .checks import check_count
 from .kernels import MAX_STEP
-from .tables import TransitionTable
+from .mistakes import warn_caller
+from .stepping import checked_start, checked_step
+from .tables import TransitionTable, as_defined, samples
+
+# What gym.make puts around an env, in gym and in gymnasium, which has all of it in one module since 1.0.
+OLD_CHECKER = "gym.wrappers.env_checker.PassiveEnvChecker"
+OF_MAKE = [
+    f"{package}.wrappers.{name}"
+    for package in ("gym", "gymnasium")
+    for name in (
+        "env_checker.PassiveEnvChecker", "time_limit.TimeLimit", "order_enforcing.OrderEnforcing",
+        "common.PassiveEnvChecker", "common.TimeLimit", "common.OrderEnforcing",
+    )
+]  # fmt: skip
 
 
 def shape_of(simulator) -> tuple[int, int]:
     """(states, actions) of an env; TypeError or ValueError where it is none, or its spaces are not Discrete."""
     if not callable(getattr(simulator, "step", None)) or not callable(getattr(simulator, "reset", None)):
         raise TypeError(f"simulator must be an env of gym or gymnasium, got {simulator!r}")
+    if not _takes_seed(simulator.reset):
+        needed = "simulator.reset must take seed=, as gym's since 0.26"
+        raise TypeError(f"{needed}, got reset{inspect.signature(simulator.reset)}")
     for name in ("observation_space", "action_space"):
         space = getattr(simulator, name, None)
         if type(space).__name__ != "Discrete" or getattr(space, "start", 0) != 0:
@@ -24,14 +47,72 @@ def shape_of(simulator) -> tuple[int, int]:
     return int(simulator.observation_space.n), int(simulator.action_space.n)
 
 
+def _takes_seed(reset) -> bool:
+    """Whether a reset can be called with seed=, as far as its signature tells."""
+    try:
+        inspect.signature(reset).bind(seed=0)
+    except TypeError:
+        return False
+    except ValueError:  # it has none, as what is not written in Python
+        pass
+    return True
+
+
+def _layers(simulator) -> Iterator:
+    """An env, and those within gym's or gymnasium's wrappers around it, from the outermost on."""
+    wrappers = tuple(_classes("gym.Wrapper", "gymnasium.Wrapper"))
+    yield simulator
+    while isinstance(simulator, wrappers):
+        simulator = simulator.env
+        yield simulator
+
+
+def _is_of_make(env) -> bool:
+    """Whether an env is a wrapper that gym.make adds: of that very class, with the methods that it came with."""
+    if type(env) not in _classes(*OF_MAKE):
+        return False
+    methods = [getattr(type(env), name) for name in ("step", "reset")]
+    return not _is_patched(env) and all(map(as_defined, methods))
+
+
+def _is_patched(env) -> bool:
+    """Whether an env's step or reset was put upon this very instance."""
+    return bool({"step", "reset"} & getattr(env, "__dict__", {}).keys())
+
+
+def acts_elsewhere(simulator) -> bool:
+    """Whether a copy of an env may act on this one: a function that was put upon it is not copied with it."""
+    return any(map(_is_patched, _layers(simulator)))
+
+
+def _classes(*names: str) -> list[type]:
+    """The classes of these names, of those modules that are loaded: no env can be of another."""
+    places = [name.rpartition(".") for name in names]
+    found = [getattr(sys.modules.get(module), name, None) for module, _, name in places]
+    return [kind for kind in found if kind is not None]
+
+
+def _unwrapped(simulator) -> tuple:
+    """An env without what gym.make puts around it, which changes nothing but the step limit: (env, limit)."""
+    limit = MAX_STEP
+    for env in _layers(simulator):
+        if not _is_of_make(env):
+            return env, limit
+        most = vars(env).get("_max_episode_steps")
+        limit = limit if most is None else min(limit, max(1, most))
+
+
+def pass_checkers(simulator) -> None:
+    """Let gym's checkers check no first step: they ask numpy for bool8, which numpy 2 does not have."""
+    for env in _layers(simulator):
+        if type(env) in _classes(OLD_CHECKER):
+            env.checked_step = True
+
+
 def compiled_form(simulator, compiled: bool | None):
     """(packed table, step limit) of an env; the table is None where it is to be stepped."""
-    env, limit = simulator, MAX_STEP
-    # What gym.make puts around an env changes nothing but the limit.
-    while type(env).__name__ in ("TimeLimit", "OrderEnforcing", "PassiveEnvChecker"):
-        if type(env).__name__ == "TimeLimit" and env._max_episode_steps is not None:
-            limit = min(limit, max(1, env._max_episode_steps))
-        env = env.env
+    pass_checkers(simulator)
+    env, limit = _unwrapped(simulator)
     if compiled is False:
         return None, limit
     try:
@@ -44,6 +125,61 @@ def compiled_form(simulator, compiled: bool | None):
         if compiled:
             raise
         return None, limit
+
+
+def copied(simulator):
+    """A copy of an env, to be played with; None where it has none."""
+    if acts_elsewhere(simulator):
+        return None
+    try:
+        return copy.deepcopy(simulator)
+    except Exception:  # of whatever kind: it may hold a window, a lock or a connection
+        return None
+
+
+_listened_to = weakref.WeakSet()  # envs that are known to follow their seed, or were told of
+
+
+def warn_if_unseeded(simulator) -> None:
+    """Warn, once for an env, where two resets with one seed lead to different episodes: no result would repeat."""
+    with contextlib.suppress(TypeError):  # it has no hash, or no weak reference
+        if simulator in _listened_to:
+            return
+        _listened_to.add(simulator)
+    if all(samples(_unwrapped(simulator)[0], name) for name in ("step", "reset")):
+        return
+    env = copied(simulator)
+    if env is None:
+        return
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (an env may draw from these)
+    try:
+        first, second = _played(env), _played(env)
+    except Exception:  # learning will tell of it
+        return
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+    both = min(len(first), len(second))
+    if first[:both] != second[:both]:
+        warn_caller(
+            "the simulator does not follow reset(seed=): two episodes of one seed differ, so no result can be repeated "
+            "(draw from self.np_random, which super().reset(seed=seed) seeds)"
+        )
+
+
+def _played(env) -> list:
+    """What an env returns in a hundred steps, or in 2 ms, but five steps at least, of episodes with seeds 0, 1, ..."""
+    (states, actions), choose, found = shape_of(env), random.Random(0), []
+    until = time.perf_counter() + 0.002
+    for seed in range(100):
+        found.append(checked_start(env.reset(seed=seed), states))
+        ended = False
+        while not ended:
+            if len(found) >= 100 or (len(found) > 5 and time.perf_counter() > until):
+                return found
+            found.append(checked_step(env.step(choose.randrange(actions)), states))
+            ended = found[-1][2] or found[-1][3]
+    return found
 
 
 def fingerprint(simulator, table, limit: int) -> str:
@@ -80,16 +216,17 @@ class Rollout(NamedTuple):
 
 def rollout(env, policy, seed: int = 0, max_steps: int = 1000) -> Rollout:
     """Follow `policy(state)` for one episode of a seeded env, at most `max_steps` steps."""
-    shape_of(env)
+    count, _ = shape_of(env)
+    pass_checkers(env)
     if not callable(policy):
         raise TypeError(f"policy must be a function of a state, got {policy!r}")
     check_count("seed", seed, 0)
     check_count("max_steps", max_steps)
-    states, actions, rewards = [env.reset(seed=seed)[0]], [], []
+    states, actions, rewards = [checked_start(env.reset(seed=seed), count)], [], []
     terminated = truncated = False
     while not (terminated or truncated):
         actions.append(policy(states[-1]))
-        state, reward, terminated, truncated, _ = env.step(actions[-1])
+        state, reward, terminated, truncated = checked_step(env.step(actions[-1]), count)
         states.append(state)
         rewards.append(reward)
         truncated = truncated or (len(actions) == max_steps and not terminated)

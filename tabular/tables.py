@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from typing import NamedTuple
 
 import numpy as np
 
 from .checks import check_probabilities
+from .stepping import HIGHEST_REWARD, LOWEST_REWARD
 
 # Envs whose step and reset do nothing but sample from their P and initial_state_distrib. An env of one's own
 # says the same of its two methods with `samples_table`.
@@ -27,7 +29,7 @@ def samples_table(method):
 
     The mark is the method's own, so a subclass that overrides the method loses it.
     """
-    method.samples_table = True
+    method.samples_table = method.__code__  # and not True, which functools.wraps would lend to another function
     return method
 
 
@@ -48,6 +50,12 @@ class PackedTable(NamedTuple):
     start_states: np.ndarray  # int64, (starts,)
     start_thresholds: np.ndarray  # uint32, (starts,)
 
+    def __deepcopy__(self, memo) -> PackedTable:
+        """Itself: it is never changed, so copies share it."""
+        return self
+
+    env = None  # not one of the fields: what a loop steps instead, where there is no table
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TransitionTable:
@@ -62,6 +70,27 @@ class TransitionTable:
     terminated: np.ndarray  # bool, likewise
     start: np.ndarray  # float64, (states,): where episodes start
 
+    def __post_init__(self):
+        """ValueError for what no MDP is: compiled code reads and writes where a table tells it to."""
+        shape, states = np.shape(self.next_state), len(self.next_state)
+        parts = self.probability, self.reward, self.terminated
+        if len(shape) != 3 or any(np.shape(part) != shape for part in parts) or np.shape(self.start) != (states,):
+            shapes = [np.shape(part) for part in (*parts, self.next_state, self.start)]
+            raise ValueError(f"a table must have four arrays (states, actions, outcomes) and a start, got {shapes}")
+        if self.next_state.dtype.kind not in "iu" or not 0 <= self.next_state.min() <= self.next_state.max() < states:
+            raise ValueError(f"a table must lead to states from 0 to {states - 1}")
+        rewards = _without_repeats(self.reward)
+        if not ((rewards >= LOWEST_REWARD) & (rewards <= HIGHEST_REWARD)).all():
+            raise ValueError(f"a table must have rewards from {LOWEST_REWARD:g} to {HIGHEST_REWARD:g}")
+        sums = sum(map(_without_repeats, np.moveaxis(self.probability, -1, 0)))  # of each pair
+        for part, total in ((self.probability, sums), (self.start, self.start.sum())):
+            if not (part.min() >= 0.0 and np.abs(total - 1.0).max() <= 1e-9):
+                raise ValueError("a table must have probabilities that sum to 1, for each pair and for the start")
+
+    def __deepcopy__(self, memo) -> TransitionTable:
+        """Itself: it is never changed, so copies share it."""
+        return self
+
     @property
     def shape(self) -> tuple[int, int]:
         """(states, actions), the shape of a q_table."""
@@ -71,7 +100,7 @@ class TransitionTable:
     def from_env(cls, env) -> TransitionTable:
         """The table of an env whose step and reset do nothing but sample from it; else ValueError."""
         for name in ("step", "reset"):
-            if not _samples_table(env, name):
+            if not samples(env, name):
                 raise ValueError(
                     f"simulator must be an env whose {name} is known to sample from a transition table and to do "
                     f"nothing else, to be compiled; got {env!r} (td.samples_table declares it of one's own)"
@@ -99,9 +128,7 @@ class TransitionTable:
                 check_probabilities(f"P[{state}][{action}]", (outcome[0] for outcome in pair), len(pair))
                 entries[state, action, : len(pair)] = sorted(pair, key=lambda outcome: -outcome[0])
         probability, next_state, reward, terminated = np.moveaxis(entries, -1, 0).copy()
-        if not np.isfinite(reward).all():
-            raise ValueError("P must have finite rewards")
-        if not 0 <= next_state.min() <= next_state.max() < states:
+        if not np.isin(next_state, np.arange(states)).all():
             raise ValueError(f"P must lead to states from 0 to {states - 1}")
         return cls(probability, next_state.astype(np.int32), reward, terminated.astype(bool), start)
 
@@ -144,14 +171,23 @@ class TransitionTable:
         return thresholds
 
 
-def _samples_table(env, name: str) -> bool:
+def samples(env, name: str) -> bool:
     """Whether an env's method is known, or declared, to sample from its table and to do nothing else."""
     method = getattr(type(env), name, None)
     if name in vars(env):  # patched on the instance
         method = vars(env)[name]
-    declared = getattr(method, "samples_table", False)
+    code = getattr(method, "__code__", None)
+    if code is not None and getattr(method, "samples_table", None) is code:
+        return True
     place = f"{getattr(method, '__module__', '')}.{getattr(method, '__qualname__', '')}"
-    return declared or place.removesuffix(f".{name}") in KNOWN_ENVS
+    return place.removesuffix(f".{name}") in KNOWN_ENVS and as_defined(method)
+
+
+def as_defined(method) -> bool:
+    """Whether a method has the code that stands under its name in its module: functools.wraps lends names to others."""
+    code, module = getattr(method, "__code__", None), sys.modules.get(getattr(method, "__module__", None))
+    of_name = code is not None and code.co_qualname == method.__qualname__
+    return of_name and code.co_filename == getattr(module, "__file__", None)
 
 
 def _without_repeats(array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ the result goes to a temporary one; so does what Jupyter and Ray write to HOME. 
 """
 
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -33,6 +34,8 @@ def run(path: Path, result: Path) -> nbformat.NotebookNode:
             cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
     draft = result.with_name(result.name + ".tmp")
     nbformat.write(notebook, draft)
+    if result.exists():
+        shutil.copymode(result, draft)
     os.replace(draft, result)
     return notebook
 

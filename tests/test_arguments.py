@@ -110,7 +110,7 @@ REFUSED = [
     (distributed(ew_num=-1, do_test=False), ValueError, "ew_num", WHOLE, "-1"),
     (distributed(batch_size=0), ValueError, "batch_size", WHOLE, "0"),
     (distributed(batch_size=99.9), TypeError, "batch_size", WHOLE, "99.9"),
-    (distributed(workers=4), TypeError, "workers", "Workers, InProcess or None", "4"),
+    (distributed(workers=4), TypeError, "workers", "Workers, Threads, InProcess or None", "4"),
     (distributed(workers=td.Workers(2, 4)), ValueError, "workers", "4 collectors and 4 evaluators", "2 and 4"),
     (distributed(workers=td.Workers(4, 1)), ValueError, "workers", "4 collectors and 4 evaluators", "4 and 1"),
     (distributed(patience=0), ValueError, "patience", "number", "0"),
@@ -270,8 +270,8 @@ CONTRADICTIONS = {
     "tests without evaluators": ("ew_num", 0, "ew_num must be 1 or more where do_test is True, got 0"),
     "more collectors than lent": ("cw_num", 5, "workers must be 5 collectors and 4 evaluators at least, got 4 and 4"),
     "more evaluators than lent": ("ew_num", 6, "workers must be 4 collectors and 6 evaluators at least, got 4 and 4"),
-    "workers of another kind": ("workers", 3, "workers must be Workers, InProcess or None, got 3"),
-    "a checkpoint in no folder": ("checkpoint", "no/such/folder/agent", "checkpoint must be a file in a folder that"),
+    "workers of another kind": ("workers", 3, "workers must be Workers, Threads, InProcess or None, got 3"),
+    "a checkpoint in no folder": ("checkpoint", "no/such/folder/agent", "checkpoint must be a file that can be"),
     "more tests than there are draws": ("learning_episodes", 2**40, "test_interval must leave fewer than"),
 }
 

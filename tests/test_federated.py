@@ -81,15 +81,28 @@ def test_the_merge_lies_between_the_old_value_and_the_targets(old, targets, rate
     assert min(hull) - 1e-6 <= value <= max(hull) + 1e-6
 
 
-@pytest.mark.parametrize("rate", [0.0, 1e-9, 1e-4, 0.0199, 0.5, 0.97, 1.0])
+ALL_SIZES = [0.0, 1e-300, 1e-9, 1e-6, 1e-4, 0.0199, 0.5, 0.97, 1 - 2**-53, 1.0]
+rates_of_all_sizes = pytest.mark.parametrize("rate", ALL_SIZES)
+
+
+@rates_of_all_sizes
 def test_effective_rates_are_those_of_the_formula_up_to_the_last_visit(rate):
     visits = np.array([1, 2, 7, 1500, 2500, 600_000], np.int32)
     rates = effective_rates(rate, visits)
     found = rates[np.minimum(visits, len(rates) - 1)]
     expected = -np.expm1(visits * np.log1p(-rate)) if rate < 1 else np.ones(6)
-    np.testing.assert_array_max_ulp(found, expected, maxulp=2)
-    assert len(rates) <= 1 + min(600_000, np.ceil(38 / max(rate, 1e-9)))
+    half_ulps = np.minimum(visits, 1 / max(rate, 1e-300)) + 6  # one an update, as far as later ones do not shrink it
+    assert (np.abs(found - expected) <= 2.0**-53 * half_ulps * expected).all()
     assert len(effective_rates(rate, visits[:0])) == 1
+
+
+@rates_of_all_sizes
+def test_effective_rates_rise_to_at_most_1_and_end_where_no_update_changes_them(rate):
+    rates = effective_rates(rate, np.array([10_000_000]))
+    assert rates[0] == 0.0 and (np.diff(rates) > 0).all() and rates[-1] <= 1.0
+    ended = rates[-1] + rate * (1.0 - rates[-1]) == rates[-1]
+    assert ended == (len(rates) < 10_000_001) == (rate == 0.0 or rate > 1e-5)
+    assert len(rates) <= 10_000_001 and len(rates) * rate < 40
 
 
 @kinds
@@ -129,6 +142,14 @@ def test_local_rates_follow_the_number_of_workers_up_to_the_cap():
     assert rate(cw_num=64, learning_rate=0.01, cap=0.4) == 0.4
     assert rate(cw_num=2, learning_rate=0.7) == 0.7
     assert rate(cw_num=2, learning_rate=1.0) == 1.0
+
+
+@pytest.mark.parametrize("learning_rate", [0.0, 1e-12, 1e-6, 0.001, 0.01, 0.3, 1 - 2**-53])
+@pytest.mark.parametrize("cw_num", [2, 3, 16, 1001])
+def test_local_rates_are_exact_for_small_learning_rates_too(learning_rate, cw_num):
+    agent = federated(FederatedQLAgent, do_test=False, cap=1.0, cw_num=cw_num, learning_rate=learning_rate)
+    expected = -np.expm1(1.5 * cw_num * np.log1p(-learning_rate))
+    assert agent.local_rate == pytest.approx(expected, rel=1e-13)
 
 
 def test_sarsa_stays_on_policy():

@@ -63,5 +63,5 @@ def test_what_is_installed_is_what_a_user_imports(root):
     distribution = pytest.importorskip("setuptools").Distribution()
     configuration.apply_configuration(distribution, str(root / "pyproject.toml"), ignore_option_errors=False)
     assert (distribution.py_modules, distribution.packages) == (["td_helpers"], ["tabular", "beyond"])
-    pinned = (root / "requirements.txt").read_text()
+    pinned = (root / "requirements.txt").read_text(encoding="utf-8")
     assert all(f"\n{name.rstrip('>=2')}==" in pinned for name in distribution.install_requires)

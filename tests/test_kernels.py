@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import types
 
 import gym
 import gymnasium
@@ -16,7 +17,8 @@ from helpers import AGENTS, NO_SLIP, Ring, corridor, random_q_table
 
 import td_helpers as td
 from tabular import kernels
-from tabular.kernels import Experience, Parameters, Rule
+from tabular.kernels import Experience, Parameters
+from tabular.rules import Rule
 from tabular.tables import TransitionTable
 
 compiled_once = functools.cache(numba.njit)
@@ -178,7 +180,7 @@ def test_no_draw_is_used_twice_in_learning_and_testing(streams, agent_class):
     assert len({key for key, _ in streams}) == 1
 
 
-@pytest.mark.parametrize("rule, ahead", [(kernels.q_learning, 0), (kernels.sarsa, 1)], ids=["Q-learning", "SARSA"])
+@pytest.mark.parametrize("rule, ahead", [(td.q_learning, 0), (td.sarsa, 1)], ids=["Q-learning", "SARSA"])
 def test_an_episode_takes_its_draws_one_after_the_other(streams, rule, ahead):
     steps = rule(np.zeros((5, 2)), Ring(), ACTIONS, PARAMETERS, 3, 1)
     assert [counter - (3 << 20) for _, counter in streams] == list(range(1, steps + ahead + 1))
@@ -241,7 +243,7 @@ def by_turns(row, actions, epsilon, explore):
 
 
 STUDENT = Rule(expected_sarsa_update)
-RULES = {"Q-learning": kernels.q_learning, "SARSA": kernels.sarsa, "student": STUDENT}
+RULES = {"Q-learning": td.q_learning, "SARSA": td.sarsa, "student": STUDENT}
 REPLAYABLE = {name: rule for name, rule in RULES.items() if not rule.needs_next_action}
 LAKES = {
     "4x4": (td.MAPS["4x4"], (0.97, 0.01, 0.01, 0.01)),
@@ -317,7 +319,7 @@ def test_a_table_whose_pairs_have_thresholds_of_their_own_is_learned_alike():
     assert mixed.shared is None
     for simulator in (taxi, slippery, mixed):
         actions = kernels.action_range(simulator.outcomes.shape[1])
-        both(kernels.q_learning, simulator, actions, PARAMETERS, 0, 20)
+        both(td.q_learning, simulator, actions, PARAMETERS, 0, 20)
 
 
 def test_a_pair_is_sampled_by_its_own_thresholds():
@@ -332,9 +334,9 @@ def test_a_pair_is_sampled_by_its_own_thresholds():
 
 def test_values_and_visits_may_be_fields_of_one_array():
     simulator = small_lake()
-    q_table, steps = both(kernels.q_learning, simulator, FOUR, PARAMETERS, 0, 50)
+    q_table, steps = both(td.q_learning, simulator, FOUR, PARAMETERS, 0, 50)
     fields = np.zeros(len(q_table), [("values", "f8", 4), ("visits", "i4", 4)])
-    for learn in (kernels.q_learning, kernels.q_learning.plain):
+    for learn in (td.q_learning, td.q_learning.plain):
         fields[:] = 0
         assert learn(fields["values"], simulator, FOUR, PARAMETERS, 0, 50, fields["visits"]) == steps
         assert fields["values"].tobytes() == q_table.tobytes() and fields["visits"].sum() == steps
@@ -360,7 +362,7 @@ def test_a_table_of_more_rewards_than_fit_32_bits_beside_the_states_is_learned_a
     assert chain.outcomes.dtype == np.uint64
     assert kernels.sample_step(chain, 69_998, 0, 0) == (69_999, 69_998.25, False, False)
     assert kernels.sample_step(chain, 69_999, 0, 0) == (69_999, 69_999.25, True, False)
-    q_table, steps = both(kernels.q_learning, chain, (0,), PARAMETERS._replace(max_step=n + 1), 0, 1)
+    q_table, steps = both(td.q_learning, chain, (0,), PARAMETERS._replace(max_step=n + 1), 0, 1)
     assert steps == n and q_table.all()
 
 
@@ -410,9 +412,9 @@ def test_experience_is_a_pair_and_a_reward_a_step_and_how_the_episode_ended():
     log = Experience.empty(9)
     log.rewards.fill(7.0)  # as a log that was used before
     assert log.episodes_that_fit(2) == 3
-    assert kernels.q_learning(right.copy(), simulator, FOUR, parameters, 0, 1, log) == 2
-    assert kernels.q_learning.plain(right.copy(), simulator, FOUR, parameters, 0, 1, log) == 2
-    assert kernels.q_learning(right.copy(), simulator, FOUR, parameters._replace(max_step=1), 0, 1, log) == 1
+    assert td.q_learning(right.copy(), simulator, FOUR, parameters, 0, 1, log) == 2
+    assert td.q_learning.plain(right.copy(), simulator, FOUR, parameters, 0, 1, log) == 2
+    assert td.q_learning(right.copy(), simulator, FOUR, parameters._replace(max_step=1), 0, 1, log) == 1
     pairs, rewards = log.recorded()
     assert pairs.dtype == np.int32
     # To the right, then whatever is done on the goal; the third is cut, to be bootstrapped from state 1.
@@ -425,7 +427,7 @@ def test_replay_learns_from_recorded_experience_by_hand():
     q_table = table()
     pairs = np.array([0, 3, -1, 1, -2 - 2], np.int32)  # (0, 0) to (1, 1), the end; then (0, 1), cut in state 2
     rewards = np.array([-1.0, 10.0, 0.0, -2.0, 0.0])
-    assert kernels.q_learning.replay(q_table, pairs, rewards, ACTIONS, HALF) == 3
+    assert td.q_learning.replay(q_table, pairs, rewards, ACTIONS, HALF) == 3
     # 1 + 0.5 * (-1 + 0.9 * 5 - 1) = 2.25;  5 + 0.5 * (10 - 5) = 7.5;  2 + 0.5 * (-2 + 0.9 * 4 - 2) = 1.8
     expected = np.array([[2.25, 1.8], [3.0, 7.5], [4.0, 4.0]])
     assert q_table == pytest.approx(expected, abs=1e-12)
@@ -435,12 +437,12 @@ def test_replay_takes_experience_as_it_is_shipped():
     pairs, rewards = np.array([0, 3, -1], np.int32), np.array([-1.0, 10.0, 0.0], np.float32)
     pairs.flags.writeable = rewards.flags.writeable = False
     q_table = table()
-    compiled_for = len(kernels.q_learning.replay_kernel.signatures)
-    assert kernels.q_learning.replay(q_table, pairs, rewards, ACTIONS, HALF) == 2
+    compiled_for = len(td.q_learning.replay_kernel.signatures)
+    assert td.q_learning.replay(q_table, pairs, rewards, ACTIONS, HALF) == 2
     assert q_table[0, 0] == pytest.approx(2.25)
-    assert kernels.q_learning.replay(q_table, np.array(pairs), np.zeros(3), ACTIONS, HALF) == 2
-    assert len(kernels.q_learning.replay_kernel.signatures) <= max(compiled_for, 1)
-    assert kernels.q_learning.replay(q_table, pairs[:0], rewards[:0], ACTIONS, HALF) == 0
+    assert td.q_learning.replay(q_table, np.array(pairs), np.zeros(3), ACTIONS, HALF) == 2
+    assert len(td.q_learning.replay_kernel.signatures) <= max(compiled_for, 1)
+    assert td.q_learning.replay(q_table, pairs[:0], rewards[:0], ACTIONS, HALF) == 0
 
 
 @pytest.mark.parametrize(
@@ -458,29 +460,29 @@ def test_replay_takes_experience_as_it_is_shipped():
 def test_replay_refuses_what_is_not_of_the_table(pairs, complaint):
     q_table = table()
     with pytest.raises(ValueError, match=complaint):
-        kernels.q_learning.replay(q_table, np.array(pairs, np.int32), np.zeros(3), ACTIONS, HALF)
+        td.q_learning.replay(q_table, np.array(pairs, np.int32), np.zeros(3), ACTIONS, HALF)
     assert np.array_equal(q_table, table())
 
 
 def test_replay_refuses_other_types_tables_and_rules():
     pairs, rewards = np.array([0, -1], np.int32), np.zeros(2)
-    replay = functools.partial(kernels.q_learning.replay, parameters=HALF)
+    replay = functools.partial(td.q_learning.replay, parameters=HALF)
     with pytest.raises(ValueError, match="int32"):
         replay(table(), pairs.astype(np.int64), rewards, ACTIONS)
     with pytest.raises(ValueError, match="floats"):
         replay(table(), pairs, rewards.astype(int), ACTIONS)
-    with pytest.raises(ValueError, match=r"\(states, 3\)"):
+    with pytest.raises(ValueError, match=r"float64 of shape \(3, 3\)"):
         replay(table(), pairs, rewards, (0, 1, 2))
     with pytest.raises(ValueError, match="float64"):
         replay(table().astype(int), pairs, rewards, ACTIONS)
     with pytest.raises(TypeError, match="sarsa cannot be replayed: it needs the next action"):
-        kernels.sarsa.replay(table(), pairs, rewards, ACTIONS, HALF)
-    assert kernels.sarsa.replay_kernel is None
+        td.sarsa.replay(table(), pairs, rewards, ACTIONS, HALF)
+    assert td.sarsa.replay_kernel is None
 
 
 def test_tables_and_logs_that_do_not_fit_are_refused():
     simulator = small_lake()
-    learn = lambda q_table, log=None: kernels.q_learning(q_table, simulator, FOUR, PARAMETERS, 0, 3, log)
+    learn = lambda q_table, log=None: td.q_learning(q_table, simulator, FOUR, PARAMETERS, 0, 3, log)
     for wrong in (np.zeros((16, 4)), np.zeros((17, 5)), np.zeros((17, 4), int), np.zeros((17, 4), np.float32)):
         with pytest.raises(ValueError, match=r"float64 of shape \(17, 4\)"):
             learn(wrong)
@@ -526,14 +528,14 @@ def test_a_rule_is_made_of_a_plain_function(thing):
 def test_a_compiled_update_serves_as_the_plain_one():
     rule = Rule(numba.njit(kernels.q_learning_update))
     assert rule.update is kernels.q_learning_update
-    expected, _ = both(kernels.q_learning, small_lake(), FOUR, PARAMETERS, 0, 20)
+    expected, _ = both(td.q_learning, small_lake(), FOUR, PARAMETERS, 0, 20)
     assert both(rule, small_lake(), FOUR, PARAMETERS, 0, 20)[0].tobytes() == expected.tobytes()
 
 
 def test_a_policy_of_ones_own_acts_compiled_and_plain():
     rule = Rule(kernels.sarsa_update, by_turns)
     q_table, _ = both(rule, small_lake(), FOUR, PARAMETERS, 0, 50)
-    assert q_table.tobytes() != both(kernels.sarsa, small_lake(), FOUR, PARAMETERS, 0, 50)[0].tobytes()
+    assert q_table.tobytes() != both(td.sarsa, small_lake(), FOUR, PARAMETERS, 0, 50)[0].tobytes()
 
 
 def test_a_rule_steps_an_env_and_says_where_an_error_fell():
@@ -545,14 +547,14 @@ def test_a_rule_steps_an_env_and_says_where_an_error_fell():
         STUDENT(q_table, Ring((3, 7), fault), ACTIONS, PARAMETERS, 10, 20)
     assert caught.value.__notes__ == ["in episode 13, step 7 (0: reset)"]
     with pytest.raises(RuntimeError) as caught:
-        kernels.sarsa(q_table, Ring((2, 0), fault), ACTIONS, PARAMETERS, 0, 20)
+        td.sarsa(q_table, Ring((2, 0), fault), ACTIONS, PARAMETERS, 0, 20)
     assert caught.value.__notes__ == ["in episode 2, step 0 (0: reset)"]
     assert not q_table.any()
     assert STUDENT(q_table, Ring(), ACTIONS, PARAMETERS, 0, 20) > 20 and q_table.any()
 
 
 def test_built_in_rules_are_sent_by_name():
-    for rule in (kernels.q_learning, kernels.sarsa):
+    for rule in (td.q_learning, td.sarsa):
         assert pickle.loads(pickle.dumps(rule)) is rule
         assert len(pickle.dumps(rule)) < 100
 
@@ -615,14 +617,14 @@ def test_a_rule_of_a_notebook_is_compiled_in_a_process_that_has_no_notebook():
 DIGEST = """
 import hashlib, pickle, sys
 import numpy as np
-from tabular import kernels
+from tabular import kernels, rules
 simulator, parameters, policy = pickle.load(sys.stdin.buffer)
 actions, digest = (0, 1, 2, 3), hashlib.sha256()
 log = kernels.Experience.empty(30 * 61)
 tables = np.zeros((3, *simulator.outcomes.shape[:2]))
-kernels.q_learning(tables[0], simulator, actions, parameters, 0, 30, log)
-kernels.q_learning.replay(tables[1], *log.recorded(), actions, parameters)
-kernels.sarsa(tables[2], simulator, actions, parameters, 0, 30)
+rules.q_learning(tables[0], simulator, actions, parameters, 0, 30, log)
+rules.q_learning.replay(tables[1], *log.recorded(), actions, parameters)
+rules.sarsa(tables[2], simulator, actions, parameters, 0, 30)
 total = kernels.evaluate(policy, simulator, parameters, kernels.EVALUATION, 9)
 print(hashlib.sha256(tables.tobytes() + np.float64(total).tobytes()).hexdigest())
 """
@@ -636,7 +638,7 @@ def test_all_runs_alike_where_numba_is_switched_off():
 COMPILED_ANEW = """
 import pickle, sys
 import numpy as np
-from tabular.kernels import q_learning
+from tabular.rules import q_learning
 simulator, parameters = pickle.load(sys.stdin.buffer)
 q_learning(np.zeros(simulator.outcomes.shape[:2]), simulator, (0, 1, 2, 3), parameters, 0, 3)
 print(sum(q_learning.kernel.stats.cache_misses.values()))
@@ -647,3 +649,63 @@ def test_a_built_in_loop_is_compiled_once_for_all_processes(tmp_path):
     """numba keeps it under a hash of its closure, which must not differ from process to process."""
     given = small_lake(), PARAMETERS
     assert [answer(COMPILED_ANEW, given, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)] == ["1", "0"]
+
+
+# Stopping --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pace(monkeypatch):
+    """Sets how many episodes a second are learned, by a clock of its own."""
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(kernels, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+
+    def parts(episodes, max_step, a_second):
+        found = []
+        for done, count in kernels.in_parts(episodes, max_step):
+            clock.now += count / a_second
+            found.append((done, count))
+        return found
+
+    return parts
+
+
+@pytest.mark.parametrize("a_second", [3.0, 1e3, 1e5, 1e9])
+@pytest.mark.parametrize("episodes, max_step", [(0, 1000), (1, 1000), (20_000_000, 1000), (50, kernels.MAX_STEP)])
+def test_long_work_is_done_in_parts_of_a_twentieth_of_a_second(pace, episodes, max_step, a_second):
+    if episodes > 1e6 and a_second < 1e5:
+        episodes = 20_000
+    parts = pace(episodes, max_step, a_second)
+    assert [done for done, _ in parts] == [sum(count for _, count in parts[:i]) for i in range(len(parts))]
+    assert sum(count for _, count in parts) == episodes
+    assert all(count / a_second <= 0.21 or count == 1 for _, count in parts[1:])
+    assert not parts or parts[0][1] * max_step <= kernels.FIRST_STEPS or parts[0][1] == 1
+    assert len(parts) <= 10 + 25 * episodes / a_second
+
+
+@pytest.mark.parametrize("size", [1, 3, 50, 10**9])
+def test_parts_change_no_bit(monkeypatch, size):
+    def run():
+        agent = td.QLAgent(td.FrozenLakeEnv(), 0.3, 0.1, 120, test_interval=40, trials=30, seed=3)
+        return agent.learn_and_evaluate(progress=False)
+
+    rewards, q_table = run()
+    cut = lambda episodes, _: ((done, min(size, episodes - done)) for done in range(0, episodes, size))
+    monkeypatch.setattr(td, "in_parts", cut)
+    again = run()
+    assert again[0] == rewards and again[1].tobytes() == q_table.tobytes()
+
+
+def test_a_long_learn_that_is_stopped_between_two_parts_leaves_the_agent_as_it_was(monkeypatch):
+    agent = td.QLAgent(td.FrozenLakeEnv(), 0.3, 0.1, do_test=False)
+    agent.learn(10)
+    before = agent.q_table.tobytes(), agent.episode, agent.steps
+
+    def stopped(episodes, max_step):
+        yield 0, 1000
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(td, "in_parts", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        agent.learn(20_000_000)
+    assert (agent.q_table.tobytes(), agent.episode, agent.steps) == before

@@ -229,7 +229,7 @@ def assert_numbers_of_the_prose_are_known(cells):
     """
     code_cells = [cell for cell in cells if cell.cell_type == "code"]
     repeatable = [cell for cell in code_cells if "nbval-ignore-output" not in cell.metadata.get("tags", [])]
-    sources = "\n".join(cell.source for cell in code_cells) + (ROOT / "td_helpers.py").read_text()
+    sources = "\n".join(cell.source for cell in code_cells) + (ROOT / "td_helpers.py").read_text(encoding="utf-8")
     known = (outputs_as_text(repeatable) + sources).replace("_", "").replace(",", "")
     number = r"-?\d+(?:,\d{3})*\.\d+|\d{1,3}(?:,\d{3})+"
     for cell in cells:

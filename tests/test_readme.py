@@ -11,15 +11,16 @@ from tabular import pool
 from tabular.simulated_ray import simulated
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_costs_are_the_committed_measurement():
-    figures = [json.loads(line) for line in (ROOT / "tests" / "benchmark.jsonl").read_text().splitlines()]
+    lines = (ROOT / "tests" / "benchmark.jsonl").read_text(encoding="utf-8").splitlines()
+    figures = [json.loads(line) for line in lines]
     assert benchmark.in_readme(README, figures) == README
     median = {row["figure"]: row["median"] for row in figures[1:]}
     assert f"takes {median['Q-learning, 16x16']:.0f} million steps" in README
-    assert benchmark.in_document(figures) == (ROOT / "tests" / "benchmark.md").read_text()
+    assert benchmark.in_document(figures) == (ROOT / "tests" / "benchmark.md").read_text(encoding="utf-8")
 
 
 def test_what_distributing_gains_is_what_the_data_say(data):
@@ -35,7 +36,7 @@ def test_the_values_of_both_routes_are_exact(data):
 def test_every_link_leads_somewhere_and_every_target_of_make_is_there():
     for link in re.findall(r"\]\(([^)]+)\)", README):
         assert link.startswith("https://") or (ROOT / link).exists(), link
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     assert set(re.findall(r"`make ([\w-]+)`", README)) <= targets
 
 

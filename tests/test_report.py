@@ -79,7 +79,7 @@ def contents(folder: Path) -> dict:
 
 
 def test_every_figure_is_committed_and_cited_once():
-    text = (ROOT / "Report.md").read_text()
+    text = (ROOT / "Report.md").read_text(encoding="utf-8")
     picture = r"!\[[^\]]+\]\(figures/(\w+)\.png\)"
     cited = re.findall(picture, text)
     assert sorted(cited) == sorted(make_figures.PICTURES) == sorted(p.stem for p in (ROOT / "figures").glob("*.png"))
@@ -98,13 +98,13 @@ def words_of(text: str) -> int:
 
 
 def test_the_report_is_read_in_a_quarter_of_an_hour():
-    body = body_of((ROOT / "Report.md").read_text())
+    body = body_of((ROOT / "Report.md").read_text(encoding="utf-8"))
     assert words_of(body) <= 2_800
     assert body.count("\n![") <= 9
 
 
 def test_no_cell_of_a_table_breaks_over_lines_at_900_pixels():
-    text = (ROOT / "Report.md").read_text()
+    text = (ROOT / "Report.md").read_text(encoding="utf-8")
     for table in (block for block in text.split("\n\n") if block.startswith("| ")):
         rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
         widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -113,7 +113,7 @@ def test_no_cell_of_a_table_breaks_over_lines_at_900_pixels():
 
 
 def test_every_figure_has_a_caption_with_its_number():
-    blocks = (ROOT / "Report.md").read_text().split("\n\n")
+    blocks = (ROOT / "Report.md").read_text(encoding="utf-8").split("\n\n")
     captions = [after for block, after in itertools.pairwise(blocks) if block.startswith("![")]
     for number, caption in enumerate(captions, 1):
         assert caption.startswith(f"*Figure {number}. ")
@@ -124,21 +124,25 @@ def test_without_names_the_experiments_of_the_assignment_are_run():
         assert make_figures.arguments_of(argparse.ArgumentParser(), arguments) == (list(names), 0)
 
 
-SPREAD = [name for name, run in make_figures.EXPERIMENTS.items() if "over_ray" in run.__code__.co_names]
+SPREAD = [name for name, run in make_figures.EXPERIMENTS.items() if "spread" in run.__code__.co_names]
 
 
 @pytest.mark.parametrize("name", SPREAD)
 def test_the_tasks_of_an_experiment_can_be_sent_to_other_processes(monkeypatch, name):
+    import ray
     from ray import cloudpickle
 
-    tasks = []
+    sent = []
     run = make_figures.EXPERIMENTS[name]
-    monkeypatch.setitem(run.__globals__, "over_ray", lambda task, cases, name: tasks.append(task) or [])
+    monkeypatch.setitem(run.__globals__, "spread", lambda task, cases, name: sent.append((task, cases)) or [])
     cloudpickle.register_pickle_by_value(figures)
     try:
         with contextlib.suppress(KeyError):  # some look at their rows, of which there are none
             list(run())
-        assert len(cloudpickle.dumps(tasks[0])) > 0
+        task, cases = sent[0]
+        assert isinstance(ray.remote(num_cpus=1)(task), ray.remote_function.RemoteFunction)
+        assert len(cloudpickle.dumps(task)) > 0
+        assert cases and all(inspect.signature(task).bind(**case) for case in cases)
     finally:
         cloudpickle.unregister_pickle_by_value(figures)
 
@@ -162,18 +166,18 @@ def test_no_file_is_larger_than_2_mb():
 
 
 def test_tables_and_numbers_of_the_report_are_those_of_the_data(rendered):
-    assert rendered[0] == (ROOT / "Report.md").read_text()
+    assert rendered[0] == (ROOT / "Report.md").read_text(encoding="utf-8")
 
 
 def test_a_name_that_no_question_has_is_an_error(data, folder):
-    (folder / "report_template.md").write_text("{{ curves.lates() }}")
+    (folder / "report_template.md").write_text("{{ curves.lates() }}", encoding="utf-8")
     with pytest.raises(report.jinja2.UndefinedError, match="lates"):
         report.render(data, folder)
 
 
 def test_every_function_of_a_question_is_used():
-    sources = [path.read_text() for path in (ROOT / "figures").glob("*.py")]
-    text = "\n".join([*sources, (ROOT / "figures" / "report_template.md").read_text()])
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "figures").glob("*.py")]
+    text = "\n".join([*sources, (ROOT / "figures" / "report_template.md").read_text(encoding="utf-8")])
     used = set(re.findall(r"(?<!def )\b\w+", text))
     for name, question in report.QUESTIONS.items():
         for function in vars(question).values():
@@ -183,7 +187,7 @@ def test_every_function_of_a_question_is_used():
 
 def test_what_the_words_say_holds_in_the_data_but_for_times(rendered):
     claims = rendered[1]
-    lines = (ROOT / "figures" / "report_template.md").read_text().splitlines()
+    lines = (ROOT / "figures" / "report_template.md").read_text(encoding="utf-8").splitlines()
     assert all(claim.words in lines[claim.line - 1] and f"line {claim.line}" in str(claim) for claim in claims)
     assert len({claim.words for claim in claims}) == len(claims) > 25
     assert [str(claim) for claim in claims if not claim.holds and not claim.is_timing] == []
@@ -200,22 +204,22 @@ def test_claims_fail_where_data_say_something_else(data, tmp_path):
         "adding up diverges at 0.1": True,
     }
     # These alone, with the names that they use: the whole report takes seconds.
-    template = (ROOT / "figures" / "report_template.md").read_text()
+    template = (ROOT / "figures" / "report_template.md").read_text(encoding="utf-8")
     parts = re.findall(r"{% set .*? %}\n|{% do claim\(.*? %}\n", template, re.DOTALL)
     kept = [part for part in parts if part.startswith("{% set") or any(f'"{words}"' in part for words in expected)]
-    (tmp_path / "report_template.md").write_text("".join(kept))
+    (tmp_path / "report_template.md").write_text("".join(kept), encoding="utf-8")
     text, claims = report.render(changed, tmp_path)
     assert {claim.words: claim.holds for claim in claims} == expected and text == ""
 
 
 def test_the_report_answers_nine_items_each_in_its_heading():
-    headings = re.findall(r"^## (\d)\. (.+)", (ROOT / "Report.md").read_text(), re.MULTILINE)
+    headings = re.findall(r"^## (\d)\. (.+)", (ROOT / "Report.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert [number for number, _ in headings] == list("123456789")
     assert all(len(answer.split()) >= 8 for _, answer in headings)
 
 
 def test_claims_held_under_other_seeds_and_their_table_is_of_these_data(rendered):
-    table = (ROOT / "figures" / "claims_fresh.md").read_text()
+    table = (ROOT / "figures" / "claims_fresh.md").read_text(encoding="utf-8")
     experiments = set(re.search(r"seed raised by 1,000: (.+)\.", table)[1].split(", "))
     assert {"curves", "hallway", "distributed", "noise", "relapses"} <= experiments
     rows = {row.split(" | ")[0].removeprefix("| "): row for row in table.splitlines()[10:]}
@@ -314,14 +318,15 @@ def test_same_seeds_on_both_sides_of_a_comparison(data, name, count):
 # Experiments
 
 
-def test_a_small_grid_gives_the_same_bytes_whatever_ends_first(workers, tmp_path):
+def test_a_small_grid_gives_the_same_bytes_whatever_ends_first(monkeypatch, tmp_path):
     paths = [tmp_path / f"{i}.csv" for i in range(4)]
     write_rows(paths[0], curves.run, curves.run(**SMALL))
+    monkeypatch.setenv("RAY_ADDRESS", "of a cluster")
     for seed, path in enumerate(paths[1:]):
         with simulated(seed):
             write_rows(path, curves.run, curves.run(**SMALL))
     assert len({path.read_bytes() for path in paths}) == 1
-    assert len(paths[0].read_text().splitlines()) == 2 + 3 * 2  # Expected SARSA is the third
+    assert len(paths[0].read_text(encoding="utf-8").splitlines()) == 2 + 3 * 2  # Expected SARSA is the third
 
 
 ONE = {"rate": 0.1, "epsilon": 0.3, "seed": 3, "episodes": 30_000}
@@ -417,7 +422,9 @@ def test_settings_are_the_default_arguments():
 def short_report(folder, monkeypatch):
     """A report of one sentence without pictures, so that publishing it takes no time."""
     monkeypatch.setattr(make_figures, "PICTURES", {})
-    (folder / "report_template.md").write_text("The optimum is {{ exact.best(HALLWAY).value | number(1) }}.\n")
+    (folder / "report_template.md").write_text(
+        "The optimum is {{ exact.best(HALLWAY).value | number(1) }}.\n", encoding="utf-8"
+    )
     return folder
 
 
@@ -426,11 +433,11 @@ def test_a_named_experiment_is_run_and_published_with_the_report(short_report):
     (short_report / "data" / "exact.csv").unlink()
     make_figures.main(["exact"], short_report)
     assert (short_report / "data" / "exact.csv").read_bytes() == committed
-    assert (short_report.parent / "Report.md").read_text() == "The optimum is 960.3.\n"
+    assert (short_report.parent / "Report.md").read_text(encoding="utf-8") == "The optimum is 960.3.\n"
 
 
 def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short_report, capsys):
-    with open(short_report / "report_template.md", "a") as file:
+    with open(short_report / "report_template.md", "a", encoding="utf-8") as file:
         file.write('{% do claim("it is low", exact.best(HALLWAY).value < 100) %}\n')
     before = contents(short_report)
     with pytest.raises(SystemExit) as stopped:
@@ -444,11 +451,11 @@ def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short_report, capsy
 
 
 def test_a_false_claim_about_times_is_a_warning(short_report, capsys):
-    with open(short_report / "report_template.md", "a") as file:
+    with open(short_report / "report_template.md", "a", encoding="utf-8") as file:
         file.write('{% do claim("it is fast", false, is_timing=True) %}\n')
     make_figures.main(["--draw"], short_report)
     assert "warning: figures/report_template.md, line 2" in capsys.readouterr().err
-    assert (short_report.parent / "Report.md").read_text() == "The optimum is 960.3.\n"
+    assert (short_report.parent / "Report.md").read_text(encoding="utf-8") == "The optimum is 960.3.\n"
 
 
 def few_curves(seeds=2, tests=2, episodes={HALLWAY: 4_000}, rates=(0.1,), epsilons=(0.3,)):  # noqa: B006
@@ -462,7 +469,7 @@ def few_seeds(short_report, monkeypatch):
     monkeypatch.setattr(make_figures, "EXPERIMENTS", {"exact": exact.run, "curves": few_curves})
     with simulated(0):
         write_rows(short_report / "data" / "curves.csv", few_curves, few_curves())
-        with open(short_report / "report_template.md", "a") as file:
+        with open(short_report / "report_template.md", "a", encoding="utf-8") as file:
             file.write('{% do claim("two seeds make two curves", curves.seeds() == 2) %}\n')
             file.write('{% do claim("the best way is the bypass", exact.best(HALLWAY).route == "bypass") %}\n')
         yield short_report
@@ -486,16 +493,16 @@ def test_other_seeds_write_a_table_of_claims_and_nothing_else(few_seeds, monkeyp
 
 def test_a_claim_that_fails_under_other_seeds_is_told_and_not_published(few_seeds, capsys):
     committed = read_rows(few_seeds / "data" / "curves.csv", few_curves)
-    with open(few_seeds / "report_template.md", "a") as file:
+    with open(few_seeds / "report_template.md", "a", encoding="utf-8") as file:
         file.write('{% do claim("the curve is that one", curves.mean_late(*SETTING) == VALUE) %}\n')
     value = curves.mean_late({"curves": committed}, HALLWAY, "SARSA", 0.1, 0.3)
-    template = (few_seeds / "report_template.md").read_text()
+    template = (few_seeds / "report_template.md").read_text(encoding="utf-8")
     template = template.replace("*SETTING", 'HALLWAY, "SARSA", 0.1, 0.3').replace("VALUE", repr(float(value)))
-    (few_seeds / "report_template.md").write_text(template)
+    (few_seeds / "report_template.md").write_text(template, encoding="utf-8")
     with pytest.raises(SystemExit):
         make_figures.main(["--seeds-from", "1000", "curves"], few_seeds)
     assert "line 4: the data do not show that the curve is that one" in capsys.readouterr().err
-    assert "the curve is that one" in (few_seeds / "unpublished.tmp" / "claims_fresh.md").read_text()
+    assert "the curve is that one" in (few_seeds / "unpublished.tmp" / "claims_fresh.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
@@ -534,9 +541,9 @@ def test_unknown_experiment_lists_the_known_ones(capsys):
 
 def test_data_of_other_settings_are_refused_with_file_and_field(folder, capsys):
     path = folder / "data" / "hallway.csv"
-    first, rest = path.read_text().split("\n", 1)
+    first, rest = path.read_text(encoding="utf-8").split("\n", 1)
     saved = json.loads(first.removeprefix("# "))
-    path.write_text("# " + json.dumps(saved | {"seeds": 7}) + "\n" + rest)
+    path.write_text("# " + json.dumps(saved | {"seeds": 7}) + "\n" + rest, encoding="utf-8")
     with pytest.raises(SystemExit):
         make_figures.main(["--draw"], folder)
     message = capsys.readouterr().err
@@ -546,7 +553,7 @@ def test_data_of_other_settings_are_refused_with_file_and_field(folder, capsys):
 @pytest.mark.parametrize("damage", ["cut", "cut within a number", "a field less", "no settings", "no rows", "missing"])
 def test_damaged_data_are_refused_with_the_file(folder, damage):
     path = folder / "data" / "exact.csv"
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     damaged = {
         "cut": text[: text.rindex(",")],
         "cut within a number": text[:-2],
@@ -557,7 +564,7 @@ def test_damaged_data_are_refused_with_the_file(folder, damage):
     if damage == "missing":
         path.unlink()
     else:
-        path.write_text(damaged[damage])
+        path.write_text(damaged[damage], encoding="utf-8")
     with pytest.raises(ValueError, match=r"figures/data/exact\.csv.*; run: python figures/make_figures\.py exact"):
         read_rows(path, exact.run)
 

@@ -242,7 +242,7 @@ def test_a_checkpoint_has_what_was_learned_by_then_and_goes_on_to_the_same_bits(
 
 def test_checkpoints_are_written_every_so_many_seconds_and_at_the_end(tmp_path, monkeypatch):
     seconds = iter(range(1000))  # one passes between two looks
-    monkeypatch.setattr(td, "time", types.SimpleNamespace(monotonic=seconds.__next__, perf_counter=time.perf_counter))
+    monkeypatch.setattr("tabular.saves.time", types.SimpleNamespace(monotonic=seconds.__next__))
     saved = []
     monkeypatch.setattr(td.DistributedQLAgent, "save", lambda agent, path: saved.append((agent.episode, path)))
     agent = small("agent", seconds=5, do_test=False)
@@ -316,15 +316,20 @@ def run_python(code: str, **environment) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_missing_ray_is_told_with_what_to_do():
-    ended = run_python("import sys; sys.modules['ray'] = None; import td_helpers; td_helpers.start_ray()")
-    assert "ImportError: ray is not installed: pip install -r requirements.txt" in ended.stderr
+@pytest.mark.parametrize("call", ["start_ray()", "Workers().start()", "DistributedQLAgent(td.FrozenLakeEnv()).learn()"])
+def test_a_missing_ray_is_told_with_what_runs_without_it(call):
+    ended = run_python(f"import sys; sys.modules['ray'] = None; import td_helpers as td; td.{call}")
+    told = ended.stderr.splitlines()[-1]
+    assert told.startswith("ImportError: ray is not installed: pip install -r requirements.txt. Without it")
+    assert "workers=td.InProcess() or td.Threads()" in told and "those on one core" in told
 
 
 def test_a_home_that_cannot_be_written_to_is_told_with_what_to_do():
-    ended = run_python("import td_helpers; td_helpers.start_ray()", HOME="/dev/null/nowhere", RAY_ADDRESS="")
+    settings = {"RAY_ADDRESS": "", "RAY_NAMESPACE": "mine", "RAY_worker_niceness": "3", "RAY_USE_TLS": "1"}
+    ended = run_python("import td_helpers; td_helpers.start_ray()", HOME="/dev/null/nowhere", **settings)
     assert "ConnectionError: Ray did not start" in ended.stderr
     assert "it needs a writable HOME" in ended.stderr
+    assert ended.stderr.endswith("Ray's settings in the environment: RAY_NAMESPACE, RAY_worker_niceness\n")
 
 
 def test_without_a_folder_to_keep_compiled_code_in_the_module_still_works():

@@ -1,12 +1,16 @@
 """Saving and loading: a run goes on to the same bits, for longer if wanted, and nothing else passes for a save."""
 
 import functools
+import io
 import json
+import math
 import os
 import pickle
 import subprocess
 import sys
 import threading
+import tracemalloc
+import zipfile
 
 import gym
 import numpy as np
@@ -190,7 +194,7 @@ def test_another_env_of_the_same_shape_is_refused_though_no_step_was_taken(path)
 
 
 def test_a_single_core_save_is_refused_by_a_distributed_agent(saved):
-    refused(small(td.DistributedQLAgent), saved, "not a saved agent of this kind: it has no")
+    refused(small(td.DistributedQLAgent), saved, "it has agent QLAgent, this agent has DistributedQLAgent")
 
 
 CHANGES = {
@@ -231,16 +235,22 @@ def test_a_save_with_a_wrong_array_is_refused_by_its_name(path, monkeypatch, kin
 
 IMPOSSIBLE = {
     "q_table": np.full((17, 4), np.nan), "rewards": np.full(2, np.inf), "tests twice": np.array([10, 10]),
-    "tests before the first episode": np.array([-10, 10]),
+    "tests before the first episode": np.array([-10, 10]), "untested twice": np.array([10, 10]),
+    "untested before the first episode": np.array([-10, 10]), "untested_q_tables": np.full((2, 17, 4), np.nan),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_a_save_with_impossible_values_is_refused_by_their_name(saved, name):
-    with np.load(saved) as file:
+def test_a_save_with_impossible_values_is_refused_by_their_name(path, name):
+    agent = small(td.DistributedQLAgent)
+    agent.rewards = {10: 1.0, 20: 2.0}  # as many as are wrong
+    agent._untested = {30: agent.q_table, 40: agent.q_table}
+    agent.save(path)
+    small(td.DistributedQLAgent).load(path)
+    with np.load(path) as file:
         arrays = dict(file)
-    np.savez(saved, **(arrays | {name.split()[0]: IMPOSSIBLE[name]}))
-    refused(small(), saved, name.split()[0])
+    np.savez(path, **(arrays | {name.split()[0]: IMPOSSIBLE[name]}))
+    refused(small(td.DistributedQLAgent), path, name.split()[0])
 
 
 @pytest.mark.parametrize("value", [None, -5, 1.5, "7", True, 2**80], ids=repr)
@@ -281,7 +291,7 @@ def test_a_save_with_a_flipped_byte_is_refused_or_tells_the_same(saved):
 
 
 FOREIGN = {
-    "text": lambda path: path.write_text("not an agent"),
+    "text": lambda path: path.write_text("not an agent", encoding="utf-8"),
     "empty": lambda path: path.write_bytes(b""),
     "npy": lambda path: np.save(path.open("wb"), np.zeros(3)),
     "npz": lambda path: np.savez(path.open("wb"), weights=np.zeros(3)),
@@ -310,9 +320,173 @@ def test_no_pickle_in_a_save_is_ever_opened(saved, field):
     refused(small(), saved, "not a saved agent")
 
 
+def test_what_is_no_file_is_refused_without_waiting_for_it(path):
+    os.mkfifo(path)
+    refused(small(), path, "must be a regular file, or none yet, .* which is a pipe")
+
+
 def test_a_missing_file_is_reported_as_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.npz"):
         small().load(tmp_path / "none.npz")
+
+
+# More than fits ---------------------------------------------------------------------------
+
+FULL = {  # an agent of each kind of save, stopped in a test, so that all its arrays hold something
+    "single-core": small,
+    "distributed": functools.partial(small, td.DistributedQLAgent),
+    "Dyna-Q": functools.partial(small, DynaQAgent),
+}
+ARRAYS = [
+    *[("single-core", name) for name in ("q_table", "tests", "rewards", "header")],
+    *[("distributed", name) for name in ("recent", "untested", "untested_q_tables")],
+    *[("Dyna-Q", name) for name in ("values", "waiting", "counts_pair", "counts_next_state", "counts_reward_sum")],
+]
+arrays_of_all_kinds = pytest.mark.parametrize("kind, name", ARRAYS)
+
+
+def stopped(monkeypatch, kind, path) -> bytes:
+    """Save an agent that was stopped in its third test: what it had learned."""
+    agent = FULL[kind]()
+    with interrupted(monkeypatch, td.TDAgent, "evaluate_on", 3):
+        agent.learn_and_evaluate(progress=False)
+    agent.save(path)
+    return learned(agent)
+
+
+def replace_array(path, name: str, content: bytes, method=zipfile.ZIP_DEFLATED) -> None:
+    """Put other bytes in the place of an array of a save."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {entry: archive.read(entry) for entry in archive.namelist()}
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for entry, old in entries.items():
+            archive.writestr(entry, content if entry == f"{name}.npy" else old)
+
+
+def npy_header(shape: tuple, dtype) -> bytes:
+    """The beginning of an .npy file, before the values."""
+    file = io.BytesIO()
+    fields = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, fields)
+    return file.getvalue()
+
+
+def saved_form(path, name: str) -> tuple:
+    """(shape, dtype) of an array of a save."""
+    with np.load(path) as file:
+        return file[name].shape, file[name].dtype
+
+
+def as_texts(shape, dtype) -> tuple:
+    """A text has one shape and any length; the others are as long as they are wide."""
+    return (shape, "<U500000000") if dtype.kind == "U" else ((2**29, *shape[1:]), dtype)
+
+
+TOO_MUCH = {
+    "long": as_texts,
+    "of many axes": lambda shape, dtype: ((*shape, 2**29), dtype),
+    "of wide items": lambda shape, dtype: (shape, f"V{2**30}"),
+    "of negative length": lambda shape, dtype: ((-1, *shape[1:]), dtype),
+}
+
+
+@arrays_of_all_kinds
+@pytest.mark.parametrize("change", TOO_MUCH)
+def test_an_array_that_is_none_of_this_agents_is_refused_before_it_is_read(monkeypatch, path, kind, name, change):
+    stopped(monkeypatch, kind, path)
+    replace_array(path, name, npy_header(*TOO_MUCH[change](*saved_form(path, name))))  # there is nothing to read
+    refused(FULL[kind](), path, f"{name} of .*, shape .*, is not what")
+
+
+@arrays_of_all_kinds
+def test_an_array_whose_own_header_is_huge_is_refused_before_that_is_read(monkeypatch, path, kind, name):
+    stopped(monkeypatch, kind, path)
+    replace_array(path, name, b"\x93NUMPY\x02\x00" + (2**32 - 1).to_bytes(4, "little"))
+    refused(FULL[kind](), path, f"{name} is not of the version of .npy")
+
+
+@arrays_of_all_kinds
+def test_what_would_unpack_without_limit_is_refused(monkeypatch, path, kind, name):
+    stopped(monkeypatch, kind, path)
+    replace_array(path, name, bytes(100), zipfile.ZIP_LZMA)
+    refused(FULL[kind](), path, "compressed in a way that numpy does not")
+
+
+@pytest.mark.parametrize("kind, name", [("single-core", "q_table"), ("distributed", "recent"), ("Dyna-Q", "waiting")])
+def test_a_small_file_of_a_huge_array_takes_no_memory(monkeypatch, path, kind, name):
+    stopped(monkeypatch, kind, path)
+    shape, dtype = saved_form(path, name)
+    width = math.prod(shape[1:]) * dtype.itemsize
+    length = 2**26 // width
+    replace_array(path, name, npy_header((length, *shape[1:]), dtype) + bytes(length * width))
+    assert path.stat().st_size < 100_000
+    agent = FULL[kind]()
+    tracemalloc.start()
+    try:
+        refused(agent, path, f"{name} of .*, shape .*, is not what")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**21
+
+
+@pytest.mark.parametrize("cut", [1, 8, 50])
+@arrays_of_all_kinds
+def test_an_array_that_ends_before_its_values_do_is_refused(monkeypatch, path, kind, name, cut):
+    stopped(monkeypatch, kind, path)
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read(f"{name}.npy")
+    replace_array(path, name, content[:-cut])
+    refused(FULL[kind](), path, "not a saved agent")
+
+
+@pytest.mark.parametrize(
+    "kind, name",
+    [("single-core", "q_table"), ("distributed", "q_table"), ("distributed", "recent"), ("Dyna-Q", "q_table")],
+)
+def test_an_array_in_fortrans_order_is_loaded_in_the_order_that_is_learned_on(monkeypatch, path, kind, name):
+    before = stopped(monkeypatch, kind, path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **(arrays | {name: np.asfortranarray(arrays[name])}))
+    agent = FULL[kind]().load(path)
+    assert learned(agent) == before and agent.q_table.flags.carray
+    assert run(agent) == run(FULL[kind]())
+
+
+# Of earlier versions ----------------------------------------------------------------------
+
+EARLIER = {  # files of tests/saves, each with the commit that wrote it, and how far it had learned
+    "single_core": (small, 23),  # 1c4a91c
+    "distributed_without_in_flight": (functools.partial(small, td.DistributedQLAgent), 30),  # 1c4a91c
+    "dyna": (functools.partial(small, DynaQAgent), 30),  # b8f8ac3
+    "distributed_dyna": (functools.partial(small, DistributedDynaQAgent), 30),  # a24d9c3
+}
+
+
+@pytest.mark.parametrize("name", EARLIER)
+def test_a_save_of_an_earlier_version_goes_on_to_the_same_bits_without_a_word(root, recwarn, name):
+    make, episode = EARLIER[name]
+    whole = make()
+    if episode == 23:  # it was learned in one go, past its tests
+        whole.learn(23)
+    resumed = make().load(root / "tests" / "saves" / f"{name}.npz")
+    assert resumed.episode == episode and not recwarn.list
+    assert run(resumed) == run(whole)
+
+
+def test_a_save_of_before_saves_had_a_header_is_refused_with_that(root):
+    refused(small(), root / "tests" / "saves" / "without_header.npz", "a version before saves had a header")  # d27e85b
+
+
+@pytest.mark.parametrize("number", [3, 0, None, "2", [2]], ids=repr)
+def test_a_save_of_a_format_to_come_is_refused_with_its_number(saved, number):
+    with np.load(saved) as file:
+        arrays = dict(file)
+    header = json.loads(str(arrays["header"]))
+    assert header["format"] == 2
+    np.savez(saved, **(arrays | {"header": np.array(json.dumps(header | {"format": number}))}))
+    refused(small(), saved, "its format is .*, and this version reads up to 2")
 
 
 # The file ---------------------------------------------------------------------------------

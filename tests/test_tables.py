@@ -218,7 +218,10 @@ def set_outcome(env, outcome):
 BROKEN = {
     "next state beyond the last": lambda env: set_outcome(env, (1.0, 48, -1, False)),
     "negative next state": lambda env: set_outcome(env, (1.0, -1, -1, False)),
+    "next state between": lambda env: set_outcome(env, (1.0, 0.5, -1, False)),
+    "next state nan": lambda env: set_outcome(env, (1.0, float("nan"), -1, False)),
     "reward nan": lambda env: set_outcome(env, (1.0, 0, float("nan"), False)),
+    "reward too large to add up": lambda env: set_outcome(env, (1.0, 0, 1e308, False)),
     "probabilities short of 1": lambda env: set_outcome(env, (0.9, 0, -1, False)),
     "no outcome": lambda env: env.P[3].update({1: []}),
     "start short of 1": lambda env: setattr(env, "initial_state_distrib", env.initial_state_distrib * 0.5),
@@ -233,6 +236,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+@pytest.mark.filterwarnings("error")
 def test_a_broken_p_is_never_compiled(change):
     with pytest.raises(ValueError):
         td.TransitionTable.from_env(broken(change))
@@ -250,3 +254,31 @@ def test_the_last_start_gets_all_that_rounding_leaves():
     env.initial_state_distrib = np.zeros(48)
     env.initial_state_distrib[:3] = 0.5, 0.25, 0.25 - 9e-10
     assert td.TransitionTable.from_env(env).packed.start_thresholds[-1] == 2**32 - 1
+
+
+TWO_STATES = {
+    "probability": np.ones((2, 1, 1)),
+    "next_state": np.ones((2, 1, 1), np.int32),
+    "reward": np.zeros((2, 1, 1)),
+    "terminated": np.ones((2, 1, 1), bool),
+    "start": np.array([1.0, 0.0]),
+}
+IMPOSSIBLE = {
+    "a next state beyond the last": ("next_state", np.full((2, 1, 1), 2), "states from 0 to 1"),
+    "a next state below 0": ("next_state", np.full((2, 1, 1), -1), "states from 0 to 1"),
+    "next states that are no whole numbers": ("next_state", np.ones((2, 1, 1)), "states from 0 to 1"),
+    "a reward that is none": ("reward", np.full((2, 1, 1), np.nan), "rewards from"),
+    "a reward too large": ("reward", np.full((2, 1, 1), 1e308), "rewards from"),
+    "probabilities short of 1": ("probability", np.full((2, 1, 1), 0.5), "sum to 1"),
+    "probabilities nan": ("probability", np.full((2, 1, 1), np.nan), "sum to 1"),
+    "a start short of 1": ("start", np.array([0.5, 0.0]), "sum to 1"),
+    "rewards of another shape": ("reward", np.zeros((2, 1)), "four arrays"),
+    "a start of another length": ("start", np.array([1.0]), "four arrays"),
+}
+
+
+@pytest.mark.parametrize("name, value, message", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_a_table_that_cannot_be_is_refused(name, value, message):
+    td.TransitionTable(**TWO_STATES)
+    with pytest.raises(ValueError, match=message):
+        td.TransitionTable(**(TWO_STATES | {name: value}))

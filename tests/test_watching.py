@@ -140,6 +140,12 @@ def test_an_unknown_lake_is_refused():
             td.plot_image(np.zeros((17, 4)), bad)
 
 
+@pytest.mark.parametrize("show", [td.plot_image, td.greedy_path, lambda lake, table: td.animate({}, table, [])])
+def test_a_table_in_the_place_of_the_lake_is_told_its_own(lake, show):
+    with pytest.raises(TypeError, match=r"lake must be a FrozenLakeEnv, .* after the q_table: got numbers"):
+        show(lake, np.zeros((17, 4)))
+
+
 def test_an_env_without_a_map_cannot_be_drawn(lake):
     for draw in (td.plot_image, td.greedy_path):
         with pytest.raises(TypeError, match="lake must be a FrozenLakeEnv, a name of MAPS or a map"):

@@ -1,0 +1,87 @@
+"""Where compiled code is kept for the next process: numba's cache, whose damage costs a compilation, not the run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+import zlib
+from pathlib import Path
+
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+
+_told = set()  # folders
+
+
+class KernelCache(FunctionCache):
+    """numba's cache of a function. What cannot be read is compiled anew, what cannot be written stays in memory.
+
+    A warning says so, once for each folder. Raises RuntimeError where there is no folder to keep compiled code in.
+    `options` are the compiler's: code that was compiled with others is not taken, which numba itself would.
+    """
+
+    def __init__(self, function, options: dict):
+        super().__init__(function)
+        stamp = self._impl.locator.get_source_stamp()
+        # Named in a way of its own, since numba's files have neither a checksum nor the options.
+        version = f"{zlib.crc32(repr(sorted(options.items())).encode()):08x}"
+        self._cache_file = CheckedFile(self.cache_path, f"{self._impl.filename_base}.{version}", stamp)
+
+    def load_overload(self, sig, target_context):
+        """The compiled function for these types, or None where it is to be compiled."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # whatever a damaged file leads to
+            self._tell(error)
+            with contextlib.suppress(OSError):
+                self.flush()  # an index that cannot be read cannot be added to, either
+            return None
+
+    def save_overload(self, sig, data):
+        """Keep a compiled function, if it can be kept."""
+        try:
+            super().save_overload(sig, data)
+        except Exception as error:
+            self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        if self.cache_path not in _told:
+            _told.add(self.cache_path)
+            problem = f"numba's cache in {self.cache_path} is damaged, or cannot be written to"
+            reason = f"{type(error).__name__}: {error}"
+            warnings.warn(f"{problem} ({reason}): what is needed of it is compiled anew", stacklevel=2)
+
+
+class CheckedFile(IndexDataCacheFile):
+    """The files of a function's cache, each with a checksum at its end.
+
+    A flipped bit in machine code would end the process, or change what it computes.
+    """
+
+    @contextlib.contextmanager
+    def _open_for_write(self, filepath):
+        content = io.BytesIO()
+        yield content
+        with super()._open_for_write(filepath) as file:
+            file.write(content.getvalue() + _checksum(content.getvalue()))
+
+    def _load_index(self):
+        _check(self._index_path)
+        return super()._load_index()
+
+    def _load_data(self, name):
+        _check(self._data_path(name))
+        return super()._load_data(name)
+
+
+def _checksum(content: bytes) -> bytes:
+    """Four bytes, which a reader of pickles does not see behind one."""
+    return zlib.crc32(content).to_bytes(4, "little")
+
+
+def _check(path) -> None:
+    """ValueError where a file does not end with the checksum of what comes before; a missing one is no matter."""
+    with contextlib.suppress(FileNotFoundError):
+        content = Path(path).read_bytes()
+        if content[-4:] != _checksum(content[:-4]):
+            raise ValueError(f"{Path(path).name} is damaged")

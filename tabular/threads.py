@@ -1,0 +1,196 @@
+"""A run on this machine's cores: its calls in threads of this process, each with a worker of its own.
+
+A call is done once those among its arguments are, and those that were sent to its worker before. The thread that ends
+a call goes on with what that has set free, so that a batch seldom waits for another thread to wake up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import ctypes
+import math
+import threading
+from collections import deque
+
+from .pool import Pool
+
+
+class Call:
+    """A call on its way."""
+
+    __slots__ = ("arguments", "done", "error", "followers", "method", "value", "waiter")
+
+    def __init__(self, method, arguments: tuple):
+        self.method, self.arguments = method, arguments
+        self.done, self.value, self.error = False, None, None
+        self.followers = []  # desks with calls that wait for this one
+        self.waiter = None  # a lock that is released when it is done
+
+
+class Desk:
+    """Where the calls of one worker queue up; one of them is done at a time."""
+
+    __slots__ = ("busy", "calls", "worker")
+
+    def __init__(self, worker):
+        self.worker, self.calls, self.busy = worker, deque(), False
+
+
+class Stopped(BaseException):
+    """Raised in a thread whose run has ended, between two steps of Python."""
+
+
+class Threads(Pool):
+    """Runs calls in threads of this process, side by side: for the cores of this machine, without Ray.
+
+    Compiled learning needs no Python while it runs, so threads share the cores; simulators that wait (that sleep, or
+    read from the network) wait side by side. Simulators that compute in Python gain nothing: only one thread at a time
+    runs Python. Each worker has a deep copy of the simulator; TypeError where there can be none. The bits are those of
+    `InProcess` and `Workers`. A thread cannot be replaced, so `patience` means nothing here, and `restarts` stays 0.
+    Ctrl-C ends a run's threads, a stepped one after its present step.
+    """
+
+    cw_num = ew_num = math.inf
+    ahead = 2  # times `lag` batches: while one is collected another one waits for its table
+    ships = False
+
+    @contextlib.contextmanager
+    def run(self, makers: dict):
+        """Take a turn; until its end each worker is what its role's maker makes, from a copy of the simulator."""
+        with self._turn():
+            self._makers = makers
+            self._guard, self._desks, self._ready = threading.Lock(), {}, []
+            self._threads, self._idle, self._ended = [], {}, False
+            try:
+                yield self
+            finally:
+                self._stop()
+
+    def submit(self, role: str, i: int, method: str, *arguments) -> Call:
+        """Send a call on its way: what stands for its result."""
+        desk = self._desks.get((role, i))
+        if desk is None:
+            desk = self._desks[role, i] = Desk(self._worker(role))
+        call = Call(getattr(desk.worker, method), arguments)
+        with self._guard:
+            for argument in arguments:
+                if type(argument) is Call and not argument.done:
+                    argument.followers.append(desk)
+            desk.calls.append(call)
+            if self._take_if_ready(desk):
+                self._hand_over(desk)
+        return call
+
+    def result(self, call: Call, timeout: float | None = None):
+        """What a call returned, once it has, or its own error; however long that takes."""
+        if not call.done:
+            with self._guard:
+                if not call.done:
+                    call.waiter = threading.Lock()
+                    call.waiter.acquire()
+            if call.waiter:
+                call.waiter.acquire()
+        if call.error is not None:
+            raise call.error
+        return call.value
+
+    def _worker(self, role: str):
+        """A new worker."""
+        try:
+            maker = copy.deepcopy(self._makers[role])
+        except Exception as error:
+            raise TypeError(
+                f"simulator must be one that copy.deepcopy can copy, since each thread steps its own ({error}): take "
+                "workers=td.InProcess(), or td.Workers()"
+            ) from error
+        return maker()
+
+    # With the lock held
+
+    def _take_if_ready(self, desk: Desk) -> bool:
+        """Whether a desk's first call can be done now; it is then busy."""
+        if desk.busy or not desk.calls:
+            return False
+        for argument in desk.calls[0].arguments:
+            if type(argument) is Call and not argument.done:
+                return False
+        desk.busy = True
+        return True
+
+    def _hand_over(self, desk: Desk) -> None:
+        """Have a thread do what is ready: one that is idle, or a new one."""
+        self._ready.append(desk)
+        if self._idle:
+            self._idle.popitem()[1].release()
+        elif len(self._threads) < len(self._desks):
+            thread = threading.Thread(target=self._work, name=f"td worker {len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _finish(self, desk: Desk, call: Call) -> None:
+        """Note that a call is done, and hand over what that has set free."""
+        desk.calls.popleft()
+        desk.busy, call.done, call.arguments = False, True, ()
+        if call.waiter is not None:
+            call.waiter.release()
+        free = [other for other in (desk, *call.followers) if self._take_if_ready(other)]
+        if free:
+            self._ready.append(free.pop())  # for this thread
+            for other in free:
+                self._hand_over(other)
+
+    # In a thread
+
+    def _work(self) -> None:
+        """Do calls until the run ends."""
+        turn = threading.Lock()
+        turn.acquire()
+        desk = call = None
+        with contextlib.suppress(Stopped):
+            while True:
+                with self._guard:
+                    if call is not None:
+                        self._finish(desk, call)
+                    if self._ended:
+                        return
+                    desk = self._ready.pop() if self._ready else None
+                    if desk is None:
+                        self._idle[threading.get_ident()] = turn
+                if desk is None:
+                    turn.acquire()
+                    call = None
+                else:
+                    call = desk.calls[0]
+                    _do(call)
+
+    def _stop(self) -> None:
+        """End the threads, and wait until they have."""
+        with self._guard:  # without which no thread ends: another one might have its number by now
+            self._ended = True
+            for turn in self._idle.values():
+                turn.release()
+            for thread in self._threads:
+                if thread.ident not in self._idle:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
+        for thread in self._threads:
+            thread.join()
+        self._desks, self._threads = {}, []
+
+
+def _do(call: Call) -> None:
+    """Do a call whose arguments are there; one that follows a failed call has failed as well."""
+    values = []
+    for argument in call.arguments:
+        if type(argument) is Call:
+            if argument.error is not None:
+                call.error = argument.error
+                return
+            argument = argument.value
+        values.append(argument)
+    try:
+        call.value = call.method(*values)
+    except Stopped:
+        raise
+    except BaseException as error:
+        call.error = error
