@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the module on the path, no windows, and one Ray a session; which tests run side by side."""
+"""Fixtures of all tests: the module on the path, no windows, and one Ray a session."""
 
 import sys
 from pathlib import Path
@@ -11,15 +11,6 @@ sys.path.insert(0, str(ROOT))
 matplotlib.use("Agg")
 
 import td_helpers as td  # noqa: E402
-
-SHARED = ("workers", "head", "private", "rendered", "lesson")  # fixtures that take seconds to make
-
-
-def pytest_collection_modifyitems(items):
-    """Where tests run side by side, those that share a fixture which takes long run in one process."""
-    for item in items:
-        for fixture in set(SHARED).intersection(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group(fixture))
 
 
 @pytest.fixture(scope="session")
