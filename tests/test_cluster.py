@@ -224,9 +224,9 @@ def cluster(request):
 
 
 @pytest.mark.long
-def test_a_slow_lossy_network_and_a_node_cut_off_for_30_seconds_change_no_bit(workers, cluster):
+def test_a_slow_lossy_network_and_a_node_cut_off_for_30_seconds_change_no_bit(cluster):
     machines, user = cluster
-    agent = td.DistributedQLAgent(td.FrozenLakeEnv(map_name="16x16"), workers=workers, **SETTINGS)
+    agent = td.DistributedQLAgent(td.FrozenLakeEnv(map_name="16x16"), workers=td.InProcess(), **SETTINGS)
     agent.learn_and_evaluate(progress=False)
     bits = [agent.q_table.tobytes().hex(), agent.total_rewards, agent.steps]
     machines.order("delay", 0.01)
