@@ -1,5 +1,6 @@
 # make          install, run the notebook in place, print its comparison
-# make test     install, lint, pytest, nbval; make test-long: the tests that take half a minute or more each
+# make test     install, lint, pytest and nbval, two files side by side, the notebook first, as it takes longest
+# make test-long  the tests that take half a minute or more each
 # make report   run the experiments of the report's nine items anew; make figures: redraw from the data
 PYTHON ?= python3
 BIN := .venv/bin
@@ -16,8 +17,8 @@ all: .venv/installed
 
 test: .venv/installed
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -m "not long" tests
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 distributed_td.ipynb
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long" \
+		--nbval --nbval-current-env --nbval-cell-timeout=600 distributed_td.ipynb tests
 
 test-long: .venv/installed
 	$(BIN)/python -m pytest -m long tests

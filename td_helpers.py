@@ -15,11 +15,13 @@ import io
 import json
 import math
 import random
+import threading
 import time
 import warnings
 from bisect import bisect
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -259,6 +261,17 @@ class FrozenLakeEnv(gym.Env):
 # Agents on one core -----------------------------------------------------------------------
 
 
+class Use(NamedTuple):
+    """Who uses an agent."""
+
+    thread: int | None
+    learns_in_batches: bool
+
+
+NOT_IN_USE = Use(None, False)
+_using = threading.Lock()  # held for a moment by whoever begins to use an agent
+
+
 class TDAgent:
     """What Q-learning and SARSA share: a table of action values, exploring, and learning in test intervals.
 
@@ -277,6 +290,10 @@ class TDAgent:
     A subclass names its rule in `kernel`, or overrides `learn(self, episodes=None)` and `evaluate`, which
     `learn_and_evaluate` calls. Such a `learn` changes `q_table` in place, or assigns it, and adds what it learned to
     `steps` and, last, to `episode`.
+
+    An agent is for one thread at a time: another one that lets it learn or act meanwhile gets a RuntimeError. A copy
+    (`copy.copy`, `copy.deepcopy`, pickle) shares nothing that learning changes, and may learn beside it; the first two
+    share `workers`, a pickle has none.
     """
 
     agent_name = "TD agent"
@@ -311,10 +328,32 @@ class TDAgent:
         self._simulator = simulator
         self.actions = action_range(self._shape[1])
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
+        self._use = NOT_IN_USE
         initial_value = check_number("initial_value", initial_value, -1e300, 1e300)
         self._learned = Learned(np.full(self._shape, initial_value), episode=0, steps=0)
         self.rewards = {}
         self._check_settings()
+
+    def __getstate__(self):
+        return vars(self) | {"_use": NOT_IN_USE}
+
+    def __copy__(self):
+        return copy.deepcopy(self)
+
+    @contextlib.contextmanager
+    def _in_use(self, learns_in_batches: bool = False):
+        """Refuse another thread meanwhile, and in this one a second run of batches."""
+        thread, before = threading.get_ident(), self._use
+        with _using:
+            if before.thread not in (None, thread):
+                raise RuntimeError("this agent is in use by another thread: copy.copy(agent) may learn beside it")
+            if learns_in_batches and before.learns_in_batches:
+                raise RuntimeError("this agent is learning in batches, which must come to their end first")
+            self._use = Use(thread, before.learns_in_batches or learns_in_batches)
+        try:
+            yield
+        finally:
+            self._use = before
 
     @property
     def simulator(self):
@@ -373,10 +412,12 @@ class TDAgent:
         self._check_settings()
         self._rehearse()
         episodes = self._episodes_asked_for(episodes)
-        q_table = self.q_table.copy()
-        steps = self.learn_on(q_table, self.episode, episodes)
-        self._learned = Learned(q_table, self.episode + episodes, self.steps + steps)
+        with self._in_use():
+            q_table = self.q_table.copy()
+            steps = self.learn_on(q_table, self.episode, episodes)
+            self._learned = Learned(q_table, self.episode + episodes, self.steps + steps)
 
+    @in_few_lines()
     def evaluate(self, policy=None, trials: int = 100, max_steps: int = 1000) -> float:
         """The mean discounted return of `policy(state)` (None: the greedy policy) over `trials` episodes.
 
@@ -387,7 +428,8 @@ class TDAgent:
             raise TypeError(f"policy must be a function of a state, got {policy!r}")
         trials = check_count("trials", trials, 1, MAX_TRIALS)
         max_steps = check_count("max_steps", max_steps, 1, MAX_STEP)
-        return self.evaluate_on(self.q_table, self.episode, trials, max_steps, policy)
+        with self._in_use():
+            return self.evaluate_on(self.q_table, self.episode, trials, max_steps, policy)
 
     @in_few_lines()
     def learn_and_evaluate(self, progress: bool = True) -> tuple[list[float], np.ndarray]:
@@ -402,10 +444,8 @@ class TDAgent:
         until = self.learning_episodes
         start = min(self.episode, until)
         # The bar shows up once two seconds have passed.
-        with tqdm(
-            desc=self.agent_name, unit="episode", initial=start, total=until, delay=2,
-            disable=not progress,
-        ) as bar:
+        shown = {"desc": self.agent_name, "unit": "episode", "delay": 2, "disable": not progress}
+        with self._in_use(), tqdm(initial=start, total=until, **shown) as bar:
             for _ in self._run(until, self.do_test):
                 bar.update(self.episode - bar.n)
         return self.total_rewards, self.q_table.copy()
@@ -506,7 +546,8 @@ class TDAgent:
             for name, own in self._identity().items():
                 if saved.header.get(name) != own:
                     raise ValueError(f"it has {name} {saved.header.get(name)}, this agent has {own}")
-            loaded = copy.copy(self)
+            loaded = object.__new__(type(self))
+            vars(loaded).update(vars(self))
             loaded._restore(saved)
         self.__dict__ = loaded.__dict__  # at once: an interrupt leaves all or nothing
         return self
@@ -770,7 +811,7 @@ class DistributedQLAgent(QLAgent):
             return
         self._rehearse()
         checkpoints = Checkpoints(self.save, self.checkpoint, self.checkpoint_seconds)
-        with self._pool(do_test) as pool, checkpoints:
+        with self._in_use(learns_in_batches=True), self._pool(do_test) as pool, checkpoints:
             recovery = Recovery(pool, self.patience)
             tests = Tests(pool, recovery, self.ew_num, self._untested if do_test else {}, self._keep_test)
             try:

@@ -280,17 +280,18 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
         """Learn up to episode `until`, and test where it is due; yields after each batch."""
-        self._rehearse()
-        self._plan_anew()
-        self._test_if_due(do_test)
-        worker = DynaWorker(self)
-        interval = self.test_interval if self.do_test else None
-        for batch in plan(self.episode, until, self.batch_size, interval):
-            snapshot = Snapshot(self.q_table, self.steps)
-            counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
-            self._learn_counts(counted.counts, batch.last)
+        with self._in_use(learns_in_batches=True):
+            self._rehearse()
+            self._plan_anew()
             self._test_if_due(do_test)
-            yield batch
+            worker = DynaWorker(self)
+            interval = self.test_interval if self.do_test else None
+            for batch in plan(self.episode, until, self.batch_size, interval):
+                snapshot = Snapshot(self.q_table, self.steps)
+                counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
+                self._learn_counts(counted.counts, batch.last)
+                self._test_if_due(do_test)
+                yield batch
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -336,7 +337,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         return self.batch_size * self.cw_num
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
-        self._plan_anew()
+        with self._in_use():
+            self._plan_anew()
         yield from super()._run(until, do_test)
 
     def _submit(self, pool, batch: Batch, snapshot):

@@ -179,7 +179,7 @@ def table(data: Data) -> str:
             tree = best(data, side, count, levels=2)[1]
             computed = [f"{size:,}", there, *("{:.2g} to {:.2g}".format(*p.speed_up) for p in (one, tree))]
         rows.append([f"{side} x {side}, {count}", *cells, *computed])
-    head = ["lake, workers", *scaling.FEDERATED, "best round", "efficiency there", "speed-up", "in a tree"]
+    head = ["lake, workers", *scaling.FEDERATED, "best round", "there", "speed-up", "in a tree"]
     return markdown(head, rows)
 
 

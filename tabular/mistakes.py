@@ -102,7 +102,7 @@ def _place(code, line: int) -> str:
 
 
 class in_few_lines(contextlib.ContextDecorator):
-    """Show of an error in a rule the rule's own frame alone, besides the caller's: not those that led there.
+    """Show the caller's frames alone of a Ctrl-C, and of an error in a rule the rule's own besides: not what led there.
 
     Python adds a frame to a traceback as an error leaves it, and none when it is raised again as it is.
     """
@@ -111,7 +111,10 @@ class in_few_lines(contextlib.ContextDecorator):
         return self
 
     def __exit__(self, kind, error, _):
-        if getattr(error, "in_rule", False):
+        if isinstance(error, KeyboardInterrupt):
+            error.__traceback__ = None
+            error._render_traceback_ = functools.partial(_lines, error)
+        elif getattr(error, "in_rule", False):
             last = error.__traceback__
             while last.tb_next is not None:
                 last = last.tb_next
@@ -120,7 +123,7 @@ class in_few_lines(contextlib.ContextDecorator):
         return False
 
 
-def _lines(error: Exception) -> list[str]:
+def _lines(error: BaseException) -> list[str]:
     """An error as plain Python shows it, two lines a frame, and not ten: without IPython's own frames."""
     entry = error.__traceback__
     while entry is not None and _is_of(("IPython", "ipykernel"), entry.tb_frame):

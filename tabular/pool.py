@@ -20,7 +20,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from .checks import Setting, check_count, count_between
-from .session import FOLDER, start_ray
+from .session import FOLDER, check_not_forked, start_ray
 
 READY_SECONDS = 120  # how long to wait for the next process to start
 START_TRIES = 3  # for a process that dies, or cannot be reached, while it starts
@@ -77,9 +77,23 @@ class Pool:
 
     def __init__(self):
         self._lock, self._owner, self._makers = threading.Lock(), None, {}
+        self._process = os.getpid()
+
+    # A pool is a place: copies of an agent share it, and one that is pickled leaves it behind.
+
+    def __copy__(self) -> Pool:
+        return self
+
+    def __deepcopy__(self, memo) -> Pool:
+        return self
+
+    def __reduce__(self):
+        return type(None), ()
 
     @contextlib.contextmanager
     def _turn(self):
+        if self._process != os.getpid():  # a fork: whoever has the turn is not in this process
+            self._process, self._lock, self._owner = os.getpid(), threading.Lock(), None
         if self._owner == threading.get_ident():
             raise RuntimeError("workers are busy with another run of this thread, which must come to its end first")
         with self._lock:
@@ -187,10 +201,11 @@ class Workers(Pool):
     @contextlib.contextmanager
     def run(self, makers: dict):
         """Take a turn; until its end each role's processes hold what its maker makes, whichever process it is."""
-        import ray
-
+        check_not_forked()
         with self._turn():
             self.start()
+            import ray  # which starting may have been the first to do
+
             pickled = {role: ray.cloudpickle.dumps(maker) for role, maker in makers.items()}
             # A large lake is stored once, and not sent along with every call.
             self._makers = {role: ray.put(maker) if len(maker) > 50_000 else maker for role, maker in pickled.items()}
@@ -308,7 +323,7 @@ def _host_of(ray):
         def __init__(self, folder: str):
             self.maker = self.held = None
             self.sequence = self.next = 0
-            if os.path.isdir(folder):  # a cluster's nodes get the modules with the job
+            if os.path.isdir(folder) and folder not in sys.path:  # a cluster's nodes get the modules with the job
                 sys.path.append(folder)
 
         def ready(self) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import atexit
 import concurrent.futures
 import contextlib
+import faulthandler
 import logging
 import os
+import random
 import secrets
 import shutil
+import signal
 import socket
+import stat
+import sys
 import tempfile
 import threading
 import warnings
@@ -17,38 +22,158 @@ from pathlib import Path
 
 from .checks import check_count
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
 FOLDER = Path(__file__).resolve().parent.parent
 MODULES = "tabular", "beyond", "td_helpers.py"  # what workers import, in that folder
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 SETTINGS_FRAME = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # of HTTP/2, which gRPC speaks
+IGNORE_LOST_ERRORS = "RAY_IGNORE_UNHANDLED_ERRORS"
+PREFIX, ALIVE = "ray-", "alive"  # of a private Ray's folder, and the file in it that its driver locks
+SET_ASIDE = {  # variables that would make a private Ray part of something else
+    "RAY_ENABLE_K8S_TOKEN_AUTH",  # Kubernetes would be asked about the token
+    "RAY_USE_TLS",  # with a cluster's certificates
+    "RAY_REDIS_ADDRESS",  # the database that keeps what a cluster knows
+    "RAY_gcs_storage",
+    "RAY_JOB_CONFIG_JSON_ENV_VAR",  # of a job that was submitted to a cluster
+    "RAY_OVERRIDE_NODE_ID_FOR_TESTING",
+}
+STAYING = {IGNORE_LOST_ERRORS, "RAY_AUTH_MODE"}  # variables that Ray needs as long as it runs
 
 _starting = threading.Lock()
+_staying = {}  # those of the Ray that runs: (what it was before, what it is)
+_is_fork = False  # of a process that Ray ran in
 
 
 def start_ray(num_cpus: int | None = None) -> None:
     """Join the Ray cluster that RAY_ADDRESS names, else start a private one; does nothing where Ray runs already.
 
     A private Ray takes `num_cpus` (None: all), listens on the loopback interface only, asks for Ray's token, and keeps
-    its files where no other user can read them. Raises ImportError if ray is not installed, and ConnectionError with
-    what to do about it if Ray cannot be joined or started.
+    its files where no other user can read them. Raises ImportError if ray is not installed, ConnectionError with what
+    to do about it if Ray cannot be joined or started, and RuntimeError in a fork of a process that Ray runs in.
     """
     if num_cpus is not None:
         check_count("num_cpus", num_cpus)
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("ray is not installed: pip install -r requirements.txt") from error
+    check_not_forked()
     with _starting:  # a second thread waits here, then finds Ray running
-        if ray.is_initialized():
+        if _ray_runs():
             return
-        logging.getLogger("ray").setLevel(logging.ERROR)
-        # A run sends again what it loses; Ray would print the error of every call that was given up.
-        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-        address = os.environ.get("RAY_ADDRESS") or "local"
-        if address == "local":
-            _call_in_lasting_thread(_start_private_ray, num_cpus)
+        _put_back_what_stayed()
+        with _left_as_it_was():
+            _import_ray()
+            logging.getLogger("ray").setLevel(logging.ERROR)
+            # A run sends again what it loses; Ray would print the error of every call that was given up.
+            os.environ.setdefault(IGNORE_LOST_ERRORS, "1")
+            address = os.environ.get("RAY_ADDRESS") or "local"
+            if address == "local":
+                _call_in_lasting_thread(_start_private_ray, num_cpus)
+            else:
+                _join_cluster(address)
+
+
+def _ray_runs() -> bool:
+    """Whether this process has started Ray, or joined one."""
+    ray = sys.modules.get("ray")
+    return hasattr(ray, "is_initialized") and ray.is_initialized()
+
+
+def _import_ray() -> None:
+    """Import ray; ImportError with what runs without it."""
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name == "ray"
+        problem = "is not installed" if is_missing else f"cannot be imported ({error})"
+        raise ImportError(
+            f"ray {problem}: pip install -r requirements.txt. Without it distributed agents run with "
+            "workers=td.InProcess() or td.Threads(), and those on one core as they are"
+        ) from error
+
+
+@contextlib.contextmanager
+def _left_as_it_was():
+    """Put back what importing and starting Ray changes of this process, which is the user's."""
+    environment, path, state = dict(os.environ), list(sys.path), random.getstate()
+    hook, handler, dumps = sys.excepthook, signal.getsignal(signal.SIGTERM), faulthandler.is_enabled()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        sys.excepthook = hook
+        sys.path[:] = path + [entry for entry in sys.path if entry not in path]  # Ray's own packages, behind all others
+        changed = _changed_by_ray(environment)
+        if _ray_runs():
+            _staying.update({name: (changed.pop(name), os.environ.get(name)) for name in STAYING & changed.keys()})
+        _set_variables(changed)
+        if not dumps:
+            faulthandler.disable()
+        is_users = callable(handler) or handler == signal.SIG_IGN
+        if is_users and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # else Ray's stays, which ends Ray
+
+
+def _put_back_what_stayed() -> None:
+    """Undo what a Ray that has ended has left in the environment, where nobody has changed it since."""
+    _set_variables({name: before for name, (before, left) in _staying.items() if os.environ.get(name) == left})
+    _staying.clear()
+
+
+def _changed_by_ray(environment: dict[str, str]) -> dict[str, str | None]:
+    """The variables that Ray has changed, as they were in an environment."""
+    names = {name for name in environment.keys() | os.environ.keys() if name.startswith("RAY_")} | {"PYTHONBREAKPOINT"}
+    return {name: environment.get(name) for name in names if environment.get(name) != os.environ.get(name)}
+
+
+def _set_variables(values: dict[str, str | None]) -> None:
+    """Set variables of the environment; None takes one away."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
         else:
-            _join_cluster(address)
+            os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _with_variables(**values: str | None):
+    """Set variables of the environment meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    _set_variables(values)
+    try:
+        yield
+    finally:
+        _set_variables(before)
+
+
+# Forks -----------------------------------------------------------------------------------
+
+
+def check_not_forked() -> None:
+    """RuntimeError in a fork of a process that Ray runs in: there it would wait for Ray's threads, which it lacks."""
+    if _is_fork:
+        raise RuntimeError(
+            "this process is a fork of one that runs Ray, and cannot reach it: start processes by "
+            'multiprocessing.get_context("spawn"), or give the agent workers=td.InProcess()'
+        )
+
+
+def _note_fork() -> None:
+    """What a fork begins with: no lock that a thread of the other process holds, and no Ray."""
+    global _starting, _is_fork
+    _starting = threading.Lock()
+    if _ray_runs():
+        _is_fork = True
+        # What Ray does of its own when a process ends, or ends by an error, would wait for its threads as well.
+        worker = sys.modules["ray._private.worker"]
+        atexit.unregister(worker.shutdown)
+        if sys.excepthook is worker.custom_excepthook:
+            sys.excepthook = worker.normal_excepthook
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 # A private Ray -------------------------------------------------------------------------
@@ -81,12 +206,16 @@ def _start_private_ray(num_cpus: int | None) -> None:
     import ray
 
     needs = "it needs a writable HOME and temporary folder, and a machine idle enough to start in 30 s"
+    settings = {name for name, value in os.environ.items() if name.startswith("RAY_") and value not in ("", "0")}
+    if inherited := sorted(settings - SET_ASIDE - STAYING):
+        needs += f"; Ray's settings in the environment: {', '.join(inherited)}"
     for tries_left in (2, 1, 0):
         try:
+            _remove_leftovers(_base_folder())
             _keep_token_private()
             # Ray opens the folder it is given to everybody, so that is one inside a folder of this user's own.
             folder = os.path.join(_own_folder(), "s")
-            with _loopback_only(), _workers_find_modules():
+            with _loopback_only(), _settings_of_our_own():
                 ray.init(
                     address="local", num_cpus=num_cpus, include_dashboard=False,
                     object_store_memory=10**9, _temp_dir=folder, **QUIET,
@@ -99,9 +228,37 @@ def _start_private_ray(num_cpus: int | None) -> None:
             warnings.warn(f"Ray did not start in 30 s, trying {tries_left} times more; {needs}", stacklevel=4)
 
 
+@contextlib.contextmanager
+def _settings_of_our_own():
+    """Have a Ray that is started meanwhile ask for its token whatever the environment says, and find the modules.
+
+    Workers inherit a PYTHONPATH, which costs nothing, unlike a runtime_env.
+    """
+    from ray._raylet import AuthenticationMode, get_authentication_mode
+
+    os.environ["RAY_AUTH_MODE"] = "token"
+    aside = dict.fromkeys(SET_ASIDE)
+    if not os.environ.get("RAY_AUTH_TOKEN", "").strip():  # a blank one would be taken for a token
+        aside["RAY_AUTH_TOKEN"] = None
+    folders = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
+    with _with_variables(PYTHONPATH=folders, **aside):
+        _read_settings_again()
+        if get_authentication_mode() != AuthenticationMode.TOKEN:
+            raise RuntimeError("it would not ask for its token")
+        yield
+
+
+def _read_settings_again() -> None:
+    """Have Ray read its variables: it knows those of when it was imported, or last started."""
+    from ray._raylet import AuthenticationTokenLoader, Config
+
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
 def _keep_token_private() -> None:
     """Write Ray's token before Ray does, which would let all who can enter HOME read it."""
-    if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
+    if os.environ.get("RAY_AUTH_TOKEN", "").strip() or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
     path = Path.home() / ".ray" / "auth_token"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,14 +271,44 @@ def _keep_token_private() -> None:
         path.chmod(0o600)
 
 
+def _base_folder() -> str:
+    """Where folders are made: the folder for temporary files, or /tmp if Ray cannot take its path."""
+    base = os.path.abspath(tempfile.gettempdir())
+    # Ray encodes paths in ASCII; and a Unix socket's may have 103 bytes, of which Ray adds 78.
+    return "/tmp" if os.name == "posix" and not (base.isascii() and len(base) <= 25) else base
+
+
 def _own_folder() -> str:
     """A new folder that only this user may enter; it goes when Python exits, and Ray with it."""
-    base = tempfile.gettempdir()
-    if os.name == "posix" and len(os.fsencode(base)) > 25:  # a Unix socket's path may have 103 bytes, Ray adds 78
-        base = "/tmp"
-    folder = tempfile.mkdtemp(prefix="ray-", dir=base)
+    folder = tempfile.mkdtemp(prefix=PREFIX, dir=_base_folder())
+    if fcntl:
+        draft = os.path.join(folder, "draft")
+        with contextlib.suppress(OSError):  # where there are no locks, nothing is removed by the next start
+            fcntl.flock(os.open(draft, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)  # as long as this process lives
+            os.rename(draft, os.path.join(folder, ALIVE))  # so that it is locked when it is first seen
     atexit.register(_end_private_ray, folder, os.getpid())
     return folder
+
+
+def _remove_leftovers(base: str) -> None:
+    """Remove the folders of this user's drivers that were killed; those of drivers that live are locked by them.
+
+    Two of Ray's agents may outlive a driver by a minute, and end by themselves: what they run as does not tell whose
+    they are.
+    """
+    if not fcntl:
+        return
+    for folder in Path(base).glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError):  # of another kind or owner, or locked
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+                continue
+            lock = os.open(folder / ALIVE, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _end_private_ray(folder: str, pid: int) -> None:
@@ -151,20 +338,6 @@ def _loopback_only():
         ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-@contextlib.contextmanager
-def _workers_find_modules():
-    """Put this folder on PYTHONPATH meanwhile: workers inherit it, which costs nothing, unlike a runtime_env."""
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(FOLDER), before]))
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONPATH"]
-        else:
-            os.environ["PYTHONPATH"] = before
-
-
 # A cluster -----------------------------------------------------------------------------
 
 
@@ -177,6 +350,7 @@ def _join_cluster(address: str) -> None:
     if "://" in address:
         hint = "run this on a node of the cluster, with RAY_ADDRESS=host:port"
         raise ConnectionError(f"RAY_ADDRESS={address} is one for Ray Client, which is not supported: {hint}")
+    _read_settings_again()
     tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # ray.init does so for "auto" alone
     if address == "auto":
         place = _find_cluster()

@@ -50,6 +50,10 @@ class PackedTable(NamedTuple):
     start_states: np.ndarray  # int64, (starts,)
     start_thresholds: np.ndarray  # uint32, (starts,)
 
+    def __deepcopy__(self, memo) -> PackedTable:
+        """Itself: it is never changed, so copies share it."""
+        return self
+
     env = None  # not one of the fields: what a loop steps instead, where there is no table
 
 

@@ -294,6 +294,63 @@ def bench_federated() -> None:
     figure("federated, 2 workers on 128x128: shipped to the server", megabytes, "MB a round")
 
 
+class Waits(td.gym.Wrapper):
+    """A simulator that waits 200 microseconds a step, as one behind a socket does."""
+
+    def step(self, action):
+        time.sleep(0.0002)
+        return self.env.step(action)
+
+
+def bench_pools() -> None:
+    """What a batch costs in each pool, and whether distributing pays: against one core, run in turn with it."""
+    lake = td.FrozenLakeEnv(map_name="16x16")
+    large = {side: td.FrozenLakeEnv(td.generate_map((side, side), 0.08, seed=1)) for side in (32, 64)} | {16: lake}
+    alone = {"learning_episodes": 20_000, "do_test": False}
+    many = {"learning_episodes": 100_000, "test_interval": 1000}
+    with td.Workers(8, 4) as workers:
+        pools = {"in process": td.InProcess(), "in threads": td.Threads(), "over Ray": workers}
+        for name, pool in pools.items():
+            team = alone | {"learning_episodes": 2_000 if pool is workers else 20_000, "cw_num": 1, "batch_size": 10}
+            costs = [_batch_microseconds(lake, team, pool) for _ in range(10)]
+            figure(f"a batch of 10 episodes on 16x16, {name}", costs[1:], "us beyond learning")
+        del pools["in process"]
+        for cw_num in (2, 4):
+            team = {"cw_num": cw_num, "ew_num": 4, "batch_size": 1000}
+            _paired(f"({cw_num},4) on 16x16, as many trials as episodes", lake, many, team, pools)
+        for size in (1000, 100):
+            team = {"cw_num": 2, "ew_num": 0, "batch_size": size}
+            _paired(f"(2,0) on 16x16, no tests, batches of {size}", lake, many | {"do_test": False}, team, pools)
+        for side, size in ((16, 500), (32, 1000), (64, 2000)):
+            run = {"epsilon": 0.05, "learning_rate": 0.01, "learning_episodes": 40 * size, "do_test": False}
+            team = {"cw_num": 2, "ew_num": 0, "batch_size": size}
+            _paired(f"federated on {side}x{side}, 2 workers", large[side], run, team, pools, FederatedQLAgent)
+        run = {"learning_episodes": 320, "max_step": 50, "do_test": False}
+        team = {"cw_num": 8, "ew_num": 0, "batch_size": 10}
+        _paired("8 collectors, steps wait 200 us", Waits(td.FrozenLakeEnv()), run, team, pools)
+
+
+def _batch_microseconds(lake, team: dict, pool) -> float:
+    """What a batch costs beyond the learning of its episodes on one core."""
+    own = {name: value for name, value in team.items() if name not in ("cw_num", "batch_size")}
+    single, agent = td.QLAgent(lake, **own), td.DistributedQLAgent(lake, ew_num=0, workers=pool, **team)
+    seconds = _learn_seconds(agent) - _learn_seconds(single)
+    return seconds / agent.batches * 1e6
+
+
+def _paired(name: str, simulator, run: dict, team: dict, pools: dict, kind=td.DistributedQLAgent) -> None:
+    """Steps a second of a distributed run, in each pool, against one core's: nine pairs."""
+    ratios = {pool: [] for pool in pools}
+    for _ in range(10):
+        single = td.QLAgent(simulator, **run)
+        seconds = _learn_seconds(single)
+        for pool in pools:
+            agent = kind(simulator, workers=pools[pool], **team, **run)
+            ratios[pool].append(seconds / single.steps / (_learn_seconds(agent) / agent.steps))
+    for pool, found in ratios.items():
+        figure(f"{name}, {pool}", found[1:], "times one core's steps/s")
+
+
 BARE_START = """
 import time
 import ray
@@ -438,6 +495,7 @@ SECTIONS = {
     "large": bench_large,
     "travel": bench_travel,
     "batches": bench_batches,
+    "pools": bench_pools,
     "distributed": bench_distributed,
     "federated": bench_federated,
 }
@@ -483,9 +541,37 @@ def crosswise(figures: list[dict]) -> str:
     return markdown([figures[0]["unit"], *columns], body)
 
 
+def where_to_run(figures: list[dict]) -> str:
+    """What each pool is for, what a batch costs in it, and where it pays."""
+    row = {row["figure"]: row for row in figures[1:]}
+    cost = lambda pool: f"{row[f'a batch of 10 episodes on 16x16, {pool}']['median']:,.0f} µs"
+    uses = [
+        ["`td.InProcess()`", "at once, one after another", "looking inside, tests, a thousand workers on a laptop"],
+        ["`td.Threads()`", "in threads of this process", "this machine's cores: lakes, and simulators that wait"],
+        ["`td.Workers()`", "in processes of Ray's", "simulators in Python, clusters, what must survive kills"],
+    ]
+    table = markdown(
+        ["`workers=`", "calls run", "for", "a batch costs"],
+        [[*use, cost(pool)] for use, pool in zip(uses, ("in process", "in threads", "over Ray"), strict=True)],
+    )
+    pace = lambda name, pool: f"{row[f'{name}, {pool}']['median']:.2g}"
+    both = lambda name: f"{pace(name, 'in threads')} in threads and {pace(name, 'over Ray')} over Ray"
+    sentences = (
+        "A batch here is ten episodes on 16x16, and its cost what comes on top of learning them. On two cores and "
+        "compiled, two collectors with four evaluators make so many times the steps of one core in a second, where "
+        "each thousand episodes are tested with as many trials on 16x16: "
+        f"{both('(2,4) on 16x16, as many trials as episodes')}; two federated workers on 64x64: "
+        f"{both('federated on 64x64, 2 workers')}; eight collectors whose steps wait 200 µs: "
+        f"{both('8 collectors, steps wait 200 us')}.",
+        "More steps are not a better policy: see below, and the report.",
+    )
+    return f"{table}\n\n{textwrap.fill(' '.join(sentences), 120, break_on_hyphens=False)}"
+
+
 def in_readme(text: str, figures: list[dict]) -> str:
-    """The README's text with three figures between its marks; what distributing gains stands there by the report."""
+    """The README's text with figures between its marks; what distributing gains over Ray stands there by the report."""
     median = {row["figure"]: row["median"] for row in figures[1:]}
+    text = between(text, "pools", where_to_run(figures))
     sentence = (
         f"{figures[0]['machine']}: compiled, Q-learning takes {median['Q-learning, 16x16']:.0f} million steps a second "
         f"in its first episodes on 16x16, {median['Q-learning on 16x16, ours / C']:.2f} times as many as the same loop "

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import time
+from unittest import mock
 
 import gym
 import numpy as np
@@ -86,6 +87,35 @@ def interrupted(monkeypatch, target, method: str, call: int):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(target, method, interrupt)
         yield
+
+
+@contextlib.contextmanager
+def befallen(workers, action):
+    """Have `action(number, (role, i))` done before each call that a pool sends; they are counted from 0."""
+    original, numbers = workers.submit, itertools.count()
+
+    def submit(role, i, *call):
+        action(next(numbers), (role, i))
+        return original(role, i, *call)
+
+    with mock.patch.object(workers, "submit", submit):
+        yield
+
+
+@contextlib.contextmanager
+def under_fire(workers, moments: dict[int, list]):
+    """Kill the processes of slots before the calls of these numbers are sent: yields the set of those that were hit."""
+    import ray
+
+    hit = set()
+
+    def kill(number, _):
+        for slot in moments.get(number, []):
+            hit.add(workers._processes[slot])
+            ray.kill(workers._processes[slot])
+
+    with befallen(workers, kill):
+        yield hit
 
 
 def processes_alive() -> set:

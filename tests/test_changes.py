@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers import interrupted, learned, same_as_by_hand
+from helpers import interrupted, learned, same_as_by_hand, under_fire
 from test_run import Losing
 
 import td_helpers as td
@@ -12,6 +12,7 @@ from beyond import FederatedQLAgent, FederatedSARSAAgent
 from beyond.federated import FederatedServer, FederatedWorker
 from tabular.changes import ChangeLog, Changes, Replica, Version, whole
 from tabular.pool import Lost
+from tabular.simulated_ray import simulated
 
 LAKE = td.FrozenLakeEnv(map_name="8x8")
 BYTES = 65 * 4 * 8  # of its q_table
@@ -142,11 +143,24 @@ def test_an_interrupt_while_a_table_is_put_together_leaves_it_to_be_asked_for_ag
     assert learned(agent) == learned(same)
 
 
-def test_a_run_over_ray_changes_no_bit_and_counts_the_same_bytes(workers, monkeypatch):
-    for kind in (td.DistributedQLAgent, InTurn, FederatedQLAgent):
-        over_ray, here = finished(kind, workers), finished(kind)
-        assert learned(over_ray) == learned(here) == heavy(monkeypatch, kind)
-        assert over_ray.cost.sent == here.cost.sent < here.batches * BYTES
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", [td.DistributedQLAgent, InTurn, FederatedQLAgent])
+def test_a_run_over_ray_changes_no_bit_and_counts_the_same_bytes(monkeypatch, kind, seed):
+    with simulated(seed):
+        over_ray = finished(kind, td.Workers(2, 2))
+    here = finished(kind)
+    assert learned(over_ray) == learned(here) == heavy(monkeypatch, kind)
+    assert over_ray.cost.sent == here.cost.sent < here.batches * BYTES
+
+
+@pytest.mark.parametrize("seed", range(5))
+@kinds
+def test_kills_change_no_bit_and_most_tables_travel_as_what_changed(kind, seed):
+    agent = agent_of(kind, td.Workers(2, 2))
+    with simulated(seed), under_fire(agent.workers, {10: [("collector", 1)], 30: [("server", 0)]}) as hit:
+        agent.learn_and_evaluate(progress=False)
+    assert learned(agent) == learned(finished(kind)) and agent.restarts == len(hit) == 2
+    assert agent.cost.sent < 0.9 * agent.batches * BYTES
 
 
 def test_a_large_lake_is_light_by_itself(monkeypatch):

@@ -1,5 +1,6 @@
 """A cluster started by `ray start` in other processes: README's way works, and what cannot work says what to do."""
 
+import contextlib
 import json
 import os
 import re
@@ -20,21 +21,25 @@ import td_helpers as td
 
 RAY = str(Path(sys.executable).with_name("ray"))
 TELL = """
-    import time
+    import json, os, time
     import td_helpers as td
-    begin = time.monotonic()
-    try:
-        td.start_ray()
-    except ConnectionError as error:
-        print(f"{time.monotonic() - begin:.0f} {error}")
+
+    def told(address):
+        os.environ["RAY_ADDRESS"], begin = address, time.monotonic()
+        try:
+            td.start_ray()
+        except ConnectionError as error:
+            return time.monotonic() - begin, str(error)
+
+    print(json.dumps([told(address) for address in json.loads(os.environ["ADDRESSES"])]))
 """
 
 
-def told(**environment) -> str:
-    """What start_ray raises, in one sentence and within 30 s."""
-    seconds, problem = run_python(TELL, **environment).strip().split(" ", 1)
-    assert int(seconds) < 30 and "\n" not in problem
-    return problem
+def told(*addresses, **environment) -> list[str]:
+    """What start_ray raises for each address, in one sentence and within 30 s."""
+    found = json.loads(run_python(TELL, ADDRESSES=json.dumps(addresses), **environment))
+    assert all(seconds < 30 and "\n" not in problem for seconds, problem in found)
+    return [problem for _, problem in found]
 
 
 @pytest.fixture(scope="module")
@@ -61,35 +66,47 @@ def head():
             process.communicate(timeout=60)
 
 
-def test_a_run_on_a_cluster_has_the_bits_of_one_core(head):
-    """With nothing set but RAY_ADDRESS, from a folder where the workers cannot import the module."""
+@pytest.fixture(scope="module")
+def joined(head):
+    """What was seen by one who joins the cluster by its address, and then by one who looks for it."""
     address, user = head
     code = """
+    import os
+
+    def joined():
+        return ray.get_runtime_context().gcs_address
+
     learn(bits)
-    print(json.dumps([bits, sys.argv, ray.get_runtime_context().gcs_address]))
+    seen = {"bits": bits, "by address": joined()}
+    ray.shutdown()
+    os.environ["RAY_ADDRESS"] = "auto"
+    td.start_ray()
+    print(json.dumps(seen | {"auto": joined()}))
     """
-    bits, _, joined = json.loads(run_python(LEARN + code, RAY_ADDRESS=address, **user))
-    assert bits == [expected()]
-    assert joined == address
+    return json.loads(run_python(LEARN + code, RAY_ADDRESS=address, **user))
 
 
-def test_auto_joins_the_cluster_of_this_machine(head):
-    address, user = head
-    code = "import ray, td_helpers as td; td.start_ray(); print(ray.get_runtime_context().gcs_address)"
-    assert run_python(code, RAY_ADDRESS="auto", **user).strip() == address
+def test_a_run_on_a_cluster_has_the_bits_of_one_core(head, joined):
+    """With nothing set but RAY_ADDRESS, from a folder where the workers cannot import the module."""
+    assert joined["bits"] == [expected()]
+    assert joined["by address"] == head[0]
 
 
-@pytest.mark.parametrize("token", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}])
+def test_auto_joins_the_cluster_of_this_machine(head, joined):
+    assert joined["auto"] == head[0]
+
+
+@pytest.mark.parametrize("token", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}], ids=["missing", "wrong"])
 def test_a_missing_or_wrong_token_is_told(head, token, tmp_path):
     address, _ = head
-    problem = told(RAY_ADDRESS=address, HOME=str(tmp_path), **token)
+    (problem,) = told(address, HOME=str(tmp_path), **token)
     assert f"RAY_ADDRESS={address} asks for a token" in problem
     assert "copy the head node's ~/.ray/auth_token" in problem
 
 
-@pytest.fixture(params=["silent", "http"])
-def stranger(request):
-    """The address of a listener that is not Ray: one says nothing, one is a web server."""
+@contextlib.contextmanager
+def listener(answer: bytes):
+    """The address of one that takes connections, and sends an answer to what it is sent, if it has one."""
     with socket.create_server(("", 0)) as server:
 
         def serve():
@@ -99,9 +116,9 @@ def stranger(request):
                 except OSError:
                     return
                 connections.append(connection)
-                if request.param == "http":
+                if answer:
                     connection.recv(1000)
-                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                    connection.sendall(answer)
 
         connections = []
         threading.Thread(target=serve, daemon=True).start()
@@ -111,22 +128,34 @@ def stranger(request):
             connection.close()
 
 
-def test_a_listener_that_is_not_ray_is_told(stranger):
-    problem = told(RAY_ADDRESS=stranger)
-    assert f"RAY_ADDRESS={stranger}" in problem
+WRONG = {
+    "127.0.0.1:1": "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1",
+    "ray://127.0.0.1:10001": "Ray Client, which is not supported: run this on a node of the cluster",
+    "nonsense": "RAY_ADDRESS=nonsense is not of the form host:port",
+}
+
+
+@pytest.fixture(scope="module")
+def wrong():
+    """What is told of addresses that lead to no cluster; of listeners: one that says nothing, and a web server."""
+    with (
+        listener(b"") as silent,
+        listener(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n") as http,
+    ):
+        *problems, of_silent, of_http = told(*WRONG, silent, http)
+    return dict(zip(WRONG, problems, strict=True)) | {"silent": (silent, of_silent), "http": (http, of_http)}
+
+
+@pytest.mark.parametrize("kind", ["silent", "http"])
+def test_a_listener_that_is_not_ray_is_told(wrong, kind):
+    address, problem = wrong[kind]
+    assert f"RAY_ADDRESS={address}" in problem
     assert "start a cluster there, or unset RAY_ADDRESS" in problem
 
 
-@pytest.mark.parametrize(
-    ("address", "problem"),
-    [
-        ("127.0.0.1:1", "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1"),
-        ("ray://127.0.0.1:10001", "Ray Client, which is not supported: run this on a node of the cluster"),
-        ("nonsense", "RAY_ADDRESS=nonsense is not of the form host:port"),
-    ],
-)
-def test_an_address_that_cannot_work_is_told(address, problem):
-    assert problem in told(RAY_ADDRESS=address)
+@pytest.mark.parametrize("address", WRONG)
+def test_an_address_that_cannot_work_is_told(wrong, address):
+    assert WRONG[address] in wrong[address]
 
 
 MANY = """
@@ -195,9 +224,9 @@ def cluster(request):
 
 
 @pytest.mark.long
-def test_a_slow_lossy_network_and_a_node_cut_off_for_30_seconds_change_no_bit(workers, cluster):
+def test_a_slow_lossy_network_and_a_node_cut_off_for_30_seconds_change_no_bit(cluster):
     machines, user = cluster
-    agent = td.DistributedQLAgent(td.FrozenLakeEnv(map_name="16x16"), workers=workers, **SETTINGS)
+    agent = td.DistributedQLAgent(td.FrozenLakeEnv(map_name="16x16"), workers=td.InProcess(), **SETTINGS)
     agent.learn_and_evaluate(progress=False)
     bits = [agent.q_table.tobytes().hex(), agent.total_rewards, agent.steps]
     machines.order("delay", 0.01)

@@ -1,11 +1,7 @@
 """Dyna-Q: counts that add up, plans that solve what was counted, and agents that share both."""
 
 import itertools
-import os
 import random
-import signal
-import threading
-import time
 
 import gym
 import gym.envs.toy_text
@@ -13,10 +9,11 @@ import gymnasium
 import gymnasium.envs.toy_text
 import numpy as np
 import pytest
-from helpers import NO_SLIP, Ring, batches_of, corridor, interrupted, learned
+from helpers import NO_SLIP, Ring, batches_of, corridor, interrupted, learned, under_fire
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent, DynaQAgent, dyna, planning
+from tabular.simulated_ray import simulated
 
 HALLWAY = td.FrozenLakeEnv(map_name="Dangerous Hallway")
 LAKE = td.FrozenLakeEnv(map_name="16x16")
@@ -407,31 +404,16 @@ def test_a_save_that_cannot_be_is_refused(tmp_path, name, change):
     assert everything(other) == before
 
 
-def process_ids(workers, *slots) -> list[int]:
-    """Of the processes of (role, number)."""
-    from ray._private.state import actors
-
-    return [actors(workers._processes[slot]._actor_id.hex())["Pid"] for slot in slots]
-
-
+@pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("in_flight", [2, 3])
-def test_over_ray_it_learns_the_same_bits_whatever_is_killed(workers, in_flight):
-    settings = {"cw_num": 3, "ew_num": 2, "learning_episodes": 1500, "test_interval": 500, "in_flight": in_flight}
+def test_over_ray_it_learns_the_same_bits_whatever_is_killed(in_flight, seed):
+    settings = {"cw_num": 3, "ew_num": 1, "learning_episodes": 300, "test_interval": 60, "in_flight": in_flight}
     calm = run(pair(DistributedDynaQAgent, **settings))
-    agent = pair(DistributedDynaQAgent, workers=workers, **settings)
-
-    def shoot():
-        for episode, slots in [(300, [("server", 0)]), (900, [("collector", 1), ("server", 0)])]:
-            while agent.episode < episode:
-                time.sleep(0.002)
-            for process_id in process_ids(workers, *slots):
-                os.kill(process_id, signal.SIGKILL)
-
-    shooter = threading.Thread(target=shoot, daemon=True)
-    shooter.start()
-    bits = run(agent)
-    shooter.join()
-    assert bits == calm and agent.restarts >= 2
+    agent, rng = pair(DistributedDynaQAgent, workers=td.Workers(3, 1), **settings), random.Random(seed)
+    moments = {rng.randrange(2, 15): [("server", 0)], rng.randrange(15, 30): [("collector", 1), ("server", 0)]}
+    with simulated(seed), under_fire(agent.workers, moments) as hit:
+        bits = run(agent)
+    assert bits == calm and agent.restarts == len(hit) >= 2
 
 
 # The book -------------------------------------------------------------------------------------

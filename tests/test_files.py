@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import errno
+import json
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import benchmark
 import numpy as np
 import pytest
 from helpers import Ring, learned
@@ -153,6 +155,24 @@ def test_a_link_stays_and_the_file_that_it_leads_to_is_replaced(tmp_path, write)
     write(path)
     assert path.is_symlink() and (tmp_path / "link").is_symlink()
     assert written(real) and not real.is_symlink()
+
+
+def test_the_benchmarks_files_keep_links_and_modes(tmp_path, monkeypatch):
+    root, machine = tmp_path / "root", {"machine": "this one"}
+    (root / "tests").mkdir(parents=True)
+    links = [root / "README.md", root / "tests" / "benchmark.jsonl", root / "tests" / "benchmark.md"]
+    for link in links:
+        real = tmp_path / link.name
+        real.write_text(json.dumps(machine) + "\n", encoding="utf-8")
+        real.chmod(0o640)
+        link.symlink_to(real)
+    monkeypatch.setattr(benchmark, "ROOT", root)
+    monkeypatch.setattr(benchmark, "FIGURES", [machine])
+    monkeypatch.setattr(benchmark, "in_readme", lambda text, rows: "µs")
+    monkeypatch.setattr(benchmark, "in_document", lambda rows: "µs")
+    benchmark.write()
+    assert all(link.is_symlink() and stat.S_IMODE(link.stat().st_mode) == 0o640 for link in links)
+    assert [link.read_text(encoding="utf-8") for link in links] == ["µs", json.dumps(machine) + "\n", "µs"]
 
 
 def test_a_link_that_leads_nowhere_yet_leads_to_the_file_in_the_end(path):
@@ -348,10 +368,10 @@ def test_checkpoints_that_fail_all_the_time_are_told_once(tmp_path):
 
 
 class Fails(Ring):
-    """A ring whose third episode raises an error in its first step."""
+    """A ring whose 61st episode raises an error in its first step."""
 
     def __init__(self, error):
-        super().__init__(at=(3, 1), fault=self.fail)
+        super().__init__(at=(60, 1), fault=self.fail)
         self.error = error
 
     def fail(self, _):
@@ -367,8 +387,8 @@ def test_an_error_of_the_run_is_not_hidden_by_one_of_its_checkpoint(tmp_path, er
     saver._check_settings = lambda: None  # it was there when it was tried
     told = pytest.warns(UserWarning, match="No such file.*: what was learned is in the agent")
     with told, pytest.raises(type(error)):
-        saver.learn(10)
-    assert 0 < saver.episode <= 3
+        saver.learn(100)
+    assert 0 < saver.episode <= 60
 
 
 def test_where_warnings_are_errors_the_runs_own_error_has_a_note_of_the_checkpoint(tmp_path):
@@ -379,7 +399,7 @@ def test_where_warnings_are_errors_the_runs_own_error_has_a_note_of_the_checkpoi
     saver._check_settings = lambda: None
     with warnings.catch_warnings(), pytest.raises(ZeroDivisionError) as raised:
         warnings.simplefilter("error")
-        saver.learn(10)
+        saver.learn(100)
     assert "the checkpoint was not written" in raised.value.__notes__[-1]
 
 

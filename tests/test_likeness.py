@@ -13,7 +13,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from helpers import comes_true
 from test_cluster import QUICK_TO_GIVE_UP, cluster  # noqa: F401  a fixture
 
 from tabular.simulated_ray import simulated
@@ -55,9 +57,20 @@ def outcome(ray, reference, timeout=20.0):
         return type(error).__name__
 
 
-def scene(ray, seconds: float, befall, timeout=20.0) -> dict:
-    """Two actors, of which one is told to nap, and then something befalls it: what all calls end with."""
-    box, other = (ray.remote(num_cpus=0)(Box).remote() for _ in range(2))
+class Fragile(Box):
+    """Ends its process when it wakes, as a crash of its code does."""
+
+    def nap(self, seconds):
+        time.sleep(seconds)
+        os._exit(1)
+
+
+def scene(ray, kind: type, seconds: float, befall, timeout=20.0) -> dict:
+    """Two actors, of which one is told to nap, and then something befalls it: what all calls end with.
+
+    In the end it is killed, whatever has become of it.
+    """
+    box, other = (ray.remote(num_cpus=0)(one).remote() for one in (kind, Box))
     pid, _ = ray.get([box.pid.remote(), other.pid.remote()])
     it = box.nap.remote(seconds)
     calls = {"it": it, "behind it": box.add.remote(1), "waits for it": other.add.remote(it)}
@@ -65,6 +78,8 @@ def scene(ray, seconds: float, befall, timeout=20.0) -> dict:
     befall(ray, box, pid)
     seen = {name: outcome(ray, call, timeout) for name, call in calls.items()}
     seen["later"] = outcome(ray, box.add.remote(2), timeout)
+    ray.kill(box)
+    seen["in the end"] = outcome(ray, box.add.remote(3), 100.0)
     return seen | {"other": isinstance(seen["other"], int) or seen["other"]}
 
 
@@ -83,44 +98,47 @@ def send(signum):
 
 
 def killed(ray, box, pid):
-    """Ray ends the actor."""
+    """Ray ends the actor; its process is gone soon."""
     time.sleep(0.3)
     ray.kill(box)
+    assert ray.__version__ == "simulated" or comes_true(lambda: not psutil.pid_exists(pid))
 
 
 DIED, SILENCE = "ActorDiedError", "GetTimeoutError"
+DEAD = [DIED, DIED, f"RayTaskError({DIED})", True, DIED, DIED]
 EVENTS = {  # name: (seconds of the call, faults of the simulation, what befalls the real process, what is then seen)
-    "calm": (0.1, {}, nothing, ["woke", 1, 1, True, 2]),
-    "the process dies in the call": (
-        60.0, {IT: "dies in"}, send(signal.SIGKILL), [DIED, DIED, f"RayTaskError({DIED})", True, DIED],
-    ),
-    "the actor is killed": (60.0, {}, killed, [DIED, DIED, f"RayTaskError({DIED})", True, DIED]),
-    "the call hangs": (0.1, {IT: "hangs"}, send(signal.SIGSTOP), [SILENCE] * 5),
+    "calm": (0.1, {}, nothing, ["woke", 1, 1, True, 2, DIED]),
+    "the process dies in the call": (60.0, {IT: "dies in"}, send(signal.SIGKILL), DEAD),
+    "the process ends itself in the call": (0.1, {IT: "dies in"}, nothing, DEAD),
+    "the actor is killed": (60.0, {}, killed, DEAD),
+    "the call hangs": (0.1, {IT: "hangs"}, send(signal.SIGSTOP), [SILENCE] * 5 + [DIED]),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("seconds, faults, befalls, seen", EVENTS.values(), ids=EVENTS)
-def test_callers_see_the_same_of_an_event(workers, seconds, faults, befalls, seen):
+@pytest.mark.parametrize("event", EVENTS)
+def test_callers_see_the_same_of_an_event(workers, event):
     import ray
 
+    seconds, faults, befalls, seen = EVENTS[event]
     hit = []
 
     def befall(ray, box, pid):
         hit.append(pid)
         befalls(ray, box, pid)
 
-    names = ["it", "behind it", "waits for it", "other", "later"]
-    hangs = "hangs" in faults.values()
+    names = ["it", "behind it", "waits for it", "other", "later", "in the end"]
+    kind = Fragile if "ends itself" in event else Box
+    hangs = "hangs" in event
     try:
         # A stopped process must be found in the call: it naps until it is stopped, and would wake a second later.
-        real = scene(ray, 1.3 if hangs else seconds, befall, 1.0 if hangs else 20.0)
+        real = scene(ray, kind, 1.3 if hangs else seconds, befall, 0.3 if hangs else 20.0)
     finally:
         if hangs:
             os.kill(hit[0], signal.SIGKILL)
     with simulated(0, faults):
         import ray as simulation
 
-        unreal = scene(simulation, seconds, killed if befalls is killed else nothing, 1e3)
+        unreal = scene(simulation, Box, seconds, killed if befalls is killed else nothing, 1e3)
     assert real == unreal == dict(zip(names, seen, strict=True))
 
 

@@ -1,20 +1,23 @@
-"""Pools: a run over Ray has the bits of one in this process, processes are shared, replaced and given back."""
+"""Pools: a run over Ray has the bits of one in this process, processes are shared, replaced and given back.
+
+On the real Ray is what hangs on it: its pickling, its store, its memory, several threads. The rest is simulated.
+"""
 
 import gc
 import os
 import subprocess
 import sys
 import threading
+import time
 import weakref
 
 import numpy as np
 import pytest
-import ray
 from helpers import Ring, comes_true, interrupted, learned, processes_alive
 
 import td_helpers as td
-from beyond import FederatedQLAgent, FederatedSARSAAgent
-from tabular import pool
+from beyond import DistributedDynaQAgent, FederatedQLAgent, FederatedSARSAAgent
+from tabular import pool, simulation
 from tabular.simulated_ray import simulated
 
 LAKE = td.FrozenLakeEnv()
@@ -27,7 +30,9 @@ KINDS = {
     "stepped": (td.DistributedQLAgent, Ring()),
     "federated": (FederatedQLAgent, LAKE),
     "federated SARSA": (FederatedSARSAAgent, LAKE),
+    "Dyna-Q": (DistributedDynaQAgent, LAKE),
 }
+seeds = pytest.mark.parametrize("seed", range(5))
 kinds = pytest.mark.parametrize("kind, simulator", KINDS.values(), ids=KINDS)
 
 
@@ -133,32 +138,38 @@ def test_a_run_over_ray_has_the_bits_of_one_in_this_process(workers, kind, simul
     assert over_ray.restarts == 0 and min(over_ray.cost) > 0
 
 
+@seeds
 @kinds
-def test_a_run_interrupted_over_ray_and_saved_goes_on_in_this_process(monkeypatch, tmp_path, workers, kind, simulator):
-    stopped = agent_on(workers, kind, simulator)
-    with interrupted(monkeypatch, workers, "result", 14):
+def test_a_run_interrupted_over_ray_and_saved_goes_on_in_this_process(monkeypatch, tmp_path, kind, simulator, seed):
+    with simulated(seed):
+        stopped = agent_on(td.Workers(3, 2), kind, simulator)
+        with interrupted(monkeypatch, stopped.workers, "result", 14):
+            stopped.learn_and_evaluate(progress=False)
+        assert 0 < stopped.episode < 137 and len(stopped.rewards) < 6
+        stopped.save(tmp_path / "agent.npz")
+        resumed = agent_on(td.InProcess(), kind, simulator).load(tmp_path / "agent.npz")
+        resumed.learn_and_evaluate(progress=False)
         stopped.learn_and_evaluate(progress=False)
-    assert 0 < stopped.episode < 137 and len(stopped.rewards) < 6
-    stopped.save(tmp_path / "agent.npz")
-    resumed = agent_on(td.InProcess(), kind, simulator).load(tmp_path / "agent.npz")
-    resumed.learn_and_evaluate(progress=False)
-    stopped.learn_and_evaluate(progress=False)
     assert learned(resumed) == learned(stopped) == learned(finished(td.InProcess(), kind, simulator))
 
 
-def test_each_batch_over_ray_has_the_bits_of_one_in_this_process(workers):
-    agents = agent_on(workers), agent_on(td.InProcess())
-    for batches in zip(*(agent.learn_in_batches(100) for agent in agents), strict=True):
-        assert batches[0] == batches[1]
-        assert learned(agents[0]) == learned(agents[1])
+@seeds
+def test_each_batch_over_ray_has_the_bits_of_one_in_this_process(seed):
+    with simulated(seed):
+        agents = agent_on(td.Workers(3, 2)), agent_on(td.InProcess())
+        for batches in zip(*(agent.learn_in_batches(100) for agent in agents), strict=True):
+            assert batches[0] == batches[1]
+            assert learned(agents[0]) == learned(agents[1])
 
 
-def test_settings_that_change_between_runs_reach_the_processes(workers):
-    agents = agent_on(workers), agent_on(td.InProcess())
-    for agent in agents:
-        for agent.epsilon, agent.learning_rate in ((0.9, 0.2), (0.1, 0.05)):
-            agent.learn(30)
-        agent.learn_and_evaluate(progress=False)
+@seeds
+def test_settings_that_change_between_runs_reach_the_processes(seed):
+    with simulated(seed):
+        agents = agent_on(td.Workers(3, 2)), agent_on(td.InProcess())
+        for agent in agents:
+            for agent.epsilon, agent.learning_rate in ((0.9, 0.2), (0.1, 0.05)):
+                agent.learn(30)
+            agent.learn_and_evaluate(progress=False)
     assert learned(agents[0]) == learned(agents[1])
 
 
@@ -184,42 +195,53 @@ def test_runs_that_share_workers_take_turns(workers):
 # Processes -------------------------------------------------------------------------------
 
 
-def test_runs_without_workers_of_their_own_share_processes_of_the_session(workers, monkeypatch):
+def simulated_alive(simulation) -> set:
+    """The numbers of the processes of a simulated Ray that live, once what was killed has died."""
+    time.sleep(1.0)
+    return {number for number, process in simulation.processes.items() if not process.dead}
+
+
+@seeds
+def test_runs_without_workers_of_their_own_share_processes_of_the_session(monkeypatch, seed):
     monkeypatch.setattr(pool, "_shared", None)
-    before = processes_alive()
     settings = {"cw_num": 1, "ew_num": 1}
-    first = finished(None, **settings)
-    shared = processes_alive() - before
-    assert len(shared) == 3
-    assert learned(finished(None, **settings)) == learned(first) == learned(finished(td.InProcess(), **settings))
-    assert processes_alive() - before == shared
-    finished(None, do_test=False, cw_num=2, ew_num=0)
-    assert shared < processes_alive() - before and len(processes_alive() - before) == 4
-    pool._shared.stop()
-    assert comes_true(lambda: processes_alive() == before)
+    with simulated(seed) as simulation:
+        first = finished(None, **settings)
+        shared = simulated_alive(simulation)
+        assert len(shared) == 3
+        assert learned(finished(None, **settings)) == learned(first) == learned(finished(td.InProcess(), **settings))
+        assert simulated_alive(simulation) == shared
+        finished(None, do_test=False, cw_num=2, ew_num=0)
+        assert shared < simulated_alive(simulation) and len(simulated_alive(simulation)) == 4
+        pool._shared.stop()
+        assert not simulated_alive(simulation)
 
 
-def test_workers_end_with_their_block(workers):
-    before = processes_alive()
-    with td.Workers(1, 0) as own:
-        assert learned(finished(own, cw_num=1, do_test=False)) == learned(
-            finished(td.InProcess(), cw_num=1, do_test=False)
-        )
-        assert len(processes_alive() - before) == 2
-        assert own.start() is own and len(processes_alive() - before) == 2
-    assert comes_true(lambda: processes_alive() == before)
+@seeds
+def test_workers_end_with_their_block(seed):
+    settings = {"cw_num": 1, "do_test": False}
+    with simulated(seed) as simulation:
+        with td.Workers(1, 0) as own:
+            assert learned(finished(own, **settings)) == learned(finished(td.InProcess(), **settings))
+            assert len(simulated_alive(simulation)) == 2
+            assert own.start() is own and len(simulated_alive(simulation)) == 2
+        assert not simulated_alive(simulation)
 
 
-def test_processes_of_another_ray_are_forgotten(workers):
-    before = processes_alive()
-    with td.Workers(1, 0) as own:
-        gone = list(own._processes.values())
-        own._session = "of a Ray that was shut down"
-        own.start()
-        assert not set(gone) & set(own._processes.values())
-        for process in (*gone, own._processes["server", 0]):
-            ray.kill(process)  # what is gone does not keep the others from being stopped
-    assert comes_true(lambda: processes_alive() == before)
+@seeds
+def test_processes_of_a_ray_that_was_shut_down_are_forgotten(seed):
+    with simulated(seed) as simulation:
+        import ray
+
+        with td.Workers(1, 0) as own:
+            gone = simulated_alive(simulation)
+            ray.shutdown()
+            ray.init()
+            again = finished(own, cw_num=1, do_test=False)
+            started = simulated_alive(simulation)
+            assert len(started) == len(gone) == 2 and not started & gone and again.restarts == 0
+            ray.kill(own._processes["server", 0])  # what is gone does not keep the others from being stopped
+        assert not simulated_alive(simulation)
 
 
 def test_processes_that_do_not_start_are_given_up(workers, monkeypatch):
@@ -235,10 +257,15 @@ def test_processes_that_do_not_start_are_given_up(workers, monkeypatch):
     assert comes_true(lambda: processes_alive() == before)
 
 
+@seeds
 @pytest.mark.parametrize("slot", [("server", 0), ("collector", 1), ("evaluator", 1)], ids=str)
-def test_a_process_that_died_before_a_run_is_replaced(workers, slot):
-    ray.kill(workers._processes[slot])
-    agent = finished(workers)
+def test_a_process_that_died_before_a_run_is_replaced(slot, seed):
+    with simulated(seed):
+        import ray
+
+        with td.Workers(3, 2) as workers:
+            ray.kill(workers._processes[slot])
+            agent = finished(workers)
     assert learned(agent) == learned(finished(td.InProcess())) and agent.restarts == 1
 
 
@@ -251,6 +278,8 @@ def test_agents_keep_nothing_in_rays_store(workers):
 
 
 def test_runs_leave_no_objects_behind(workers):
+    import ray
+
     held = ray._private.worker.global_worker.core_worker.get_all_reference_counts
     finished(workers)
     before = len(held())
@@ -318,18 +347,28 @@ def test_a_fault_in_an_evaluator_is_the_envs_own_with_its_place(workers, by_valu
         finished(workers, simulator=Ring(at=(2, 7), fault=sink, ends=False), **one_each)
 
 
-def test_workers_serve_on_after_a_fault(workers, by_value):
-    with pytest.raises(LookupError):
-        finished(workers, simulator=Ring(at=(3, 7), fault=sink, ends=False))
-    assert learned(finished(workers)) == learned(finished(td.InProcess()))
+@seeds
+def test_workers_serve_on_after_a_fault(seed):
+    with simulated(seed), td.Workers(3, 2) as workers:
+        with pytest.raises(LookupError):
+            finished(workers, simulator=Ring(at=(3, 7), fault=sink, ends=False))
+        assert learned(finished(workers)) == learned(finished(td.InProcess()))
 
 
-def test_a_simulator_that_ends_its_process_is_given_up_and_the_workers_serve_on(workers, by_value, monkeypatch):
-    monkeypatch.setattr("tabular.run.LOSSES", 1)
-    dying = Ring(at=(2, 3), fault=lambda env: os._exit(1), ends=False)
-    agent = agent_on(workers, simulator=dying, cw_num=2, do_test=False)
-    with pytest.raises(RuntimeError, match=r"collector \d died during collect.*: does the simulator end its process"):
-        agent.learn(137)
-    assert agent.restarts <= 2 * 2  # each of the collectors twice
-    again = finished(workers)
+def end_process(env):
+    """End the process that steps the env, as a crash in its code does."""
+    simulation.running().me().die()
+    time.sleep(0.0)
+
+
+@seeds
+def test_a_simulator_that_ends_its_process_is_given_up_and_the_workers_serve_on(seed):
+    dying = Ring(at=(2, 3), fault=end_process, ends=False)
+    told = r"collector \d died during collect.*: does the simulator end its process"
+    with simulated(seed), td.Workers(3, 2) as workers:
+        agent = agent_on(workers, simulator=dying, cw_num=2, do_test=False)
+        with pytest.raises(RuntimeError, match=told):
+            agent.learn(137)
+        assert agent.restarts <= 2 * 6  # each of the collectors six times
+        again = finished(workers)
     assert learned(again) == learned(finished(td.InProcess())) and again.restarts <= 2

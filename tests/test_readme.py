@@ -7,6 +7,8 @@ from pathlib import Path
 import benchmark
 
 from figures import exact, pays
+from tabular import pool
+from tabular.simulated_ray import simulated
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,8 +40,8 @@ def test_every_link_leads_somewhere_and_every_target_of_make_is_there():
     assert set(re.findall(r"`make ([\w-]+)`", README)) <= targets
 
 
-def test_the_example_runs(workers):
+def test_the_example_runs(monkeypatch):
+    monkeypatch.setattr(pool, "_shared", None)
     code = README.partition("```python\n")[2].partition("```")[0]
-    exec(
-        compile(code.replace("30_000", "300").replace("cw_num=2, ew_num=4", "cw_num=1, ew_num=1"), "README", "exec"), {}
-    )
+    with simulated(0):
+        exec(compile(code.replace("30_000", "300"), "README", "exec"), {})

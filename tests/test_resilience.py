@@ -1,6 +1,9 @@
-"""A run that loses processes, nodes, its driver or a keystroke ends with the bits that it would have had."""
+"""A run that loses processes, nodes, its driver or a keystroke ends with the bits that it would have had.
 
-import contextlib
+What is lost, hangs or is late, and when, is played on the simulated Ray, where it costs nothing: test_orders.py has
+all of it at random. Over the real one processes are killed once.
+"""
+
 import functools
 import json
 import os
@@ -15,18 +18,21 @@ import time
 import types
 from pathlib import Path
 
+import orders
 import pytest
-from helpers import Ring, comes_true, interrupted, learned, processes_alive
-from ray._private.state import actors
+from helpers import Ring, befallen, comes_true, interrupted, learned, under_fire
+from orders import KINDS, calm
 
 import td_helpers as td
-from beyond import FederatedQLAgent, FederatedSARSAAgent
+from beyond import FederatedQLAgent
+from tabular.simulated_ray import simulated
 
 ROOT = Path(__file__).resolve().parent.parent
 LAKE = td.FrozenLakeEnv(map_name="16x16")
 RUN = {"learning_episodes": 30_000, "test_interval": 1000, "cw_num": 3, "ew_num": 2, "batch_size": 100}
 SERVER, COLLECTORS = ("server", 0), [("collector", i) for i in range(3)]
 EVALUATORS = [("evaluator", i) for i in range(2)]
+seeds = pytest.mark.parametrize("seed", range(5))
 
 
 def agent_on(workers, kind=td.DistributedQLAgent, **changes):
@@ -35,9 +41,9 @@ def agent_on(workers, kind=td.DistributedQLAgent, **changes):
 
 
 @functools.cache
-def calm(kind=td.DistributedQLAgent) -> tuple:
-    """What an undisturbed run learns, in this process."""
-    agent = agent_on(td.InProcess(), kind)
+def undisturbed() -> tuple:
+    """What such an agent learns in this process."""
+    agent = agent_on(td.InProcess())
     agent.learn_and_evaluate(progress=False)
     return learned(agent)
 
@@ -45,103 +51,64 @@ def calm(kind=td.DistributedQLAgent) -> tuple:
 # Processes that are lost -----------------------------------------------------------------
 
 
-def send(process, signum) -> int:
-    """Send a signal to the process of an actor: its pid, or 0 where it has none at the moment."""
-    found = actors(process._actor_id.hex())
-    if found["State"] != "ALIVE" or not found["Pid"]:
-        return 0
-    os.kill(found["Pid"], signum)
-    return found["Pid"]
+def kill_at(agent, workers, episode: int, slots, hit: list) -> None:
+    """Kill the processes of slots once an episode was learned."""
+    from ray._private.state import actors
+
+    while agent.episode < episode:
+        time.sleep(0.001)
+    for slot in slots:
+        hit.append(actors(workers._processes[slot]._actor_id.hex())["Pid"])
+        os.kill(hit[-1], signal.SIGKILL)
 
 
-def learn_under_fire(workers, targets, kind=td.DistributedQLAgent, signum=signal.SIGKILL, **changes):
-    """Learn, with a signal sent to the processes of [(episode, slots), ...]: (agent, pids that were hit)."""
-    agent, hit = agent_on(workers, kind, **changes), []
-
-    def shoot():
-        for episode, slots in targets:
-            while agent.episode < episode:
-                time.sleep(0.001)
-            hit.extend(filter(None, [send(workers._processes[slot], signum) for slot in slots]))
-
-    shooter = threading.Thread(target=shoot, daemon=True)
+@pytest.mark.slow
+def test_processes_killed_at_once_change_no_bit(workers):
+    agent, hit = agent_on(workers), []
+    slots = [SERVER, COLLECTORS[1], EVALUATORS[0]]
+    shooter = threading.Thread(target=kill_at, args=(agent, workers, 10_000, slots, hit), daemon=True)
     shooter.start()
     agent.learn_and_evaluate(progress=False)
     shooter.join()
-    return agent, hit
+    assert len(hit) == agent.restarts == 3
+    assert learned(agent) == undisturbed()
 
 
-TARGETS = {
-    "collector": [COLLECTORS[1]],
-    "evaluator": [EVALUATORS[0]],
-    "server": [SERVER],
-    "all": [SERVER, *COLLECTORS, *EVALUATORS],
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, moments", [("collector", [3000]), ("evaluator", [3000]), ("server", [100, 15_000]), ("all", [10_000])]
-)
-def test_killed_processes_change_no_bit(workers, name, moments):
-    agent, hit = learn_under_fire(workers, [(moment, TARGETS[name]) for moment in moments])
-    assert len(hit) == agent.restarts == len(moments) * len(TARGETS[name])
-    assert learned(agent) == calm()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
-def test_random_kills_at_random_moments_change_no_bit(workers, seed):
-    rng = random.Random(seed)
-    moments = sorted(rng.randrange(100, 28_000) for _ in range(3))
-    agent, hit = learn_under_fire(workers, [(moment, [rng.choice(TARGETS["all"])]) for moment in moments])
-    assert hit and agent.restarts >= 1
-    assert learned(agent) == calm()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind, target",
-    [(FederatedQLAgent, [COLLECTORS[0], SERVER]), (FederatedSARSAAgent, [COLLECTORS[2]])],
-    ids=["Q-learning, worker and server", "SARSA, worker"],
-)
-def test_kills_change_no_bit_of_a_federated_run(workers, kind, target):
-    agent, hit = learn_under_fire(workers, [(3000, target)], kind)
-    assert len(hit) == agent.restarts == len(target)
-    assert learned(agent) == calm(kind)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [td.DistributedQLAgent, FederatedQLAgent])
-def test_kills_change_no_bit_of_a_run_whose_tables_travel_as_what_changed(workers, monkeypatch, kind):
-    changes = {"batch_size": 5, "learning_episodes": 6000}
-    undisturbed = agent_on(td.InProcess(), kind, **changes)
-    undisturbed.learn_and_evaluate(progress=False)
-    monkeypatch.setattr(td, "LARGE", 0)
-    agent, hit = learn_under_fire(workers, [(1000, [COLLECTORS[1]]), (3000, [SERVER])], kind, **changes)
-    assert len(hit) == agent.restarts == 2
-    assert learned(agent) == learned(undisturbed)
-    assert agent.cost.sent < 0.9 * agent.batches * agent.q_table.nbytes
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_kills_at_random_moments_change_no_bit_and_each_is_counted_once(kind, seed):
+    rng, slots = random.Random(seed), [SERVER, *COLLECTORS, *EVALUATORS]
+    moments = {number: rng.sample(slots, rng.choice([1, 2, 6])) for number in rng.sample(range(1, 20), 2)}
+    agent, calm_one = (orders.agent_on(pool, kind, cw_num=3, ew_num=2) for pool in (td.Workers(3, 2), td.InProcess()))
+    calm_one.learn_and_evaluate(progress=False)
+    with simulated(seed), under_fire(agent.workers, moments) as hit:
+        agent.learn_and_evaluate(progress=False)
+    assert learned(agent) == learned(calm_one)
+    assert agent.restarts == len(hit) > 0
 
 
 # Processes that hang ---------------------------------------------------------------------
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.* has not answered")  # of others, where the machine is busy
+@seeds
 @pytest.mark.parametrize("slot", [SERVER, COLLECTORS[1], EVALUATORS[0]], ids=str)
-def test_a_process_that_stops_answering_is_told_of_and_replaced_without_a_changed_bit(workers, monkeypatch, slot):
-    monkeypatch.setattr("tabular.run.LOSSES", 1000)  # on a busy machine a new process may need longer than patience
-    before = processes_alive()
+def test_a_process_that_stops_answering_is_told_of_and_replaced_without_a_changed_bit(seed, slot):
+    agent = orders.agent_on(td.Workers(2, 1), td.DistributedQLAgent)
+    faults, earlier = {}, iter(range(2))
     role, i = slot
-    with pytest.warns(UserWarning, match=rf"{role} {i} has not answered \w+\(.*\) in \d+ s: it is replaced"):
-        agent, hit = learn_under_fire(workers, [(3000, [slot])], signum=signal.SIGSTOP, patience=5)
-    ended = comes_true(lambda: len(processes_alive()) == len(before))  # Ray has given up the one that stopped
-    for pid in hit:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    assert len(hit) == 1 and agent.restarts >= 1 and ended
-    assert learned(agent) == calm()
+    with simulated(seed, faults) as simulation:
+
+        def hang(number, sent_to):
+            if sent_to == slot and next(earlier, None) is None and not faults:
+                faults[simulation.calls] = "hangs"
+
+        told = pytest.warns(UserWarning, match=rf"{role} {i} has not answered \w+\(.*\) in \d+ s: it is replaced")
+        with befallen(agent.workers, hang), told:
+            agent.learn_and_evaluate(progress=False)
+        time.sleep(1.0)
+        alive = sum(not process.dead for process in simulation.processes.values())
+    assert agent.restarts == 1 and alive == 4
+    assert learned(agent) == calm(td.DistributedQLAgent, "with tests")
 
 
 class HangsAt(Ring):
@@ -157,37 +124,40 @@ class HangsAt(Ring):
         return super().reset(seed=seed)
 
 
-@pytest.mark.slow
+@seeds
 @pytest.mark.filterwarnings("ignore:collector . has not answered")
-def test_a_simulator_that_never_returns_is_given_up_with_what_was_learned(workers, by_value, monkeypatch):
-    monkeypatch.setattr("tabular.run.LOSSES", 0)
-    agent = td.DistributedQLAgent(
-        HangsAt(35), learning_episodes=100, do_test=False, cw_num=1, batch_size=10, workers=workers, patience=5
-    )
-    with pytest.raises(RuntimeError, match=r"collector 0 has not answered collect\(30, 10\) in .* patience=5"):
-        agent.learn_and_evaluate(progress=False)
+def test_a_simulator_that_never_returns_is_given_up_with_what_was_learned(seed):
+    settings = {"learning_episodes": 100, "do_test": False, "cw_num": 1, "batch_size": 10, "patience": 5}
+    with simulated(seed):
+        workers = td.Workers(2, 1)
+        agent = td.DistributedQLAgent(HangsAt(35), workers=workers, **settings)
+        hangs = r"collector 0 has not answered collect\(30, 10\) in 5 s, for the 6th time in a row.* patience=5"
+        with pytest.raises(RuntimeError, match=hangs):
+            agent.learn_and_evaluate(progress=False)
+        again = orders.agent_on(workers, td.DistributedQLAgent)  # the workers serve on
+        again.learn_and_evaluate(progress=False)
     assert agent.episode == 30 and agent.q_table.any()
     alone = td.QLAgent(Ring(), do_test=False)
     alone.learn(30)
     assert learned(agent) == learned(alone)
-    agent = agent_on(workers)  # the workers serve on
-    agent.learn_and_evaluate(progress=False)
-    assert learned(agent) == calm()
+    assert learned(again) == calm(td.DistributedQLAgent, "with tests") and again.restarts == 0
 
 
 # Interrupts ------------------------------------------------------------------------------
 
 
-def test_a_run_interrupted_again_and_again_goes_on_to_the_bits_of_an_uninterrupted_one(workers, monkeypatch):
-    agent = agent_on(workers)
-    for result in (3, 120, 51):
-        episode = agent.episode
-        with interrupted(monkeypatch, workers, "result", result):
-            agent.learn_and_evaluate(progress=False)
-        assert episode < agent.episode < 30_000
-        assert agent.steps > 0 and agent.q_table.any() and agent.q_table.flags.writeable
-    agent.learn_and_evaluate(progress=False)
-    assert learned(agent) == calm()
+@seeds
+def test_a_run_interrupted_again_and_again_goes_on_to_the_bits_of_an_uninterrupted_one(seed, monkeypatch):
+    with simulated(seed):
+        agent = orders.agent_on(td.Workers(2, 1), td.DistributedQLAgent)
+        for result in (3, 5, 4):
+            episode = agent.episode
+            with interrupted(monkeypatch, agent.workers, "result", result):
+                agent.learn_and_evaluate(progress=False)
+            assert episode < agent.episode < 60
+            assert agent.steps > 0 and agent.q_table.any() and agent.q_table.flags.writeable
+        agent.learn_and_evaluate(progress=False)
+    assert learned(agent) == calm(td.DistributedQLAgent, "with tests")
 
 
 INTERRUPTED = """
@@ -218,9 +188,10 @@ print((stopped, agent.q_table.tobytes().hex(), agent.episode, agent.steps, agent
 @pytest.mark.parametrize(
     "kind, arguments",
     [
-        (td.DistributedQLAgent, RUN | {"learning_episodes": 40_000}),
-        (td.QLAgent, {"learning_episodes": 2000, "test_interval": 100, "compiled": False}),
+        (td.DistributedQLAgent, RUN | {"learning_episodes": 40_000, "cw_num": 2, "ew_num": 1}),
+        (td.QLAgent, {"learning_episodes": 800, "test_interval": 100, "trials": 20, "compiled": False}),
     ],
+    ids=["over Ray", "stepped"],
 )
 def test_the_stop_button_pressed_twice_changes_no_bit(kind, arguments):
     """Jupyter interrupts all processes of the kernel's group, those of Ray included."""
@@ -291,11 +262,13 @@ def test_an_interrupted_run_is_saved(tmp_path, monkeypatch):
     assert learned(resumed) == learned(whole)
 
 
-def test_a_run_over_ray_is_saved_while_it_learns(workers, tmp_path):
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_a_run_over_ray_is_saved_while_it_learns(kind, tmp_path):
     path = tmp_path / "agent.npz"
-    agent = agent_on(workers, learning_episodes=2000, checkpoint=path, checkpoint_seconds=0)
-    for _ in agent.learn_in_batches(1000):
-        assert learned(agent_on(None).load(path)) == learned(agent)
+    with simulated(0):
+        agent = orders.agent_on(td.Workers(2, 1), kind, checkpoint=path, checkpoint_seconds=0)
+        for _ in agent.learn_in_batches(60):
+            assert learned(orders.agent_on(None, kind).load(path)) == learned(agent)
 
 
 DRIVER = """
@@ -328,7 +301,7 @@ def test_a_driver_killed_at_any_moment_leaves_a_checkpoint_from_which_the_same_b
         agent.load(path)
     assert path.exists() or not seconds
     agent.learn_and_evaluate(progress=False)
-    assert learned(agent) == calm()
+    assert learned(agent) == undisturbed()
 
 
 # What Ray needs --------------------------------------------------------------------------
@@ -343,15 +316,20 @@ def run_python(code: str, **environment) -> subprocess.CompletedProcess:
     )
 
 
-def test_a_missing_ray_is_told_with_what_to_do():
-    ended = run_python("import sys; sys.modules['ray'] = None; import td_helpers; td_helpers.start_ray()")
-    assert "ImportError: ray is not installed: pip install -r requirements.txt" in ended.stderr
+@pytest.mark.parametrize("call", ["start_ray()", "Workers().start()", "DistributedQLAgent(td.FrozenLakeEnv()).learn()"])
+def test_a_missing_ray_is_told_with_what_runs_without_it(call):
+    ended = run_python(f"import sys; sys.modules['ray'] = None; import td_helpers as td; td.{call}")
+    told = ended.stderr.splitlines()[-1]
+    assert told.startswith("ImportError: ray is not installed: pip install -r requirements.txt. Without it")
+    assert "workers=td.InProcess() or td.Threads()" in told and "those on one core" in told
 
 
 def test_a_home_that_cannot_be_written_to_is_told_with_what_to_do():
-    ended = run_python("import td_helpers; td_helpers.start_ray()", HOME="/dev/null/nowhere", RAY_ADDRESS="")
+    settings = {"RAY_ADDRESS": "", "RAY_NAMESPACE": "mine", "RAY_worker_niceness": "3", "RAY_USE_TLS": "1"}
+    ended = run_python("import td_helpers; td_helpers.start_ray()", HOME="/dev/null/nowhere", **settings)
     assert "ConnectionError: Ray did not start" in ended.stderr
     assert "it needs a writable HOME" in ended.stderr
+    assert ended.stderr.endswith("Ray's settings in the environment: RAY_NAMESPACE, RAY_worker_niceness\n")
 
 
 def test_without_a_folder_to_keep_compiled_code_in_the_module_still_works():

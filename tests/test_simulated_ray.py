@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+import td_helpers as td
 from tabular.simulated_ray import FATES, NotSimulated, Stuck, simulated
 
 
@@ -335,6 +336,13 @@ def test_the_real_ray_is_back_afterwards_and_no_thread_is_left():
         assert ray is not real and sys.modules["ray"] is ray
         raise ValueError
     assert sys.modules["ray"] is real and threading.active_count() == before
+
+
+def test_processes_that_play_workers_leave_the_search_path_of_this_one_as_it_was():
+    before = list(sys.path)
+    with simulated(0), td.Workers(3, 2):
+        pass
+    assert sys.path == before
 
 
 def test_a_task_that_catches_everything_is_ended_all_the_same():
