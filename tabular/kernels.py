@@ -18,19 +18,24 @@ from numba.extending import overload, register_jitable
 from .cache import KernelCache
 from .stepping import HIGHEST_REWARD, LOWEST_REWARD, checked_start, checked_step
 
-OPTIONS = {"nogil": True, "error_model": "numpy"}  # of all compiled code: it lets other threads run, and divides by 0
+OPTIONS = {"nogil": True, "error_model": "numpy"}  # of compiled code: it lets other threads run, and divides by 0
 
 
-def kernel(function):
+def kernel(function, options=OPTIONS):
     """Compile a function when it is first called, and keep the result for the next process."""
     if numba.config.DISABLE_JIT:
         plain = np.errstate(over="ignore")(function)  # `mix` relies on numbers that wrap
         plain.py_func = function
         return plain
-    compiled = numba.njit(**OPTIONS)(function)
+    compiled = numba.njit(**options)(function)
     with contextlib.suppress(RuntimeError):  # neither the module's folder nor HOME can be written to
-        compiled._cache = KernelCache(function, OPTIONS)  # what cache=True would set, but for damage and other options
+        compiled._cache = KernelCache(function, options)  # what cache=True would set, but for damage and other options
     return compiled
+
+
+def brief_kernel(function):
+    """The same of what a stepped loop calls at each step: to let other threads run meanwhile would cost 2% of it."""
+    return kernel(function, OPTIONS | {"nogil": False})
 
 
 # Random draws ---------------------------------------------------------------------------
@@ -60,7 +65,7 @@ class QuickParameters:
             setattr(self, name, value)
 
 
-@kernel
+@brief_kernel
 def mix(counter):
     """Splitmix64's output function (Steele, Lea and Flood 2014): a bijection of 64 bits."""
     z = np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15)
@@ -69,7 +74,7 @@ def mix(counter):
     return z ^ (z >> np.uint64(31))
 
 
-@kernel
+@brief_kernel
 def draw(key, counter):
     """Draw number `counter` of a seed: 32 bits to explore with, in [0, 1), and 32 bits to slip with."""
     bits = mix(np.uint64(key) + np.uint64(counter))

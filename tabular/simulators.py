@@ -19,7 +19,7 @@ from .checks import check_count
 from .kernels import MAX_STEP
 from .mistakes import warn_caller
 from .stepping import checked_start, checked_step
-from .tables import TransitionTable, as_defined, samples
+from .tables import TransitionTable, as_defined, is_put_upon, samples
 
 # What gym.make puts around an env, in gym and in gymnasium, which has all of it in one module since 1.0.
 OLD_CHECKER = "gym.wrappers.env_checker.PassiveEnvChecker"
@@ -77,7 +77,7 @@ def _is_of_make(env) -> bool:
 
 def _is_patched(env) -> bool:
     """Whether an env's step or reset was put upon this very instance."""
-    return bool({"step", "reset"} & getattr(env, "__dict__", {}).keys())
+    return is_put_upon(env, "step") or is_put_upon(env, "reset")
 
 
 def acts_elsewhere(simulator) -> bool:
@@ -98,7 +98,7 @@ def _unwrapped(simulator) -> tuple:
     for env in _layers(simulator):
         if not _is_of_make(env):
             return env, limit
-        most = vars(env).get("_max_episode_steps")
+        most = getattr(env, "_max_episode_steps", None)  # wrappers do not look for such a name within
         limit = limit if most is None else min(limit, max(1, most))
 
 

@@ -75,19 +75,16 @@ class Rows(dict):
     """
 
     def __init__(self, table: np.ndarray):
-        self.table = table
+        self.table, self.states = table, len(table)
 
     # To read a row that was touched before is the dict's own affair, and quick; all else comes here.
     def __missing__(self, place):
+        if type(place) is int and 0 <= place < self.states:
+            return self.setdefault(place, self.table[place].tolist())
         if isinstance(place, tuple):
             state, action = self._pair(place)
             return self[state][action]
-        state = self._state(place)
-        if state != place:
-            return self[state]
-        row = self.table[state].tolist()
-        super().__setitem__(state, row)
-        return row
+        return self[self._state(place)]
 
     def __setitem__(self, place, value):
         if isinstance(place, tuple):
@@ -100,7 +97,7 @@ class Rows(dict):
             row[:] = np.broadcast_to(values, len(row)).tolist()
 
     def __len__(self):
-        return len(self.table)
+        return self.states
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -125,14 +122,13 @@ class Rows(dict):
 
     def _state(self, place) -> int:
         """A state's number; one below 0 counts from the end, as on an array."""
-        states = len(self.table)
         try:
             state = operator.index(place)
         except TypeError:
             raise TypeError(f"{USE_OF_ROWS}, got q_table[{place!r}]") from None
-        if not -states <= state < states:
-            raise IndexError(f"q_table has states 0 to {states - 1}, got {state}")
-        return state % states
+        if not -self.states <= state < self.states:
+            raise IndexError(f"q_table has states 0 to {self.states - 1}, got {state}")
+        return state % self.states
 
     def write_back(self) -> None:
         """Store the rows in the table."""

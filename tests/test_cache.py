@@ -166,5 +166,5 @@ def test_code_that_was_compiled_with_other_options_is_not_taken(tmp_path, monkey
         taken.append(sum(compiled.stats.cache_hits.values()))
     assert taken == [0, 1, 0, 1]
     assert kernels.OPTIONS["nogil"] and all(
-        dispatcher.targetoptions["nogil"] for dispatcher in (kernels.mix, kernels.evaluate, td.q_learning.kernel)
+        dispatcher.targetoptions["nogil"] for dispatcher in (kernels.evaluate, td.q_learning.kernel)
     )
