@@ -127,9 +127,9 @@ class Rule:
         def update(q_table, state, action, reward, next_state, terminated, actions, parameters):
         def update(q_table, state, action, reward, next_state, next_action, terminated, actions, parameters):
 
-    It changes `q_table[state][action]`; `actions` is 0, 1, ... to loop over; `parameters` has epsilon, learning_rate
-    and beta. Where `terminated`, next_state must not matter: a replay does not know it. Stepped, a row of the q_table
-    is a list: max(row) does for both, row.max() does not.
+    It changes `q_table[state][action]`, or `q_table[state, action]`, and returns nothing; `actions` is 0, 1, ... to
+    loop over; `parameters` has epsilon, learning_rate and beta. Where `terminated`, next_state must not matter: a
+    replay does not know it. Stepped, a row of the q_table is a list: max(row) does for both, row.max() does not.
 
     A `policy` says how to act, in the place of `explore_or_exploit`; `row` is q_table[state], and `explore` the one
     random number it may use, uniform in [0, 1):
@@ -137,8 +137,11 @@ class Rule:
         def policy(row, actions, epsilon, explore):
 
     Both may call functions of their own file or notebook, and read its globals: what is compiled is compiled anew where
-    these have changed. Raises TypeError for anything else. A rule travels to other processes as these functions with
-    all that they read, and is compiled anew there; what they import from elsewhere travels as a name.
+    these have changed. Raises TypeError for anything else. The first episode is tried in plain Python, which tells of
+    mistakes as Python does: a rule that returns a value is refused, and one that changes nothing is warned of.
+
+    A rule travels to other processes as these functions with all that they read, and is compiled anew there; what they
+    import from elsewhere travels as a name.
     """
 
     def __init__(self, update, policy=explore_or_exploit):

@@ -232,7 +232,7 @@ print(own_rules.SCALE, worker.agent.q_table[1, 0])
 """
 
 
-def test_a_rule_of_a_module_travels_as_it_stands_here_and_not_as_its_file_has_it(tmp_path, monkeypatch):
+def test_a_rule_of_a_module_travels_as_it_stands_here_and_not_as_its_file_has_it(root, tmp_path, monkeypatch):
     code = "\n".join(cell for name, cell in CELLS.items() if name != "module").replace("own.scale * ", "")
     (tmp_path / "own_rules.py").write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
@@ -245,7 +245,7 @@ def test_a_rule_of_a_module_travels_as_it_stands_here_and_not_as_its_file_has_it
     agent.workers = td.InProcess()
     with agent._pool(do_test=False):
         pass
-    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    path = os.pathsep.join([str(tmp_path), str(root)])
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE],
         input=numba.cloudpickle.dumps(made["collector"]),
