@@ -644,7 +644,7 @@ class CollectingWorker:
         return Collected(pairs, rewards, time.perf_counter() - start)
 
     def record(self, q_table: np.ndarray, first: int, episodes: int) -> tuple:
-        """Learn episodes on a table: (pairs, rewards) as arrays, until their log is used again."""
+        """Learn episodes on a table: (pairs, rewards), until their log is used again."""
         agent, log = self.agent, self.next_log(episodes)
         parts, done, steps = [], 0, 0
         while done < episodes:
