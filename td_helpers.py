@@ -460,8 +460,8 @@ class TDAgent:
             rest = self.test_interval - before % self.test_interval
             self.learn(min(rest, until - before))
             if self.episode <= before:
-                name = f"{type(self).__name__}.learn"
-                raise RuntimeError(f"{name} must add to self.episode what it learned, it is {self.episode}")
+                must = f"{type(self).__name__}.learn must add to self.episode what it learned"
+                raise RuntimeError(f"{must}, it is {self.episode}")
             yield
 
     def _test_if_due(self, do_test: bool) -> None:
@@ -629,8 +629,8 @@ class CollectingWorker:
 
     def __init__(self, agent: TDAgent, ships: bool = True, logs: int = 1):
         self.agent, self.replica = agent, Replica()
-        self.ships = ships  # False where experience is handed over in memory: as views of `logs` logs, used in turn
-        self.logs = deque([Experience.empty(0)] * logs)
+        self.ships = ships  # False where experience is handed over in memory, as views of logs
+        self.logs = deque([Experience.empty(0)] * logs)  # used in turn
 
     def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
         """The experience of `episodes` episodes from number `first`."""
@@ -639,11 +639,12 @@ class CollectingWorker:
         self.replica.learned = pairs
         if self.ships:
             short = rewards.astype(np.float32)
-            pairs, rewards = pairs.copy(), short if np.array_equal(short, rewards) else rewards.copy()
+            rewards = short if np.array_equal(short, rewards) else rewards.copy()
+            pairs = pairs.copy()
         return Collected(pairs, rewards, time.perf_counter() - start)
 
-    def record(self, q_table: np.ndarray, first: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Learn episodes on a table: (pairs, rewards) of what was seen, until the log that has them is used again."""
+    def record(self, q_table: np.ndarray, first: int, episodes: int) -> tuple:
+        """Learn episodes on a table: (pairs, rewards), until their log is used again."""
         agent, log = self.agent, self.next_log(episodes)
         parts, done, steps = [], 0, 0
         while done < episodes:
@@ -656,13 +657,15 @@ class CollectingWorker:
             done += fitting
         pairs, rewards = log.recorded()
         if parts:
-            pairs, rewards = (np.concatenate(part) for part in zip(*parts, (pairs, rewards), strict=True))
+            parts.append((pairs, rewards))
+            pairs, rewards = (np.concatenate(part) for part in zip(*parts, strict=True))
         if len(pairs) != steps + episodes:
-            raise RuntimeError(f"the rule recorded {len(pairs) - episodes} of {steps} steps: nothing to replay")
+            recorded = f"{len(pairs) - episodes} of {steps} steps"
+            raise RuntimeError(f"the rule recorded {recorded}: nothing to replay")
         return pairs, rewards
 
     def next_log(self, episodes: int) -> Experience:
-        """An empty log with room for an episode at least, and for so many if that is not too much to hold."""
+        """An empty log with room for an episode at least, or for so many, within reason."""
         room = self.agent.step_limit + 1  # entries that one episode may take
         entries = max(room, min(episodes * room, 2**18))
         self.logs.rotate(-1)
@@ -676,7 +679,8 @@ class QLAgentServer:
     """The learner: holds the one true q_table, and learns from experience with its own max."""
 
     def __init__(self, agent: TDAgent, behind: int | None = None):
-        self.agent, self.behind = agent, behind  # see `ChangeLog`: whole tables, unless told otherwise
+        self.agent = agent
+        self.behind = behind  # see `ChangeLog`: whole tables, unless told otherwise
 
     def begin(self, snapshot: Snapshot) -> None:
         """Start from a snapshot."""
