@@ -244,6 +244,16 @@ def test_processes_of_a_ray_that_was_shut_down_are_forgotten(seed):
         assert not simulated_alive(simulation)
 
 
+def test_workers_that_are_bound_anew_leave_no_processes(workers):
+    """As in a cell that is run again: Ray ends what nobody can call any more, which a simulated Ray does not."""
+    before = processes_alive()
+    for _ in range(3):
+        own = td.Workers(1, 0).start()
+        finished(own, cw_num=1, do_test=False)
+    assert comes_true(lambda: len(processes_alive() - before) == 2)
+    own.stop()
+
+
 def test_processes_that_do_not_start_are_given_up(workers, monkeypatch):
     before = processes_alive()
 
