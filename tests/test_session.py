@@ -310,7 +310,7 @@ def test_the_folders_of_other_users_are_left_alone(base):
     assert (folder / "alive").exists()
 
 
-FOLDERS = {"/tmp": "/tmp", "/tmp/tä": "/tmp", ".": None, "/tmp/" + "x" * 30: "/tmp", "/var/tmp": "/var/tmp"}
+FOLDERS = {"/tmp": "/tmp", "/var/tä": "/tmp", ".": None, "/tmp/" + "x" * 30: "/tmp", "/var/tmp": "/var/tmp"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sockets have no paths")
