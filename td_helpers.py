@@ -281,7 +281,7 @@ class TDAgent:
     unless `do_test` is False. `compiled=None` compiles where the simulator has a `TransitionTable` and steps it
     otherwise, False always steps, True insists. All action values start at `initial_value`. Everything random follows
     from `seed`. Between calls settings may be assigned, as for an epsilon that decays; they are checked as at
-    construction.
+    construction, and refused with a RuntimeError within a loop over `learn_in_batches`.
 
     Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled` (a bool), and
     `rewards`, a dict of each test's mean discounted return by the episode after which it was done. Raises TypeError or
@@ -298,6 +298,7 @@ class TDAgent:
 
     agent_name = "TD agent"
     kernel = None  # the Rule of a subclass
+    _use = NOT_IN_USE
 
     epsilon = Setting(check_number)
     learning_rate = Setting(check_number)
@@ -328,11 +329,17 @@ class TDAgent:
         self._simulator = simulator
         self.actions = action_range(self._shape[1])
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
-        self._use = NOT_IN_USE
         initial_value = check_number("initial_value", initial_value, -1e300, 1e300)
         self._learned = Learned(np.full(self._shape, initial_value), episode=0, steps=0)
         self.rewards = {}
         self._check_settings()
+
+    def _before_change(self, name: str) -> None:
+        """RuntimeError where a setting, or what was learned, is assigned while a run is going on without it."""
+        if self._use.learns_in_batches:
+            raise RuntimeError(f"{name} may not be assigned while this agent learns in batches: end the loop first")
+        if self._use.thread not in (None, threading.get_ident()):
+            raise RuntimeError(f"{name} may not be assigned while another thread uses this agent")
 
     def __getstate__(self):
         return vars(self) | {"_use": NOT_IN_USE}
@@ -372,6 +379,7 @@ class TDAgent:
 
     @q_table.setter
     def q_table(self, q_table):
+        self._before_change("q_table")
         q_table = check_q_table("q_table", q_table, self._shape)
         self._learned = self._learned._replace(q_table=q_table, recent=())
 
@@ -382,6 +390,7 @@ class TDAgent:
 
     @episode.setter
     def episode(self, episode):
+        self._before_change("episode")
         self._learned = self._learned._replace(episode=check_count("episode", episode, 0, MAX_EPISODES))
 
     @property
@@ -391,6 +400,7 @@ class TDAgent:
 
     @steps.setter
     def steps(self, steps):
+        self._before_change("steps")
         self._learned = self._learned._replace(steps=check_count("steps", steps, 0, 2**62))
 
     @property
@@ -542,6 +552,7 @@ class TDAgent:
         All other settings stay this agent's, so that a run may go on for longer, or with another epsilon. Raises
         ValueError, naming what differs or is missing, and changes nothing where the file is not such a save.
         """
+        self._before_change("what was learned")
         with open_save(path) as saved:
             for name, own in self._identity().items():
                 if saved.header.get(name) != own:
@@ -878,9 +889,14 @@ class DistributedQLAgent(QLAgent):
         return (recent[0],) * (self.lag - len(recent)) + recent
 
     def _own_arrays(self) -> None:
-        """Copy what came from Ray: its arrays are read-only, and fill its store for as long as they are held."""
-        recent = tuple(table if isinstance(table, Version) else np.array(table) for table in self._learned.recent)
-        self._learned = self._learned._replace(q_table=np.array(self.q_table), recent=recent)
+        """Copy what came from Ray: its arrays are read-only, and fill its store for as long as they are held.
+
+        The latest table is the one that a user gets, and may change in place.
+        """
+        q_table = np.array(self.q_table)
+        older = self._learned.recent[:-1]
+        recent = *(table if isinstance(table, Version) else np.array(table) for table in older), q_table
+        self._learned = self._learned._replace(q_table=q_table, recent=recent)
         self._untested = {episode: np.array(q_table) for episode, q_table in self._untested.items()}
 
     @contextlib.contextmanager
@@ -966,7 +982,8 @@ class DistributedQLAgent(QLAgent):
         untested = saved.read_episodes("untested", most)
         q_tables = saved.read("untested_q_tables", np.float64, (len(untested), *self._shape))
         super()._restore(saved)
-        self._learned = self._learned._replace(recent=tuple(recent))
+        # The latest is the one that a user gets, and may change in place.
+        self._learned = self._learned._replace(recent=(*recent[:-1], self._learned.q_table))
         self._untested = dict(zip(untested.tolist(), q_tables, strict=True))
         for name in self.decisive:
             value, own = saved.header.get(name), getattr(self, name)

@@ -165,15 +165,18 @@ class _PlanningAgent:
 
     @property
     def q_table(self) -> np.ndarray:
-        """The action values, float64, (states, actions).
+        """The action values, float64, (states, actions), read-only.
 
         What is assigned is checked and copied, and planned with: pairs that were tried get the value that follows from
         the counts and the others' values.
         """
-        return self._learned.q_table
+        q_table = self._learned.q_table.view()
+        q_table.flags.writeable = False  # a change in place would not be planned with
+        return q_table
 
     @q_table.setter
     def q_table(self, q_table):
+        self._before_change("q_table")
         q_table = check_q_table("q_table", q_table, self._shape)
         planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
         learned = self._learned
@@ -370,7 +373,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 
     def _own_arrays(self) -> None:
         super()._own_arrays()
-        planner = self._learned.planner.copy()._replace(q_table=self.q_table)
+        planner = self._learned.planner.copy()._replace(q_table=self._learned.q_table)
         self._learned = self._learned._replace(planner=planner)
 
     def _check_rule(self) -> None:

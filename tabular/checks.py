@@ -75,7 +75,10 @@ def check_q_table(name: str, q_table, shape: tuple[int, int]) -> np.ndarray:
 
 
 class Setting:
-    """A setting of a class that is checked whenever it is assigned: `check(name, value)` returns what is stored."""
+    """A setting of a class that is checked whenever it is assigned: `check(name, value)` returns what is stored.
+
+    An instance with a method `_before_change(name)` may refuse.
+    """
 
     def __init__(self, check):
         self.check = check
@@ -87,7 +90,10 @@ class Setting:
         return self if instance is None else vars(instance)[self.name]
 
     def __set__(self, instance, value):
-        vars(instance)[self.name] = self.check(self.name, value)
+        value = self.check(self.name, value)
+        if hasattr(instance, "_before_change"):
+            instance._before_change(self.name)
+        vars(instance)[self.name] = value
 
 
 def settings_of(instance) -> dict:

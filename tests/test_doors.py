@@ -188,3 +188,57 @@ def test_a_rule_learns_in_place_on_an_array_of_any_order(make):
     for table in tables:
         agent_of(td.QLAgent).learn_on(table, 0, 20)
     assert np.array_equal(*tables) and not np.array_equal(tables[0], TABLE)
+
+
+# A table that is changed in place -------------------------------------------------------
+
+ALONE = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent}
+TEAMS = {  # with one worker the collected table is the latest
+    "distributed": (td.DistributedQLAgent, 1),
+    "federated": (FederatedQLAgent, 2),
+    "federated SARSA": (FederatedSARSAAgent, 2),
+}
+
+
+def learners():
+    """Agents that have learned nothing, by kind and by where they run."""
+    for name, kind in ALONE.items():
+        yield name, lambda kind=kind: kind(LAKE, 0.3, 0.1)
+    for name, (kind, workers) in TEAMS.items():
+        for pool in (td.InProcess, td.Threads):
+            settings = {"cw_num": workers, "batch_size": 5, "do_test": False}
+            make = lambda kind=kind, pool=pool, settings=settings: kind(LAKE, 0.3, 0.1, workers=pool(), **settings)
+            yield f"{name}, {pool.__name__}", make
+
+
+def saved_and_loaded(agent, make, folder):
+    agent.save(folder / "save.npz")
+    return make().load(folder / "save.npz")
+
+
+@pytest.mark.parametrize("reloaded", [False, True], ids=["after a run", "after a load"])
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in learners()])
+def test_a_change_in_place_is_learned_on(make, reloaded, tmp_path):
+    agents = make(), make()
+    for agent in agents:
+        agent.learn(40)
+    if reloaded:
+        agents = [saved_and_loaded(agent, make, tmp_path) for agent in agents]
+    changed, assigned = agents
+    changed.q_table[:] = TABLE
+    changed.q_table[3, 2] += 1.0
+    expected = TABLE.copy()
+    expected[3, 2] += 1.0
+    assigned.q_table = expected
+    for agent in agents:
+        agent.learn(40)
+    assert changed.q_table.tobytes() == assigned.q_table.tobytes()
+
+
+@pytest.mark.parametrize("kind", [DynaQAgent, DistributedDynaQAgent])
+def test_a_table_that_is_planned_is_not_changed_in_place(kind):
+    agent = kind(LAKE, **({"workers": td.InProcess()} if kind is DistributedDynaQAgent else {}))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="read-only"):
+            agent.q_table[0, 0] = 1.0
+        agent.learn(20)
