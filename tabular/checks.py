@@ -96,14 +96,16 @@ class Setting:
         vars(instance)[self.name] = value
 
 
+def setting_names(kind: type) -> list[str]:
+    """The names of all settings of a class, those of its bases first."""
+    return list(dict.fromkeys(
+        name for base in reversed(kind.__mro__) for name, value in vars(base).items() if isinstance(value, Setting)
+    ))  # fmt: skip
+
+
 def settings_of(instance) -> dict:
     """The values of all settings of an instance, by name."""
-    return {
-        name: getattr(instance, name)
-        for kind in reversed(type(instance).__mro__)
-        for name, attribute in vars(kind).items()
-        if isinstance(attribute, Setting)
-    }
+    return {name: getattr(instance, name) for name in setting_names(type(instance))}
 
 
 def count_between(low: int, high: int):
@@ -111,10 +113,13 @@ def count_between(low: int, high: int):
     return functools.partial(check_count, low=low, high=high)
 
 
-def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str) -> None:
-    """TypeError where a class overrides a method that its runs do not call: it would do nothing, silently."""
+def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str, own=()) -> None:
+    """TypeError where a class overrides a method that its runs do not call: it would do nothing, silently.
+
+    `own` are the attributes of an instance, which may do so, too.
+    """
     for name in names:
-        if getattr(kind, name) is not getattr(base, name):
+        if name in own or getattr(kind, name) is not getattr(base, name):
             raise TypeError(f"{kind.__name__} must not override {name}, since {instead}")
 
 

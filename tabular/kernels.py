@@ -40,8 +40,12 @@ def brief_kernel(function):
 
 # Random draws ---------------------------------------------------------------------------
 
-LEARNING, EVALUATION = 0, 1 << 62  # where the two halves of a seed's draws begin
-MAX_STEP = (1 << 20) - 2  # an episode has 2**20 draws to itself, and SARSA looks one ahead
+# A seed's draws are numbered. Each episode, and each trial of a test, has a stream of 2**20 of them to itself, of which
+# number t is that of its step t: the streams of learning come first, those of evaluation from 2**62 on, so that the
+# two cannot meet.
+
+LEARNING, EVALUATION = 0, 1 << 62
+MAX_STEP = (1 << 20) - 2  # SARSA looks one ahead
 MAX_TESTS, MAX_TRIALS, MAX_EPISODES = 1 << 22, 1 << 20, 1 << 40
 
 
@@ -62,7 +66,10 @@ class QuickParameters:
 
     def __init__(self, *values):
         for name, value in zip(self.__slots__, values, strict=True):
-            setattr(self, name, value)
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"a rule may not assign parameters.{name}: compiled it could not")
 
 
 @brief_kernel
@@ -79,6 +86,23 @@ def draw(key, counter):
     """Draw number `counter` of a seed: 32 bits to explore with, in [0, 1), and 32 bits to slip with."""
     bits = mix(np.uint64(key) + np.uint64(counter))
     return np.int64(bits >> np.uint64(32)) * 2.0**-32, np.int64(bits & np.uint64(0xFFFFFFFF))
+
+
+def key_of(seed: int) -> int:
+    """A seed, mixed, so that neighbours have nothing in common: 62 bits, which with a stream's number still fit 63."""
+    return int(mix(seed)) >> 2
+
+
+@register_jitable
+def learning_stream(episode):
+    """Where the draws of a learning episode begin."""
+    return LEARNING + (episode << 20)
+
+
+@register_jitable
+def evaluation_stream(test, trial):
+    """Where the draws of a trial of a test begin."""
+    return EVALUATION + (test << 40) + (trial << 20)
 
 
 # Simulators: a packed table, or an env that is `Stepped` ----------------------------------------------------
@@ -241,6 +265,10 @@ class Experience(NamedTuple):
         """How many more episodes of at most `max_step` steps there is room for, however long they turn out."""
         return (len(self.pairs) - int(self.length[0])) // (max_step + 1)
 
+    def clear(self) -> None:
+        """Make room for others."""
+        self.length[0] = 0
+
     def recorded(self) -> tuple[np.ndarray, np.ndarray]:
         """What was written so far: (pairs, rewards), as views."""
         return self.pairs[: self.length[0]], self.rewards[: self.length[0]]
@@ -396,7 +424,7 @@ def learning_loop(episode_of, update, policy):
     def learn(q_table, simulator, actions, parameters, first, episodes, log):
         steps = 0
         for episode in range(first, first + episodes):
-            stream = LEARNING + (episode << 20)
+            stream = learning_stream(episode)
             steps += episode_of(q_table, simulator, actions, parameters, stream, log, update, policy)
         return steps
 
@@ -442,11 +470,11 @@ def belongs(pairs, states, width):
 
 
 @kernel
-def evaluate(policy, simulator, parameters, first, trials, total=0.0):
-    """`total`, and the discounted returns of `policy[state]` in `trials` episodes, whose draws begin at `first`."""
+def evaluate(policy, simulator, parameters, test, first, trials, total=0.0):
+    """`total` plus the discounted returns of `policy[state]` in `trials` trials of a test, from number `first` on."""
     beta, key = parameters.beta, parameters.key
-    for trial in range(trials):
-        stream = first + (trial << 20)
+    for trial in range(first, first + trials):
+        stream = evaluation_stream(test, trial)
         state = reset(simulator, key, stream)
         discount = 1.0
         for t in range(1, parameters.max_step + 1):

@@ -48,8 +48,8 @@ def _last_frame(error: Exception, is_own) -> types.TracebackType | None:
     return last
 
 
-def not_compiled(error: Exception, functions) -> Exception:
-    """What to raise where numba cannot compile functions that plain Python runs."""
+def not_compiled(error: Exception, functions, replays: bool) -> Exception:
+    """What to raise where numba cannot compile functions that plain Python runs, to learn by or to replay by."""
     text = str(error)
     # The innermost of nested problems is the last that a step of the compiler failed at.
     problem = re.split(r"Failed in nopython mode pipeline \(step: .*\)", text)[-1]
@@ -63,6 +63,8 @@ def not_compiled(error: Exception, functions) -> Exception:
         what = "it has no " + re.sub(r"Literal\[\w+\]\((.*?)\)", r"\1", lines[1][3:].strip())
     place = _line_in(problem, functions)
     way_out = "write it in another way, or step the simulator with compiled=False"
+    if replays:
+        way_out = "write it in another way: a server replays compiled, also what was collected with compiled=False"
     return mistake(TypeError(f"numba cannot compile {place} ({what}): {way_out}"))
 
 

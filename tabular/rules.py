@@ -49,9 +49,12 @@ def place_noted():
             if frame.f_globals is vars(kernels):
                 place |= {name: frame.f_locals[name] for name in ("episode", "trial", "t") if name in frame.f_locals}
         unit = "trial" if "trial" in place else "episode"
+        if isinstance(error, StopIteration):  # which would end a caller's loop without a word
+            told = RuntimeError("the simulator or the rule raised StopIteration")
+            error = told.with_traceback(error.__traceback__)
         if unit in place:
             error.add_note(f"in {unit} {place[unit]}, step {place['t']} (0: reset)")
-        raise
+        raise error
 
 
 # Checks, before compiled code reads and writes where it is told --------------------------------
@@ -139,6 +142,8 @@ class Rule:
     Both may call functions of their own file or notebook, and read its globals: what is compiled is compiled anew where
     these have changed. Raises TypeError for anything else. The first episode is tried in plain Python, which tells of
     mistakes as Python does: a rule that returns a value is refused, and one that changes nothing is warned of.
+
+    A rule keeps nothing between its calls: of a distributed run's steps a collector and the server both learn.
 
     A rule travels to other processes as these functions with all that they read, and is compiled anew there; what they
     import from elsewhere travels as a name.
@@ -281,7 +286,7 @@ class Rule:
             if not self._own:
                 raise
             if isinstance(error, numba.core.errors.NumbaError) or not getattr(loop, "signatures", True):
-                raise problem or not_compiled(error, self._functions()) from None
+                raise problem or not_compiled(error, self._functions(), loop is self._loops.replay) from None
             tell_compiled(error, self._functions())
             raise
         if problem:

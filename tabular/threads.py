@@ -125,7 +125,7 @@ class Threads(Pool):
             self._idle.popitem()[1].release()
         elif len(self._threads) < len(self._desks):
             thread = threading.Thread(target=self._work, name=f"td worker {len(self._threads)}", daemon=True)
-            self._threads.append(thread)
+            self._threads.append(thread)  # first, since it may be interrupted while it starts
             thread.start()
 
     def _finish(self, desk: Desk, call: Call) -> None:
@@ -170,6 +170,7 @@ class Threads(Pool):
             self._ended = True
             for turn in self._idle.values():
                 turn.release()
+            self._threads = [thread for thread in self._threads if thread.ident is not None]  # those that did start
             for thread in self._threads:
                 if thread.ident not in self._idle:
                     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))

@@ -192,11 +192,13 @@ def test_a_rule_learns_in_place_on_an_array_of_any_order(make):
 
 # A table that is changed in place -------------------------------------------------------
 
-ALONE = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent}
+DYNA = DynaQAgent, DistributedDynaQAgent  # which copy before they change
+ALONE = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent, "Dyna-Q": DynaQAgent}
 TEAMS = {  # with one worker the collected table is the latest
     "distributed": (td.DistributedQLAgent, 1),
     "federated": (FederatedQLAgent, 2),
     "federated SARSA": (FederatedSARSAAgent, 2),
+    "distributed Dyna-Q": (DistributedDynaQAgent, 2),
 }
 
 
@@ -235,10 +237,27 @@ def test_a_change_in_place_is_learned_on(make, reloaded, tmp_path):
     assert changed.q_table.tobytes() == assigned.q_table.tobytes()
 
 
-@pytest.mark.parametrize("kind", [DynaQAgent, DistributedDynaQAgent])
-def test_a_table_that_is_planned_is_not_changed_in_place(kind):
-    agent = kind(LAKE, **({"workers": td.InProcess()} if kind is DistributedDynaQAgent else {}))
-    for _ in range(2):
-        with pytest.raises(ValueError, match="read-only"):
-            agent.q_table[0, 0] = 1.0
-        agent.learn(20)
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in learners()])
+def test_a_change_in_place_is_saved(make, tmp_path):
+    agents = make(), make()
+    for agent in agents:
+        agent.learn(40)
+    agents[0].q_table[:] = TABLE
+    agents[1].q_table = TABLE
+    resumed = [saved_and_loaded(agent, make, tmp_path) for agent in agents]
+    for agent in resumed:
+        agent.learn(40)
+    assert resumed[0].q_table.tobytes() == resumed[1].q_table.tobytes()
+
+
+@pytest.mark.parametrize(
+    "kind", [td.DistributedQLAgent, FederatedQLAgent, FederatedSARSAAgent, DynaQAgent, DistributedDynaQAgent]
+)
+def test_within_a_loop_over_batches_a_table_is_read_only_and_afterwards_it_is_not(kind):
+    agent = agent_of(kind)
+    before = agent.q_table
+    for batch in agent.learn_in_batches(40):
+        for table in [agent.q_table] if issubclass(kind, DYNA) else [before, agent.q_table]:
+            with pytest.raises(ValueError, match="read-only"):
+                table[0, 0] = 1.0 * batch.number
+    agent.q_table[0, 0] = 1.0

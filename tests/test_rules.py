@@ -711,3 +711,41 @@ def test_an_update_is_ones_own_affair_where_learn_is():
     agent = Own(td.FrozenLakeEnv())
     agent.learn(1)
     assert agent.q_table[0, 0] == 1.0
+
+
+# What a rule may not do ---------------------------------------------------------------------
+
+
+def assigns(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    parameters.epsilon = 0.0
+    q_table[state][action] += reward
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_rule_that_assigns_a_parameter_is_refused_in_both_regimes(compiled):
+    class Assigning(td.QLAgent):
+        kernel = td.Rule(assigns)
+
+    with pytest.raises((AttributeError, TypeError)) as caught:
+        Assigning(td.FrozenLakeEnv(), compiled=compiled).learn(5)
+    assert any("parameters.epsilon = 0.0" in note for note in [str(caught.value), *caught.value.__notes__])
+
+
+SEEN = np.zeros((5, 2))
+
+
+def counts(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    SEEN[state, action] += 1
+    q_table[state][action] += reward
+
+
+def test_a_rule_that_a_server_cannot_compile_is_told_so_where_collectors_step():
+    class Counting(td.QLAgent):
+        kernel = td.Rule(counts)
+
+    class Team(td.DistributedQLAgent):
+        single = Counting
+
+    agent = Team(Ring(), workers=td.InProcess(), compiled=False)
+    with pytest.raises(TypeError, match=r"numba cannot compile .*a server replays compiled, also what was collected"):
+        agent.learn(5)

@@ -1,11 +1,13 @@
 """Runs in threads: the bits of all other pools, errors and interrupts as there, and no thread that is left behind."""
 
 import contextlib
+import random
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from helpers import Ring, interrupted, learned, same_as_by_hand
 from orders import KINDS, WAYS, agent_on, calm, settings_of
@@ -297,3 +299,106 @@ def test_a_call_that_computes_for_ever_ends_with_its_run():
 
 def test_what_ends_threads_is_not_caught_by_a_simulator_that_catches_exceptions():
     assert not issubclass(Stopped, Exception)
+
+
+# Simulators whose copies are not apart ---------------------------------------------------
+
+
+class OfPython(Ring):
+    """It follows its seed, by way of Python's global generator."""
+
+    def reset(self, *, seed=None, options=None):
+        random.seed(seed)
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        return super().step(action if random.random() < 0.7 else 1 - action)
+
+
+class OfNumpy(Ring):
+    """The same, by way of numpy's."""
+
+    def reset(self, *, seed=None, options=None):
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        return super().step(action if np.random.random() < 0.7 else 1 - action)  # noqa: NPY002
+
+
+class OfItsClass(Ring):
+    """Its place is its class's."""
+
+    place = [0]
+
+    def reset(self, *, seed=None, options=None):
+        self.place[0] = 0
+        return super().reset(seed=seed)[0], {}
+
+    def step(self, action):
+        self.place[0] = (self.place[0] + (1 if action else -1)) % 5
+        return self.place[0], -1.0, self.place[0] == 3, False, {}
+
+
+class OfClosures(Ring):
+    """It moves by functions that are its own, and that a copy does not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.at, self.moves = 0, {0: lambda: self.go(-1), 1: lambda: self.go(1)}
+
+    def go(self, by):
+        self.at = (self.at + by) % 5
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = 0
+        return 0, {}
+
+    def step(self, action):
+        self.moves[action]()
+        return self.at, -1.0, self.at == 3, False, {}
+
+
+@pytest.mark.parametrize("kind", [OfPython, OfNumpy, OfItsClass, OfClosures])
+@pytest.mark.parametrize("agent", KINDS)
+def test_a_simulator_whose_copies_share_something_is_refused_before_any_work(kind, agent):
+    given = {"initial_value": 0.0} if "Dyna" in agent else {}
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with pytest.raises(TypeError, match=r"copies share nothing that a step changes.*InProcess.*Workers"):
+        KINDS[agent](kind(), workers=td.Threads(), **given)
+    assert random.getstate() == states[0]
+    assert (np.random.get_state()[1] == states[1][1]).all()  # noqa: NPY002
+
+
+def test_a_simulator_that_no_seed_holds_is_not_refused_for_it():
+    class Unseeded(Ring):
+        def step(self, action):
+            return super().step(random.SystemRandom().randrange(2))
+
+    with pytest.warns(UserWarning, match="does not follow reset"):
+        finished(simulator=Unseeded(), compiled=False)
+
+
+# Threads that cannot start ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()], ids=type)
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_stops_the_start_of_a_thread_comes_out_and_the_run_goes_on_later(monkeypatch, error, number):
+    start, started = threading.Thread.start, []
+
+    def failing(thread):
+        started.append(thread)
+        if len(started) == number:
+            raise error
+        start(thread)
+
+    agent = small()
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", failing)
+        with pytest.raises(type(error)) as caught:
+            agent.learn_and_evaluate(progress=False)
+    assert caught.value is error
+    agent.learn_and_evaluate(progress=False)
+    assert learned(agent) == learned(finished(workers=td.InProcess()))

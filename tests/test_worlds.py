@@ -288,7 +288,7 @@ def test_a_reset_put_upon_a_wrapper_is_called():
 
 def test_an_env_whose_copies_would_act_on_it_is_not_stepped_in_threads():
     settings = {"cw_num": 2, "do_test": False, "workers": td.Threads()}
-    with pytest.raises(TypeError, match="simulator must have the step and reset of its class, since each thread"):
+    with pytest.raises(TypeError, match="step and reset are those of its class, since each thread"):
         td.DistributedQLAgent(gym.wrappers.TimeLimit(patched(td.FrozenLakeEnv()), 9), **settings)
     td.DistributedQLAgent(td.FrozenLakeEnv(), compiled=False, max_step=9, **settings).learn(4)
 
@@ -443,3 +443,16 @@ def test_listening_to_an_env_disturbs_no_bit(kind):
         agent_on(kind, env).learn(5)
     assert (random.getstate(), repr(np.random.get_state())) == before  # noqa: NPY002
     assert env.resets == 5
+
+
+@kinds
+def test_an_env_that_raises_stop_iteration_ends_no_loop_of_the_callers(kind):
+    class Exhausted(Ring):
+        def step(self, action):
+            return next(iter(()))
+
+    agent = agent_on(kind, Exhausted())
+    with pytest.raises(RuntimeError, match="the simulator or the rule raised StopIteration") as caught:
+        for _ in iter(lambda: agent.learn(5), None):
+            pass
+    assert any("step 1" in note for note in caught.value.__notes__)
