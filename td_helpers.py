@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import inspect
 import json
 import math
 import random
@@ -717,6 +718,11 @@ class DistributedQLAgent(QLAgent):
         refuse_overrides(self.single, TDAgent, ("parameters",), by_the_agent)
         refuse_rule_methods(type(self), vars(self))
         refuse_rule_methods(self.single)
+        try:
+            inspect.signature(self.single).bind(self.simulator, **dict.fromkeys(setting_names(TDAgent)))
+        except TypeError as error:
+            made = "must be made by a simulator and the settings of TDAgent, as workers make it"
+            raise TypeError(f"{self.single.__name__} {made} ({error})") from None
         if self.checkpoint is not None:
             check_writable("checkpoint", self.checkpoint)
         if self.do_test and self.ew_num == 0:

@@ -7,6 +7,7 @@ All of it is plain Python. Compiled, it runs on a `PackedTable`; as it stands, o
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from numba.extending import overload, register_jitable
 
 from .cache import KernelCache
 from .stepping import HIGHEST_REWARD, LOWEST_REWARD, checked_start, checked_step
+from .stopping import ctrl_c_held, stop_if_ended
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}  # of compiled code: it lets other threads run, and divides by 0
 
@@ -27,10 +29,23 @@ def kernel(function, options=OPTIONS):
         plain = np.errstate(over="ignore")(function)  # `mix` relies on numbers that wrap
         plain.py_func = function
         return plain
-    compiled = numba.njit(**options)(function)
+    compiled = compiled_when_called(function, options)
     with contextlib.suppress(RuntimeError):  # neither the module's folder nor HOME can be written to
         compiled._cache = KernelCache(function, options)  # what cache=True would set, but for damage and other options
     return compiled
+
+
+def compiled_when_called(function, options=OPTIONS):
+    """What numba makes of a function; Ctrl-C waits while it compiles."""
+    compiled = numba.njit(**options)(function)
+    compiled._compile_for_args = functools.partial(_undisturbed, compiled._compile_for_args)
+    return compiled
+
+
+def _undisturbed(call, *arguments, **named):
+    """Call a function; Ctrl-C waits meanwhile."""
+    with ctrl_c_held():
+        return call(*arguments, **named)
 
 
 def brief_kernel(function):
@@ -140,16 +155,16 @@ def reset(simulator, key, stream):
 
 def step(simulator, state, action, slip):
     """Act once: (next_state, reward, terminated, truncated)."""
-    env = simulator.env
-    if env is None:
+    if simulator.env is None:
         next_state, reward, terminated, truncated = sample_step.py_func(simulator, state, action, slip)
         return next_state, float(reward), terminated, truncated
-    returned = env.step(action)
+    returned = simulator.act(action)
     try:
         next_state, reward, terminated, truncated, _ = returned
         if (
             type(next_state) is int and 0 <= next_state < simulator.states
             and type(reward) is float and LOWEST_REWARD <= reward <= HIGHEST_REWARD
+            and type(terminated) is bool and type(truncated) is bool
         ):  # fmt: skip
             return next_state, reward, terminated, truncated
     except (TypeError, ValueError):
@@ -497,6 +512,7 @@ def in_parts(episodes: int, max_step: int) -> Iterator[tuple[int, int]]:
     """(episodes done before, episodes) of parts that take a twentieth of a second each: Ctrl-C falls between them."""
     done, size = 0, max(1, FIRST_STEPS // max_step)
     while done < episodes:
+        stop_if_ended()
         count, start = min(size, episodes - done), time.monotonic()
         yield done, count
         done += count

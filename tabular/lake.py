@@ -46,8 +46,9 @@ class FrozenLakeEnv(gym.Env):
         if desc is None:
             desc = generate_random_map() if map_name is None else MAPS[map_name]
         self.desc = parse_map(desc)
+        self.desc.flags.writeable = False  # its table would not follow
         self.nrow, self.ncol = self.desc.shape
-        self.transition_prob = check_probabilities("transition_prob", transition_prob, 4)
+        self._transition_prob = check_probabilities("transition_prob", transition_prob, 4)
         self.render_mode = render_mode
         self.exit_state = self.desc.size
         self.observation_space = gym.spaces.Discrete(self.exit_state + 1)
@@ -77,6 +78,11 @@ class FrozenLakeEnv(gym.Env):
         if "table" in vars(self):
             lake.table = self.table
         return lake
+
+    @property
+    def transition_prob(self) -> tuple[float, ...]:
+        """The probabilities of going where one wants to, and in the three other directions; for others make a lake."""
+        return self._transition_prob
 
     @samples_table
     def step(self, action):

@@ -61,6 +61,10 @@ def not_compiled(error: Exception, functions, replays: bool) -> Exception:
         return told
     if len(lines) > 1 and lines[1].startswith(">>>"):
         what = "it has no " + re.sub(r"Literal\[\w+\]\((.*?)\)", r"\1", lines[1][3:].strip())
+    if "Cannot determine Numba type of <class 'function'>" in what:
+        what += ", since a helper must stand in the rule's own file or notebook"
+    elif "Cannot determine Numba type of <class 'type'>" in what:
+        what += ", since settings must be numbers in the rule's own file or notebook"
     place = _line_in(problem, functions)
     way_out = "write it in another way, or step the simulator with compiled=False"
     if replays:

@@ -140,15 +140,31 @@ def copied(simulator):
         return None
 
 
-_listened_to = weakref.WeakSet()  # envs that are known to follow their seed, or were told of
+class Known:
+    """Envs that something is known of, each by itself: some are equal to others, and some have no hash."""
+
+    def __init__(self):
+        self._found = {}
+
+    def add(self, env) -> None:
+        """Remember an env for as long as it lives, if it can be."""
+        number = id(env)
+        with contextlib.suppress(TypeError):  # it takes no weak reference
+            self._found[number] = weakref.ref(env, lambda _: self._found.pop(number, None))
+
+    def __contains__(self, env) -> bool:
+        known = self._found.get(id(env))
+        return known is not None and known() is env
+
+
+_listened_to = Known()  # envs that are known to follow their seed, or were told of
 
 
 def warn_if_unseeded(simulator) -> None:
     """Warn, once for an env, where two resets with one seed lead to different episodes: no result would repeat."""
-    with contextlib.suppress(TypeError):  # it has no hash, or no weak reference
-        if simulator in _listened_to:
-            return
-        _listened_to.add(simulator)
+    if simulator in _listened_to:
+        return
+    _listened_to.add(simulator)
     if all(samples(_unwrapped(simulator)[0], name) for name in ("step", "reset")):
         return
     env = copied(simulator)
@@ -166,7 +182,7 @@ def warn_if_unseeded(simulator) -> None:
         )
 
 
-_apart = weakref.WeakSet()  # envs whose copies are known to act apart
+_apart = Known()  # envs whose copies are known to act apart
 
 
 def check_copies_act_apart(simulator) -> None:
@@ -174,17 +190,15 @@ def check_copies_act_apart(simulator) -> None:
 
     They do where they share a generator, an attribute of their class, or a function that acts on the original.
     """
-    with contextlib.suppress(TypeError):  # it has no hash, or no weak reference
-        if simulator in _apart:
-            return
+    if simulator in _apart:
+        return
     if acts_elsewhere(simulator) or not _copies_act_apart(simulator):
         raise TypeError(
             "simulator must be one whose copies share nothing that a step changes, and whose step and reset are those "
             "of its class, since each thread steps a copy (draw from self.np_random, and not from random or "
             "np.random): take workers=td.InProcess(), or td.Workers()"
         )
-    with contextlib.suppress(TypeError):
-        _apart.add(simulator)
+    _apart.add(simulator)
 
 
 def _copies_act_apart(simulator) -> bool:

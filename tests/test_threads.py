@@ -14,7 +14,7 @@ from orders import KINDS, WAYS, agent_on, calm, settings_of
 
 import td_helpers as td
 from beyond import FederatedQLAgent
-from tabular.threads import Stopped
+from tabular.stopping import stop_if_ended
 
 LAKE = td.FrozenLakeEnv()
 SMALL = {"learning_episodes": 137, "test_interval": 20, "trials": 5, "max_step": 100, "seed": 5, "batch_size": 5}
@@ -259,7 +259,7 @@ class Player:
     def spin(self):
         with contextlib.suppress(Exception):
             while True:
-                pass
+                stop_if_ended()
 
 
 @pytest.fixture
@@ -279,7 +279,8 @@ def test_a_call_has_the_results_of_those_among_its_arguments(pool):
     second = pool.submit("collector", 1, "add", first, first)
     third = pool.submit("server", 0, "add", second, 7)
     assert pool.result(third) == 1
-    assert pool._desks["collector", 1].worker.sent == [(1, 1)] and pool._desks["server", 0].worker.sent == [(1, 7)]
+    desks = pool._team.desks
+    assert desks["collector", 1].worker.sent == [(1, 1)] and desks["server", 0].worker.sent == [(1, 7)]
 
 
 def test_a_call_that_follows_a_failed_one_has_failed_and_others_go_on(pool):
@@ -297,8 +298,75 @@ def test_a_call_that_computes_for_ever_ends_with_its_run():
         time.sleep(0.01)
 
 
-def test_what_ends_threads_is_not_caught_by_a_simulator_that_catches_exceptions():
-    assert not issubclass(Stopped, Exception)
+class Locking(Ring):
+    """A simulator whose steps take a lock that all copies share, and that catches all that there is to catch."""
+
+    lock = threading.Lock()
+
+    def step(self, action):
+        try:
+            with self.lock:
+                time.sleep(0.0005)
+                return super().step(action)
+        except BaseException:
+            return super().step(action)
+
+
+def test_an_interrupt_falls_between_steps_and_leaves_no_lock_taken(monkeypatch):
+    agent = small(simulator=Locking(), do_test=False)
+    for number in (1, 2, 3):
+        with interrupted(monkeypatch, agent.workers, "result", number):
+            agent.learn(137)
+        assert not Locking.lock.locked()
+    agent.learn(137 - agent.episode)
+    assert learned(agent) == learned(finished(simulator=Ring(), workers=td.InProcess(), do_test=False))
+
+
+COMPILING = """
+import os, signal, sys, threading, time
+import td_helpers as td
+from tabular import kernels
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def make_rule():
+    def update(q_table, state, action, reward, next_state, terminated, actions, parameters):
+        q_table[state][action] += parameters.learning_rate * (reward - q_table[state][action])
+    return td.Rule(update)
+
+def agent_of(kind, **settings):
+    single = type("Own", (td.QLAgent,), {"kernel": make_rule()})
+    if kind is td.QLAgent:
+        return single(td.FrozenLakeEnv(), seed=3)
+    team = type("Team", (kind,), {"single": single})
+    return team(td.FrozenLakeEnv(), seed=3, do_test=False, cw_num=3, batch_size=5, **settings)
+
+pressed = threading.Event()
+inner = kernels._undisturbed
+def press_and_compile(call, *arguments, **named):
+    if not pressed.is_set():
+        pressed.set()
+        os.kill(os.getpid(), signal.SIGINT)
+    return inner(call, *arguments, **named)
+kernels._undisturbed = press_and_compile
+for kind, settings in [(td.QLAgent, {})] * 2 + [(td.DistributedQLAgent, {"workers": td.Threads()})] * 3:
+    agent = agent_of(kind, **settings)
+    pressed.clear()
+    try:
+        agent.learn(40)
+        print("not interrupted")
+    except KeyboardInterrupt:
+        print(agent.episode < 40, sum(thread.name.startswith("td worker") for thread in threading.enumerate()))
+    agent.learn(40 - agent.episode)
+    calm = agent_of(kind, **({"workers": td.InProcess()} if settings else {}))
+    calm.learn(40)
+    print((agent.q_table == calm.q_table).all())
+"""
+
+
+def test_ctrl_c_while_numba_compiles_waits_and_harms_nothing(root):
+    command = [sys.executable, "-c", COMPILING]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines() == ["True 0", "True"] * 5 and done.stderr == ""
 
 
 # Simulators whose copies are not apart ---------------------------------------------------
