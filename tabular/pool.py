@@ -362,9 +362,11 @@ def _host_of(ray):
 
 def travelling(error: Exception) -> Exception:
     """An error as it can be sent to another process: itself, or what it says where it cannot be pickled."""
+    import ray
+
     try:
-        if type(pickle.loads(pickle.dumps(error))) is type(error):
-            return error
+        pickle.loads(ray.cloudpickle.dumps(error))
+        return error
     except Exception:  # of whatever kind its class raises
         pass
     told = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)

@@ -105,6 +105,8 @@ def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
     """ValueError unless the q_table and the log fit the simulator and the episodes."""
     states = len(simulator.outcomes) if type(simulator) is PackedTable else len(q_table)
     shape = (states, len(actions))
+    if type(simulator) is PackedTable and simulator.outcomes.shape[1] != len(actions):
+        raise ValueError(f"actions must be those of the simulator, {simulator.outcomes.shape[1]}, got {len(actions)}")
     _check_table(q_table, shape)
     if type(log) is Experience:
         room = log.episodes_that_fit(parameters.max_step)

@@ -376,3 +376,15 @@ def test_workers_whose_settings_would_follow_an_episode_that_they_do_not_know_ar
 
     with pytest.raises(TypeError, match="Decaying must not override parameters, since workers know no episode"):
         Team(td.FrozenLakeEnv(), workers=td.InProcess())
+
+
+def test_a_class_of_workers_agents_that_asks_for_more_is_refused_at_construction():
+    class Flavoured(td.QLAgent):
+        def __init__(self, simulator, flavour, **settings):
+            super().__init__(simulator, **settings)
+
+    class Team(td.DistributedQLAgent):
+        single = Flavoured
+
+    with pytest.raises(TypeError, match=r"Flavoured must be made by a simulator and the settings of TDAgent.*flavour"):
+        Team(td.FrozenLakeEnv(), workers=td.InProcess())
