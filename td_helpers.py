@@ -178,7 +178,11 @@ class TDAgent:
             self._usage.check_may_change(name)
 
     def __copy__(self):
-        return copy.deepcopy(self)
+        try:
+            return copy.deepcopy(self)
+        except Exception as error:
+            told = f"this agent cannot be copied, since its simulator cannot ({error})"
+            raise TypeError(f"{told}: make another one, of a simulator of its own") from error
 
     @property
     def simulator(self):
@@ -344,7 +348,8 @@ class TDAgent:
             policy = lambda state: greedy_action(rows[state], self.actions)
         with place_noted():
             simulator = Stepped(self.simulator, self._shape[0])
-            return float(evaluate.py_func(Policy(policy), simulator, parameters, test, 0, trials)) / trials
+            policy = Policy(policy, len(self.actions))
+            return float(evaluate.py_func(policy, simulator, parameters, test, 0, trials)) / trials
 
     def parameters(self, max_step: int | None = None) -> Parameters:
         """What the kernels need to know; an episode is cut after `max_step` steps (None: the agent's)."""
@@ -636,8 +641,9 @@ class DistributedQLAgent(QLAgent):
 
         Where a call is lost, the batches after the last one that was committed are sent again.
         """
+        before, test_interval = self.batches, self.test_interval if self.do_test else None
         while self.episode < until:
-            batches = plan(self.episode, until, self.episodes_a_batch, self.test_interval if self.do_test else None)
+            batches = plan(self.episode, until, self.episodes_a_batch, test_interval, self.batches - before)
             try:
                 yield from dataflow(pool, recovery, batches, self._snapshots(), self._submit)
             except Lost as lost:

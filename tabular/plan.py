@@ -90,12 +90,11 @@ def with_own_arrays(learned):
     return learned._replace(q_table=q_table, recent=(*older, q_table))
 
 
-def plan(first: int, until: int, size: int, test_interval: int | None) -> Iterator[Batch]:
+def plan(first: int, until: int, size: int, test_interval: int | None, number: int = 0) -> Iterator[Batch]:
     """The batches of episodes `first` to `until` - 1: `size` each, cut at multiples of `test_interval`, if any.
 
-    So whatever tables are tested stand at exact multiples of the test interval.
+    So whatever tables are tested stand at exact multiples of the test interval. The first batch has this number.
     """
-    number = 0
     while first < until:
         last = min(first + size, until)
         if test_interval:

@@ -13,7 +13,7 @@ import time
 import types
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -293,12 +293,16 @@ def fingerprint(simulator, table, limit: int) -> str:
 
 
 class Policy(NamedTuple):
-    """A function of a state in the form of an array of actions."""
+    """A function of a state in the form of an array of actions; ValueError for what is no action."""
 
-    function: object
+    function: Callable
+    actions: int
 
     def __getitem__(self, state):
-        return self.function(state)
+        action = self.function(state)
+        if not isinstance(action, int | np.integer | np.bool_) or not 0 <= action < self.actions:
+            raise ValueError(f"policy must return an action, 0 to {self.actions - 1}, it returned {action!r}")
+        return action
 
 
 class Rollout(NamedTuple):

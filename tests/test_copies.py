@@ -245,3 +245,12 @@ def test_a_copy_made_while_an_agent_learns_is_free():
         made = copy.copy(agent)
         made.workers = td.InProcess()
         assert in_another_thread(lambda made=made: made.learn(5)) is None
+
+
+def test_an_agent_whose_simulator_cannot_be_copied_says_so():
+    class Window(Ring):
+        def __deepcopy__(self, memo):
+            raise RuntimeError("a window")
+
+    with pytest.raises(TypeError, match=r"this agent cannot be copied, since its simulator cannot \(a window\)"):
+        copy.copy(td.QLAgent(Window()))

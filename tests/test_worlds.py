@@ -521,3 +521,9 @@ def test_each_env_is_told_of_once_whatever_it_is_equal_to():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             agent.learn(5)
+
+
+@pytest.mark.parametrize("action", [-1, 2, None, 1.0, np.array([0])], ids=repr)
+def test_a_policy_that_returns_no_action_is_refused_by_a_test_of_it(action):
+    with pytest.raises(ValueError, match="policy must return an action, 0 to 1, it returned"):
+        agent_on(KINDS["Q-learning"], Ring()).evaluate(lambda state: action, trials=2)
