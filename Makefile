@@ -10,9 +10,9 @@ export PYTHONHASHSEED := 0
 all: .venv/installed
 	$(BIN)/python tests/run_notebook.py distributed_td.ipynb
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements.lock
 	touch $@
 
 test: .venv/installed
