@@ -1,4 +1,4 @@
-"""When does distributing pay? Drawn from the rows of `timing`."""
+"""What limits distributed runs, and when do they pay? From the rows of `timing`: a batch's cost, and a model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,57 @@ import numpy as np
 import pandas as pd
 
 from figures import timing
+from figures.distributed import config_name
 from figures.experiments import SINGLE
 from figures.rows import Data, where
+from figures.study import picture
 from figures.summaries import markdown
+from figures.timing import configuration, configurations, group_of, groups, name_of, step_seconds
 
 COLORS = {1: "#999999", 2: "#66c2a5", 4: "#009E73", 8: "#00543d"}  # by collectors
 MARKERS = {"compiled": "s", "stepped": "D", "waits": "o", "computes": "x"}
+
+
+# The parts of a batch
+
+
+def busy(rows: pd.DataFrame, collectors: int) -> float:
+    """The share of the time in which the learner learns, without evaluation; `rows` are a group's."""
+    rows = configuration(rows, collectors)
+    return np.median(rows["replay_seconds"] / rows["seconds"])
+
+
+def step_us(data: Data, simulator: str, map: str) -> float:
+    """The time per step on the single core, in µs."""
+    return 1e6 * step_seconds(group_of(data, simulator, map), SINGLE)
+
+
+def replay_us(data: Data, simulator: str, map: str) -> float:
+    """The server's time to replay a step, with two collectors running beside it, in µs."""
+    rows = configuration(group_of(data, simulator, map), 2)
+    return 1e6 * np.median(rows["replay_seconds"] / rows["steps"])
+
+
+def ray_ms(rows: pd.DataFrame, collectors: int) -> float:
+    """Ray's overhead per batch, in ms: its time beyond its share of a single core's time for as many steps."""
+    step = step_seconds(rows, SINGLE)
+    rows = configuration(rows, collectors)
+    waits = (rows["simulator"] == "waits").all()  # collectors that wait need no core
+    share = collectors if waits else np.minimum(collectors, rows["cores"])
+    return 1e3 * np.median((rows["seconds"] - step * rows["steps"] / share) / (rows["episodes"] // rows["batch_size"]))
+
+
+def table_of_parts(data: Data) -> str:
+    """How busy the learner is, and Ray's overhead per batch."""
+    counts = [count for count in configurations(data) if count != SINGLE]
+    rows = []
+    for title, group in groups(data).items():
+        cells = [f"{busy(group, count):.1%}, {ray_ms(group, count):.1f} ms" for count in counts]
+        rows.append([name_of(title), f"{group['batch_size'].iloc[0]}", *cells])
+    return markdown(["simulator, map", "batch", *map(config_name, counts)], rows)
+
+
+# The model
 
 
 class Model(NamedTuple):
@@ -83,17 +128,6 @@ def points(data: Data, collectors: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def costliest(data: Data, simulator: str, collectors: int):
-    """The simulator's point with the highest step cost."""
-    rows = where(points(data, collectors), simulator=simulator)
-    return rows.loc[rows["cost"].idxmax()]
-
-
-def predicted(data: Data, simulator: str, collectors: int) -> float:
-    """The model's speed-up at that point."""
-    return model(data, collectors).speed_up(costliest(data, simulator, collectors).cost)
-
-
 def agreement(data: Data, collectors: int) -> str:
     """The lowest and the highest speed-up where steps wait, as multiples of the model's."""
     law, rows = model(data, collectors), where(points(data, collectors), simulator="waits")
@@ -125,7 +159,8 @@ def table(data: Data) -> str:
     for count in (2, 4, 8):
         law = model(data, count)
         found = measured(data, count)
-        far = costliest(data, "waits", count)
+        waiting = where(points(data, count), simulator="waits")
+        far = waiting.loc[waiting["cost"].idxmax()]
         rows.append([
             f"{count}",
             f"{law.ray_us / 1e3:.2f}",
@@ -133,12 +168,13 @@ def table(data: Data) -> str:
             "" if np.isnan(found) else f"{found:.1f}",
             f"{law.break_even_ms:.1f}",
             f"{far.speed_up:.2f} ({far.low:.2f} to {far.high:.2f})",
-            f"{predicted(data, 'waits', count):.2f}",
+            f"{law.speed_up(far.cost):.2f}",
         ])
     head = ["collectors", "overhead, ms", "pays from, µs: model", "measured", "ms a batch", "at 200 µs", "model"]
     return markdown(head, rows)
 
 
+@picture
 def break_even(data: Data):
     """Speed-up over a single core against the cost of a simulator's step, with the model drawn through."""
     import matplotlib.pyplot as plt

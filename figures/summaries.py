@@ -39,11 +39,6 @@ def number(value, decimals: int = 0) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def signed(value, decimals: int = 0) -> str:
-    """A number with its sign, for differences."""
-    return f"{value:+,.{decimals}f}"
-
-
 def percent(share, decimals: int = 0) -> str:
     return f"{share:.{decimals}%}"
 
@@ -51,6 +46,10 @@ def percent(share, decimals: int = 0) -> str:
 def mean(values, decimals: int = 0) -> str:
     """The mean over seeds."""
     return number(np.mean(values), decimals)
+
+
+def median(values) -> float:
+    return float(np.median(values))
 
 
 def interval(estimate, spec: str = ".1f") -> str:
@@ -84,4 +83,4 @@ def between(text: str, mark: str, body: str) -> str:
     return f"{before}{comment}{body}\n{end}{after}"
 
 
-FILTERS = {f.__name__: f for f in (number, signed, percent, mean, interval, ci)}
+FILTERS = {f.__name__: f for f in (number, percent, mean, median, interval, unseen)}

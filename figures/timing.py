@@ -12,9 +12,11 @@ from tqdm.auto import tqdm
 
 import td_helpers as td
 from figures.distributed import config_name
-from figures.experiments import BEST_RATE, EPISODES, HALLWAY, LAKE, SINGLE, checksum, lake_of, start_ray
-from figures.rows import Data, where
+from figures.experiments import BEST_RATE, EPISODES, HALLWAY, LAKE, SINGLE, checksum
+from figures.rows import Data, seeds, where
 from figures.slow import Slow
+from figures.spread import start_ray
+from figures.study import experiment, picture
 from figures.summaries import markdown
 
 SHORT = {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100}
@@ -40,6 +42,7 @@ SUITE = {  # simulator: its runs; those with a test interval are made with evalu
 }
 
 
+@experiment(timed=True)
 def run(repetitions=5, collectors=(0, 1, 2, 4, 8), evaluators=4, epsilon=0.3, rates=BEST_RATE, runs=SUITE):
     """Wall-clock times, one run at a time; a repetition is a seed. The machine should be otherwise idle."""
     start_ray()
@@ -72,7 +75,7 @@ def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, eps
     """One timed run; a test has 100 trials unless `timed` says otherwise."""
     microseconds = timed.get("microseconds", 0)
     batch_size = timed.get("batch_size", 100)
-    lake = lake_of(timed["map"])
+    lake = td.as_lake(timed["map"])
     if microseconds:
         lake = Slow(lake, microseconds * 1e-6, computes=simulator == "computes")
     settings = {
@@ -121,10 +124,6 @@ def cores(data: Data) -> int:
     return data["timing"]["cores"].iloc[0]
 
 
-def repetitions(data: Data) -> int:
-    return data["timing"]["seed"].nunique()
-
-
 def configurations(data: Data) -> list[int]:
     """The numbers of collectors that were timed, single core first."""
     return sorted(data["timing"]["collectors"].unique())
@@ -135,11 +134,11 @@ def cases() -> list[tuple[str, str]]:
     return [(name, timed["map"]) for name, runs in SUITE.items() for timed in runs if "test_interval" in timed]
 
 
-def group_of(data: Data, simulator: str, map_name: str) -> pd.DataFrame:
+def group_of(data: Data, simulator: str, map: str) -> pd.DataFrame:
     """The rows of the simulator's runs on a map."""
-    timed = next(timed for timed in SUITE[simulator] if timed["map"] == map_name and "test_interval" in timed)
+    timed = next(timed for timed in SUITE[simulator] if timed["map"] == map and "test_interval" in timed)
     fields = {"episodes": timed["episodes"], "microseconds": timed.get("microseconds", 0)}
-    return where(data["timing"], simulator=simulator, map=map_name, **fields)
+    return where(data["timing"], simulator=simulator, map=map, **fields)
 
 
 def groups(data: Data) -> dict[str, pd.DataFrame]:
@@ -165,19 +164,19 @@ def step_seconds(rows: pd.DataFrame, collectors: int, evaluated: bool = False) -
     return np.median(rows["seconds"] / rows["steps"])
 
 
-def seconds(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> float:
+def seconds(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> float:
     """The median time of a run."""
-    return np.median(configuration(group_of(data, simulator, map_name), collectors, evaluated)["seconds"])
+    return np.median(configuration(group_of(data, simulator, map), collectors, evaluated)["seconds"])
 
 
-def steps(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> float:
+def steps(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> float:
     """The median number of learning steps of a run."""
-    return np.median(configuration(group_of(data, simulator, map_name), collectors, evaluated)["steps"])
+    return np.median(configuration(group_of(data, simulator, map), collectors, evaluated)["steps"])
 
 
-def speed_ups(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> np.ndarray:
+def speed_ups(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> np.ndarray:
     """The speed-up over the single core, by time per step, in each repetition."""
-    rows = group_of(data, simulator, map_name)
+    rows = group_of(data, simulator, map)
     single, many = (configuration(rows, count, evaluated).sort_values("seed") for count in (SINGLE, collectors))
     return ((single["seconds"] / single["steps"]).to_numpy()) / (many["seconds"] / many["steps"]).to_numpy()
 
@@ -193,9 +192,9 @@ def speed_up_range(data: Data, *case, **regime) -> str:
     return f"{np.median(pairs):.2f} ({pairs.min():.2f} to {pairs.max():.2f})"
 
 
-def seconds_range(data: Data, simulator: str, map_name: str, collectors: int, evaluated: bool = False) -> str:
+def seconds_range(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> str:
     """The shortest and the longest time of the repetitions."""
-    times = configuration(group_of(data, simulator, map_name), collectors, evaluated)["seconds"]
+    times = configuration(group_of(data, simulator, map), collectors, evaluated)["seconds"]
     return f"{times.min():.1f} to {times.max():.1f}"
 
 
@@ -206,10 +205,10 @@ def best_speed_up(data: Data, simulator: str) -> float:
     return max(speed_up(data, simulator, *case) for case in itertools.product(maps, counts, (False, True)))
 
 
-def grows_with_collectors(data: Data, simulator: str, map_name: str) -> bool:
+def grows_with_collectors(data: Data, simulator: str, map: str) -> bool:
     """Are (2,4), (4,4) and (8,4) each faster than the configuration before, beginning with the single core?"""
     for evaluated in (False, True):
-        speeds = [speed_up(data, simulator, map_name, count, evaluated) for count in (SINGLE, 2, 4, 8)]
+        speeds = [speed_up(data, simulator, map, count, evaluated) for count in (SINGLE, 2, 4, 8)]
         if any(more <= less for less, more in itertools.pairwise(speeds)):
             return False
     return True
@@ -225,15 +224,15 @@ def slower_with_one(data: Data) -> bool:
     return all(speed_up(data, *case, 1) < 1 for case in cases())
 
 
-def evaluation_ratio(data: Data, simulator: str, map_name: str, collectors: int) -> float:
+def evaluation_ratio(data: Data, simulator: str, map: str, collectors: int) -> float:
     """The median time with evaluation, as a multiple of that without."""
-    times = [seconds(data, simulator, map_name, collectors, evaluated) for evaluated in (True, False)]
+    times = [seconds(data, simulator, map, collectors, evaluated) for evaluated in (True, False)]
     return times[0] / times[1]
 
 
-def evaluators_seconds(data: Data, simulator: str, map_name: str, collectors: int) -> float:
+def evaluators_seconds(data: Data, simulator: str, map: str, collectors: int) -> float:
     """The median time that the evaluators of a run spend."""
-    rows = configuration(group_of(data, simulator, map_name), collectors, evaluated=True)
+    rows = configuration(group_of(data, simulator, map), collectors, evaluated=True)
     return np.median(rows["evaluate_seconds"])
 
 
@@ -304,6 +303,7 @@ def table_of_evaluation(data: Data) -> str:
 # Picture
 
 
+@picture
 def timing_runs(data: Data):
     """Seconds of every configuration, with evaluation and without, for each group."""
     import matplotlib.pyplot as plt
@@ -312,7 +312,7 @@ def timing_runs(data: Data):
     for axes, (title, group) in zip(panels.flat, groups(data).items(), strict=False):
         draw_seconds(axes, group, configurations(data))
         axes.set_title(title, fontsize=10)
-    draw_legend(panels.flat[-1], f"{cores(data)} cores; median and\nrange of {repetitions(data)} repetitions")
+    draw_legend(panels.flat[-1], f"{cores(data)} cores; median and\nrange of {seeds(data, 'timing')} repetitions")
     figure.supylabel("seconds (log scale)", fontsize=10)
     figure.supxlabel("(collectors, evaluators)", fontsize=10)
     return figure

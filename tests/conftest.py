@@ -55,12 +55,21 @@ def hallway():
 
 
 @pytest.fixture(scope="session")
-def data():
-    """The committed rows of all experiments of the report."""
-    from figures.make_figures import EXPERIMENTS
-    from figures.rows import read_rows
+def studies():
+    """The assignment's experiments and report, and those past it, by their folders."""
+    import beyond.figures
+    import figures
+    from beyond.figures import pays
+    from figures.study import Study
 
-    return {name: read_rows(ROOT / "figures" / "data" / f"{name}.csv", run) for name, run in EXPERIMENTS.items()}
+    assignment = Study.of(figures)
+    return {"figures": assignment, "beyond/figures": Study.of(beyond.figures, assignment, pays.in_readme)}
+
+
+@pytest.fixture(scope="session")
+def data(studies):
+    """The committed rows of all experiments."""
+    return studies["beyond/figures"].read()
 
 
 @pytest.fixture(autouse=True)

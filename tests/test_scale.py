@@ -9,8 +9,8 @@ import pytest
 
 import td_helpers as td
 from beyond.federated import Report
-from figures import dyna_large, latency, merging, round_cost, scaling
-from figures.experiments import HALLWAY, SINGLE, lake_of
+from beyond.figures import dyna_large, merging, round_cost, scaling
+from figures.experiments import HALLWAY, SINGLE
 from tabular.plan import Batch
 
 
@@ -45,7 +45,7 @@ def test_adding_up_adds_the_differences():
 
 @pytest.mark.parametrize("rule", merging.RULES)
 def test_rules_are_compared_at_the_same_local_rate(rule):
-    case = {"algorithm": "SARSA", "workers": 4, "rate": 0.1, "epsilon": 0.3, "seed": 1, "episodes": 400}
+    case = {"algorithm": "SARSA", "workers": 4, "learning_rate": 0.1, "epsilon": 0.3, "seed": 1, "episodes": 400}
     row = merging.merging_run(rule=rule, batch_size=10, **case)[0]
     assert row["local_rate"] == 0.2
 
@@ -58,11 +58,11 @@ def test_rules_are_compared_at_the_same_local_rate(rule):
 def test_steps_to_the_target_are_counted(monkeypatch, algorithm, workers, variant):
     monkeypatch.setattr(scaling, "LOOKS", {8: 2_000})
     monkeypatch.setattr(scaling, "MOST", {8: 2_000_000})
-    setting = algorithm, 8, workers, 5, variant, 1, 0
-    row = scaling.scaling_run(0.1, 0.05, 0.08, *setting)[0]
+    setting = algorithm, 8, workers, 5, variant, 1, 0, 0.1, 0.05, 0.08
+    row = scaling.scaling_run(*setting)[0]
     assert 0 < row["first"] <= row["sustained"] < 2_000_000
     monkeypatch.setattr(scaling, "MOST", {8: 2_000})
-    row = scaling.scaling_run(0.1, 0.05, 0.08, *setting)[0]
+    row = scaling.scaling_run(*setting)[0]
     assert np.isnan(row["sustained"])
 
 
@@ -72,7 +72,7 @@ def test_the_local_rate_is_that_of_the_experiment_and_capped():
 
 
 def test_unequal_epsilons_go_from_a_fifth_to_four_times():
-    agent = scaling.Epsilons(lake_of(HALLWAY), 0.1, cw_num=3, ew_num=0, do_test=False, workers=td.InProcess())
+    agent = scaling.Epsilons(td.as_lake(HALLWAY), 0.1, cw_num=3, ew_num=0, do_test=False, workers=td.InProcess())
     told = []
     pool = SimpleNamespace(submit=lambda role, i, method, *arguments: told.append((role, arguments[-1])))
     agent._submit(pool, Batch(0, 0, 300), None)
@@ -81,7 +81,7 @@ def test_unequal_epsilons_go_from_a_fifth_to_four_times():
 
 def test_growing_rounds_grow_from_a_quarter_to_four_times():
     agent = scaling.Growing(
-        lake_of(HALLWAY), 0.3, 0.1, 10**9, cw_num=2, ew_num=0, batch_size=20, do_test=False, workers=td.InProcess()
+        td.as_lake(HALLWAY), 0.3, 0.1, 10**9, cw_num=2, ew_num=0, batch_size=20, do_test=False, workers=td.InProcess()
     )
     sizes = [batch.last - batch.first for batch, _ in zip(agent.learn_in_batches(10**9), range(70), strict=False)]
     assert sizes == sorted(sizes) and (sizes[0], sizes[-1]) == (10, 160)
@@ -89,35 +89,24 @@ def test_growing_rounds_grow_from_a_quarter_to_four_times():
 
 def test_asynchronous_reports_of_a_lone_worker_are_what_one_core_learns():
     settings = {"epsilon": 0.3, "learning_rate": 0.01, "do_test": False}
-    alone = td.QLAgent(lake_of(HALLWAY), **settings)
-    worker = scaling.Asynchronous(lake_of(HALLWAY), cw_num=1, ew_num=0, workers=td.InProcess(), **settings)
+    alone = td.QLAgent(td.as_lake(HALLWAY), **settings)
+    worker = scaling.Asynchronous(td.as_lake(HALLWAY), cw_num=1, ew_num=0, workers=td.InProcess(), **settings)
     alone.learn(300)
     worker.learn(300)
     np.testing.assert_allclose(worker.q_table, alone.q_table, rtol=0, atol=1e-9)
 
 
 def test_a_large_lake_is_learned_to_the_target():
-    rows = [dyna_large.large_run(8, 3, workers, 2, 0.05, 0, 1_000, 200_000)[0] for workers in (1, 16)]
+    rows = [dyna_large.large_run(8, workers, 2, 0, 3, 0.05, 1_000, 200_000)[0] for workers in (1, 16)]
     assert all(0 < row["steps"] < 200_000 and row["bytes"] > 0 for row in rows)
-    assert np.isnan(dyna_large.large_run(8, 3, 1, 2, 0.05, 0, 1_000, 10)[0]["steps"])
+    assert np.isnan(dyna_large.large_run(8, 1, 2, 0, 3, 0.05, 1_000, 10)[0]["steps"])
 
 
 def test_parts_of_a_round_add_up():
-    agent = td.QLAgent(lake_of(HALLWAY), do_test=False)
+    agent = td.QLAgent(td.as_lake(HALLWAY), do_test=False)
     agent.learn(500)
     part = round_cost.round_parts(agent, 3, 10)
     assert part["skew"] >= 1 and part["steps"] >= 10 and part["report_bytes"] <= 12 * agent.q_table.size
-
-
-def test_a_slow_network_changes_no_bit():
-    settings = {"learning_episodes": 60, "batch_size": 10, "cw_num": 2, "ew_num": 0, "in_flight": 3, "do_test": False}
-    here = td.DistributedQLAgent(lake_of(HALLWAY), workers=td.InProcess(), **settings)
-    here.learn(60)
-    with latency.DelayedWorkers(2, 0) as workers:
-        workers.delay = 0.02
-        far = td.DistributedQLAgent(lake_of(HALLWAY), workers=workers, **settings)
-        far.learn(60)
-    assert np.array_equal(here.q_table, far.q_table)
 
 
 def round_costs(merge: float, ray: float):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
 import time
 
 import numpy as np
@@ -13,10 +12,12 @@ from tqdm.auto import tqdm
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent, DynaQAgent
-from figures.dyna import IN_A_ROW, SPACING, WITHIN
-from figures.experiments import LAKE, SINGLE, lake_of, start_ray
+from beyond.figures.until import EACH_OF_THREE, SPACING, WITHIN, exact_value, optimum, until_good
+from figures.experiments import LAKE, SINGLE
 from figures.rows import Data, settings_of, where
 from figures.slow import Slow
+from figures.spread import start_ray
+from figures.study import experiment, picture
 from figures.summaries import markdown, median_range
 
 LEARNERS = {
@@ -29,6 +30,7 @@ BATCH_SIZES = {"Q-learning": 8, "Dyna-Q": 4}  # episodes of a collector
 LONGEST = 5  # stretches, each with half as many episodes as all before, until a run has failed
 
 
+@experiment(timed=True)
 def run(seeds=3, collectors=(SINGLE, 2, 4, 8), simulators=SIMULATORS, rate=0.1, epsilon=0.05, initial_value=1000.0):
     """Seconds until within the optimum, one run at a time; the machine should be otherwise idle.
 
@@ -41,20 +43,19 @@ def run(seeds=3, collectors=(SINGLE, 2, 4, 8), simulators=SIMULATORS, rate=0.1, 
         for seed, simulator, learner, count in tqdm(cases, desc="dyna_clock", unit="run"):
             case = functools.partial(make, simulator, learner, count, workers, seed=seed, **settings)
             case().learn(80)  # compiles
-            steps, seconds = timed(case(), FIRST[learner])
+            held = time_to_good(case(), FIRST[learner])
             yield {
                 "simulator": simulator,
                 "learner": learner,
                 "collectors": count,
                 "seed": seed,
-                "steps": steps,
-                "seconds": seconds,
+                **{name: held.get(name, np.nan) for name in ("steps", "seconds")},
             }
 
 
 def make(simulator: str, learner: str, collectors: int, workers, **settings):
     """An agent that has learned nothing."""
-    lake, waiting = lake_of(LAKE), SIMULATORS[simulator] * 1e-6
+    lake, waiting = td.as_lake(LAKE), SIMULATORS[simulator] * 1e-6
     env = Slow(lake, waiting) if waiting else lake
     alone, distributed = LEARNERS[learner]
     settings["compiled"] = simulator == "compiled"
@@ -63,28 +64,32 @@ def make(simulator: str, learner: str, collectors: int, workers, **settings):
     return distributed(env, cw_num=collectors, ew_num=0, workers=workers, batch_size=BATCH_SIZES[learner], **settings)
 
 
-def timed(agent, first: int) -> tuple[float, float]:
-    """(steps, seconds) until the policy is within the optimum to stay; tables are judged while the clock stands."""
-    lake = lake_of(LAKE)
-    best = td.value_iteration(lake.table)[0].max()
-    reached, due, elapsed, arrived = 0, 0.0, 0.0, (math.nan, math.nan)
+def time_to_good(agent, first: int) -> dict:
+    """The steps and seconds until the policy is within the optimum to stay; empty for never."""
+    lake = td.as_lake(LAKE)
+    _, held = until_good(
+        stretches(agent, first),
+        exact_value(lake),
+        optimum(lake) - WITHIN,
+        EACH_OF_THREE,
+        next_look=lambda _, steps: (1 + SPACING) * steps + 1_000,
+    )
+    return held
+
+
+def stretches(agent, first: int):
+    """Yield the moments of learning, a whole stretch before the first of them: they are judged while the clock stands.
+
+    The first stretch has `first` episodes, each later one half as many as all before it.
+    """
+    elapsed = 0.0
     for _ in range(LONGEST):
-        record, start = [], time.perf_counter()
+        moments, start = [], time.perf_counter()
         for _ in learning(agent, max(first, agent.episode // 2)):
-            record.append((elapsed + time.perf_counter() - start, agent.steps, np.array(agent.q_table)))
+            seconds = elapsed + time.perf_counter() - start
+            moments.append({"seconds": seconds, "steps": agent.steps, "q_table": np.array(agent.q_table)})
         elapsed += time.perf_counter() - start
-        for seconds, steps, q_table in record:
-            if steps < due:
-                continue
-            due = (1 + SPACING) * steps + 1000
-            if td.policy_value(lake.table, q_table)[0] < best - WITHIN:
-                reached = 0
-                continue
-            reached += 1
-            arrived = (steps, seconds) if reached == 1 else arrived
-            if reached == IN_A_ROW:
-                return arrived
-    return math.nan, math.nan
+        yield from moments
 
 
 def learning(agent, episodes: int):
@@ -104,14 +109,9 @@ def runs(data: Data, simulator: str, learner: str, collectors: int) -> pd.DataFr
     return where(data["dyna_clock"], simulator=simulator, learner=learner, collectors=collectors)
 
 
-def seeds() -> int:
-    """How many seeds each setting has."""
-    return settings_of(run)["seeds"]
-
-
 def speed_ups(data: Data, simulator: str, slower: tuple[str, int], faster: tuple[str, int]) -> np.ndarray:
     """How many times as soon one (learner, collectors) is there as another, seed by seed."""
-    seconds = [runs(data, simulator, *who).sort_values("seed")["seconds"].fillna(math.inf) for who in (slower, faster)]
+    seconds = [runs(data, simulator, *who).sort_values("seed")["seconds"].fillna(np.inf) for who in (slower, faster)]
     return seconds[0].to_numpy() / seconds[1].to_numpy()
 
 
@@ -151,7 +151,7 @@ def table(data: Data) -> str:
         cells = []
         for count in settings["collectors"]:
             found = runs(data, simulator, learner, count)
-            seconds, steps = found[["seconds", "steps"]].fillna(math.inf).median()
+            seconds, steps = found[["seconds", "steps"]].fillna(np.inf).median()
             missing = found["seconds"].isna().sum()
             never = f", {missing} never" if missing else ""
             cells.append(f"{seconds:.3g} s ({steps / 1e3:.0f} k{never})")
@@ -163,7 +163,8 @@ def table(data: Data) -> str:
 # Picture
 
 
-def seconds_by_collectors(data: Data):
+@picture
+def dyna_clock(data: Data):
     """Seconds until near the optimum, by the number of collectors: the median and all seeds, a panel a simulator."""
     import matplotlib.pyplot as plt
 
@@ -172,7 +173,7 @@ def seconds_by_collectors(data: Data):
     for axes, simulator in zip(panels, SIMULATORS, strict=True):
         for learner in LEARNERS:
             color = td.color_of(learner)
-            groups = [runs(data, simulator, learner, count)["seconds"].fillna(math.inf) for count in counts]
+            groups = [runs(data, simulator, learner, count)["seconds"].fillna(np.inf) for count in counts]
             axes.plot([group.median() for group in groups], "o-", color=color, label=learner)
             for place, group in enumerate(groups):
                 axes.plot(np.full(len(group), place), group, ".", color=color, alpha=0.4)

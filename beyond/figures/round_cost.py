@@ -11,16 +11,19 @@ from tqdm.auto import tqdm
 
 import td_helpers as td
 from beyond.federated import FederatedServer, FederatedWorker
-from figures import dyna_large, federated, scaling
-from figures.experiments import SINGLE, start_ray
-from figures.federated import lake_of
+from beyond.figures import dyna_large, federated, scaling
+from beyond.figures.until import random_lake
+from figures.experiments import SINGLE
 from figures.rows import Data, where
+from figures.spread import start_ray
+from figures.study import experiment
 from figures.summaries import markdown
 
 LEARNED = {64: 25_000_000, 128: 220_000_000}  # side of a lake: steps when a round is measured, half of what is needed
 PROCESSES = 2  # that the calls of all workers are sent to
 
 
+@experiment(timed=True)
 def run(
     counts=(2, 16, 64, 256), batch_sizes=(100, 400, 1_600), learned=LEARNED, map_seed=301, rate=0.01, repetitions=5
 ):
@@ -30,7 +33,7 @@ def run(
     cases = list(itertools.product(learned, batch_sizes, counts))
     with td.Workers(PROCESSES, 0) as workers, tqdm(total=len(cases), desc="round_cost", unit="part") as bar:
         for side in learned:
-            agent = td.QLAgent(lake_of(side, 0.08, map_seed), **settings)
+            agent = td.QLAgent(random_lake(side, map_seed), **settings)
             alone = []
             while agent.steps < learned[side]:
                 before, start = agent.steps, time.perf_counter()
@@ -89,9 +92,7 @@ def ray_seconds(workers, count: int, table_bytes: int, report_bytes: float, repe
         table, seconds = pool.submit("server", 0, "receive", table_bytes), []
         for _ in range(repetitions + 1):  # the first to warm up
             start = time.perf_counter(), time.process_time()
-            reports = [
-                pool.submit("collector", i % PROCESSES, "send", table, int(report_bytes)) for i in range(count)
-            ]
+            reports = [pool.submit("collector", i % PROCESSES, "send", table, int(report_bytes)) for i in range(count)]
             table = pool.submit("server", 0, "receive", table_bytes, *reports)
             pool.result(table)
             seconds.append((time.perf_counter() - start[0], time.process_time() - start[1]))
@@ -141,8 +142,9 @@ def product(data: Data, side: int, workers: int, batch_size: int, levels: int = 
 
 
 def two_workers(data: Data, side: int = 128) -> float:
-    """The hardware efficiency that the model gives the two workers of `figures.federated`, which measured it."""
-    steps = 1e6 * federated.million_steps(data, side, 2) / federated.rounds(data, side, 2) / 2
+    """The hardware efficiency that the model gives the two workers of `beyond.figures.federated`, which measured it."""
+    rounds = federated.needed(data, side, 2, "episode") / federated.SIDES[side]
+    steps = federated.needed(data, side, 2, "steps") / rounds / 2
     measured = where(data["round_cost"], side=side, workers=2)
     slope, fixed = np.polyfit(measured["steps"], measured["learn_seconds"], 1)
     part = measured.iloc[-1]

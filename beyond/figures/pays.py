@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
-from figures import break_even, dyna_clock, dyna_large, exact, federated, round_cost, timing
+from beyond.figures import dyna_clock, dyna_large, federated, round_cost
+from beyond.figures.until import LARGE_WITHIN, WITHIN
+from figures import break_even, exact, timing
 from figures.experiments import HALLWAY, LAKE, SINGLE
 from figures.rows import Data, settings_of
 from figures.summaries import between, interval, markdown
@@ -48,9 +50,9 @@ def text(data: Data) -> str:
     microseconds = round_cost.dyna_break_even(data, 1024), *(break_even.measured(data, count) for count in (2, 8))
     clocked = settings_of(dyna_clock.run)
     sentences = (
-        f"Near is within {dyna_clock.WITHIN} of {exact.best(data, LAKE).value:.0f} on 16x16 (learning rate "
+        f"Near is within {WITHIN} of {exact.best(data, LAKE).value:.0f} on 16x16 (learning rate "
         f"{clocked['rate']:g}, epsilon {clocked['epsilon']:g}, from {clocked['initial_value']:.0f}), and within "
-        f"{federated.SHORTFALL} of {federated.optimum(largest):.0f} on the lake of {largest} x {largest}.",
+        f"{LARGE_WITHIN} of {federated.best_on(largest):.0f} on the lake of {largest} x {largest}.",
         f"Two federated workers begin to pay at about {even:.0f} x {even:.0f}.",
         f"Where steps wait, in batches of 10, two collectors outpace one core from about {microseconds[1]:.0f} µs a "
         f"step, eight from about {microseconds[2]:.0f}.",

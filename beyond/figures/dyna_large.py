@@ -2,64 +2,61 @@
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import pandas as pd
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent
-from figures.dyna import HOLES, IN_A_ROW
-from figures.experiments import spread
+from beyond.figures.until import EACH_OF_THREE, LARGE_WITHIN, SPACING, optimum, random_lake, rough_value, until_good
 from figures.rows import Data, where
+from figures.spread import spread
+from figures.study import experiment
 from figures.summaries import markdown
 
-WITHIN = 200  # the target: the exact value of the start is so close to the optimum
-LOOK = 0.02  # between evaluations: this share of the steps so far
-LOST = 300  # a policy that falls short of the target by more in three trials is not solved for exactly
+HOPELESS = 300  # a policy that falls short of the target by more in three trials is not solved for exactly
 CASES = ((256, 1, 10), (256, 256, 2), (256, 1024, 2), (512, 1, 10), (512, 1024, 2))  # side, workers, episodes of each
 LARGEST = 512  # the side of the lake that the report speaks of
 
 
+@experiment(timed=True)
 def run(cases=CASES, map_seed=401, epsilon=0.05, seed=0, max_step=5_000, most=5 * 10**9):
     """Steps, rounds, planning and bytes until the policy is good, for each number of workers, played in one process.
 
     The shortest path on the larger lake has 1,022 moves, so an episode must not end after 1000.
     """
-    settings = {"map_seed": map_seed, "epsilon": epsilon, "seed": seed, "max_step": max_step, "most": most}
-    cases = [settings | {"side": side, "workers": workers, "batch_size": size} for side, workers, size in cases]
-    yield from spread(large_run, cases, "dyna_large")
+    cases = [{"side": side, "workers": count, "batch_size": size, "seed": seed} for side, count, size in cases]
+    yield from spread(large_run, cases, map_seed=map_seed, epsilon=epsilon, max_step=max_step, most=most)
 
 
-def large_run(side, map_seed, workers, batch_size, epsilon, seed, max_step, most) -> list[dict]:
-    """When so many workers arrive; nan where they have not after `most` steps."""
-    env = td.FrozenLakeEnv(td.generate_map((side, side), HOLES, seed=map_seed))
-    target = td.value_iteration(env.table)[0].max() - WITHIN
+def large_run(side, workers, batch_size, seed, map_seed, epsilon, max_step, most) -> list[dict]:
+    """When a number of workers arrive; nan where they have not after `most` steps."""
+    env = random_lake(side, map_seed)
+    target = optimum(env) - LARGE_WITHIN
     settings = {"cw_num": workers, "batch_size": batch_size, "max_step": max_step, "workers": td.InProcess()}
     agent = DistributedDynaQAgent(env, epsilon, seed=seed, do_test=False, **settings)
-    good, due, arrived = 0, 0.0, (math.nan,) * 5
-    for rounds, _ in enumerate(agent.learn_in_batches(10**9), 1):
-        if agent.steps < due:
-            continue
-        due = agent.steps * (1 + LOOK)
-        if value_of(agent, target) < target:
-            good = 0
-        else:
-            good += 1
-            if good == 1:
-                arrived = agent.steps, rounds, agent.cost.replay, agent.cost.collect, agent.cost.bytes
-        if good == IN_A_ROW or agent.steps > most:
-            break
+    _, held = until_good(
+        moments_of(agent),
+        rough_value(agent, target, trials=3, hopeless=HOPELESS, max_steps=20 * side),
+        target,
+        EACH_OF_THREE,
+        next_look=lambda _, steps: steps * (1 + SPACING),
+        limit=most,
+    )
     names = "steps", "rounds", "planning_seconds", "acting_seconds", "bytes"
-    found = dict(zip(names, arrived if good == IN_A_ROW else (math.nan,) * 5, strict=True))
-    return [{"side": side, "workers": workers, "batch_size": batch_size, "seed": seed, **found}]
+    return [{name: held.get(name, np.nan) for name in names}]
 
 
-def value_of(agent, target: float) -> float:
-    """The exact value of the greedy policy; where three trials say that it is hopeless, their mean."""
-    rough = agent.evaluate(trials=3, max_steps=20 * agent.simulator.nrow)
-    if rough < target - LOST:
-        return rough
-    return float(td.policy_value(agent.simulator.table, agent.q_table)[0])
+def moments_of(agent):
+    """Yield what learning has cost after each round."""
+    for rounds, _ in enumerate(agent.learn_in_batches(10**9), 1):
+        cost = agent.cost
+        yield {
+            "steps": agent.steps,
+            "rounds": rounds,
+            "planning_seconds": cost.replay,
+            "acting_seconds": cost.collect,
+            "bytes": cost.bytes,
+        }
 
 
 # Numbers

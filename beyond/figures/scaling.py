@@ -11,17 +11,19 @@ import numpy as np
 import td_helpers as td
 from beyond import FederatedQLAgent, FederatedSARSAAgent
 from beyond.federated import FederatedServer, FederatedWorker
-from figures import merging
-from figures.experiments import AGENTS, SINGLE, spread
-from figures.federated import SHORTFALL, WINDOW, lake_of
+from beyond.figures import merging
+from beyond.figures.until import LARGE_WITHIN, MEAN_OF_FIVE, optimum, random_lake, rough_value, until_good
+from figures.experiments import AGENTS, SINGLE
 from figures.rows import Data, settings_of, where
+from figures.spread import spread
+from figures.study import experiment, picture
 from figures.summaries import bootstrap, interval, markdown
 
 FEDERATED = {"Q-learning": FederatedQLAgent, "SARSA": FederatedSARSAAgent}
 LOOKS = {64: 1_000_000, 128: 8_000_000}  # side of a lake: steps between two looks at the policy, 2% of what is needed
 MOST = {64: 450_000_000, 128: 1_500_000_000}  # steps after which a run has failed: 10 or 3 times what one core needs
 EPISODES_AHEAD = 10**9  # more than a run learns: it ends when it has arrived
-LOST = 400  # a policy that falls short of the target by more in ten trials is not solved for exactly
+HOPELESS = 400  # a policy that falls short of the target by more in ten trials is not solved for exactly
 DEFAULT = "default"
 FASTER = "rate .015"  # a single core with half the learning rate again, as the workers' powers are
 RATES = {FASTER: 0.015, "rate .02": 0.02, "rate .03": 0.03, "rate .05": 0.05}  # variants at other learning rates
@@ -163,22 +165,22 @@ CASES = (  # algorithm, side, workers, episodes of a worker in a round, variant,
 )
 
 
+@experiment
 def run(cases=CASES, lakes=(301, 302, 303), rate=0.01, epsilon=0.05, holes=0.08):
     """The steps to the target: when it is first crossed, and when it is held; nan for never."""
     names = ("algorithm", "side", "workers", "batch_size", "variant")
-    shared = {"rate": rate, "epsilon": epsilon, "holes": holes}
     runs = [
-        {**shared, **dict(zip(names, case, strict=True)), "map_seed": map_seed, "seed": seed}
+        {**dict(zip(names, case, strict=True)), "map_seed": map_seed, "seed": seed}
         for *case, seeds in cases
         for seed, map_seed in itertools.product(range(seeds), lakes)
     ]
-    yield from spread(scaling_run, runs, "scaling")
+    yield from spread(scaling_run, runs, rate=rate, epsilon=epsilon, holes=holes)
 
 
-def scaling_run(rate, epsilon, holes, algorithm, side, workers, batch_size, variant, map_seed, seed) -> list[dict]:
+def scaling_run(algorithm, side, workers, batch_size, variant, map_seed, seed, rate, epsilon, holes) -> list[dict]:
     """Learn until the mean of five looks in a row reaches the target."""
-    target = target_on(side, holes, map_seed)
-    lake = lake_of(side, holes, map_seed)
+    lake = random_lake(side, map_seed, holes)
+    target = target_on(side, map_seed, holes)
     settings, rate = {"do_test": False, "seed": seed}, RATES.get(variant, rate)
     if workers == SINGLE:
         agent = AGENTS[algorithm](lake, epsilon, rate, EPISODES_AHEAD, **settings)
@@ -187,43 +189,23 @@ def scaling_run(rate, epsilon, holes, algorithm, side, workers, batch_size, vari
         settings |= {"cw_num": workers, "ew_num": 0, "batch_size": batch_size, "workers": td.InProcess()}
         agent = VARIANTS.get(variant, FEDERATED[algorithm])(lake, epsilon, rate, EPISODES_AHEAD, **settings)
         learning = agent.learn_in_batches(EPISODES_AHEAD)
-    values, steps, rounds, arrived = [], [], [], False
-    for number, _ in enumerate(learning, 1):
-        if agent.steps < (len(values) + 1) * LOOKS[side]:
-            continue
-        values.append(value_of(agent, target))
-        steps.append(agent.steps)
-        rounds.append(number)
-        arrived = len(values) >= WINDOW and np.mean(values[-WINDOW:]) >= target
-        if arrived or agent.steps > MOST[side]:
-            break
-    first = next((i for i, value in enumerate(values) if value >= target), None)
-    return [{
-        "algorithm": algorithm,
-        "side": side,
-        "workers": workers,
-        "batch_size": batch_size,
-        "variant": variant,
-        "map_seed": map_seed,
-        "seed": seed,
-        "first": np.nan if first is None else float(steps[first]),
-        "first_rounds": np.nan if first is None else float(rounds[first]),
-        "sustained": float(steps[-1 - WINDOW // 2]) if arrived else np.nan,
-    }]
+    first, held = until_good(
+        ({"steps": agent.steps, "rounds": rounds} for rounds, _ in enumerate(learning, 1)),
+        rough_value(agent, target, trials=10, hopeless=HOPELESS),
+        target,
+        MEAN_OF_FIVE,
+        next_look=lambda due, _: due + LOOKS[side],
+        first_look=LOOKS[side],
+        limit=MOST[side],
+    )
+    found = {"first": first.get("steps"), "first_rounds": first.get("rounds"), "sustained": held.get("steps")}
+    return [{name: np.nan if count is None else float(count) for name, count in found.items()}]
 
 
 @functools.cache
-def target_on(side: int, holes: float, map_seed: int) -> float:
-    """The exact optimum less the shortfall that is let pass."""
-    return td.value_iteration(lake_of(side, holes, map_seed).table)[0].max() - SHORTFALL
-
-
-def value_of(agent, target: float) -> float:
-    """The exact value of the greedy policy; where ten trials say that it is hopeless, their mean."""
-    rough = agent.evaluate(trials=10)
-    if rough < target - LOST:
-        return rough
-    return float(td.policy_value(agent.simulator.table, agent.q_table)[0])
+def target_on(side: int, map_seed: int, holes: float) -> float:
+    """The value to reach."""
+    return optimum(random_lake(side, map_seed, holes)) - LARGE_WITHIN
 
 
 # Numbers
@@ -324,6 +306,7 @@ def _efficiency(data: Data, algorithm: str, side: int, workers: int, batch_size:
 # Picture
 
 
+@picture
 def statistical_efficiency(data: Data):
     """Efficiency by the number of workers and by the length of a round, and steps by the learning rate."""
     import matplotlib.pyplot as plt

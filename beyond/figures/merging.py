@@ -10,9 +10,11 @@ import pandas as pd
 import td_helpers as td
 from beyond import FederatedQLAgent, FederatedSARSAAgent
 from beyond.federated import FederatedServer, effective_rates
-from figures.experiments import HALLWAY, RATES, lake_of, spread
-from figures.rows import Data, settings_of, where
-from figures.summaries import bootstrap, ci, markdown
+from figures.experiments import HALLWAY, RATES
+from figures.rows import Data, where
+from figures.spread import spread
+from figures.study import experiment
+from figures.summaries import bootstrap
 
 FEDERATED = {"Q-learning": FederatedQLAgent, "SARSA": FederatedSARSAAgent}
 OURS, IMPORTANCE, AVERAGING = RULES = ("retention-matched", "importance averaging", "plain averaging")
@@ -75,30 +77,20 @@ SERVERS = {
 }
 
 
-def run(
-    seeds=40, counts=(1, 4, 16, 64), rules=RULES + NAIVE, rates=RATES, epsilon=0.3, episodes=30_000, batch_size=10
-):
+@experiment
+def run(seeds=40, counts=(1, 4, 16, 64), rules=RULES + NAIVE, rates=RATES, epsilon=0.3, episodes=30_000, batch_size=10):
     """What federated workers learn under each merge rule; a single worker needs none."""
     cases = [
-        {
-            "algorithm": algorithm,
-            "rule": rule,
-            "workers": count,
-            "rate": rate,
-            "epsilon": epsilon,
-            "seed": seed,
-            "episodes": episodes,
-            "batch_size": batch_size,
-        }
+        {"algorithm": algorithm, "rule": rule, "workers": count, "learning_rate": rate, "seed": seed}
         for algorithm, rate, rule, count, seed in itertools.product(FEDERATED, rates, rules, counts, range(seeds))
         if count > 1 or rule == OURS
     ]
-    yield from spread(merging_run, cases, "merging")
+    yield from spread(merging_run, cases, epsilon=epsilon, episodes=episodes, batch_size=batch_size)
 
 
-def merging_run(algorithm, rule, workers, rate, epsilon, seed, episodes, batch_size) -> list[dict]:
+def merging_run(algorithm, rule, workers, learning_rate, seed, epsilon, episodes, batch_size) -> list[dict]:
     """The exact values at the end, nan if the table is no longer finite; `largest` is its largest entry."""
-    lake = lake_of(HALLWAY)
+    lake = td.as_lake(HALLWAY)
     settings = {
         "cw_num": workers,
         "ew_num": 0,
@@ -109,24 +101,26 @@ def merging_run(algorithm, rule, workers, rate, epsilon, seed, episodes, batch_s
     }
     if rule in NAIVE:
         settings["cap"] = 0.0  # workers learn at the learning rate itself
-    agent = FEDERATED[algorithm](lake, epsilon, rate, episodes, **settings)
+    agent = FEDERATED[algorithm](lake, epsilon, learning_rate, episodes, **settings)
     agent.roles = agent.roles | {"server": SERVERS[rule]}
     with np.errstate(all="ignore"):
         agent.learn(episodes)
     q_table = agent.q_table
     finite = bool(np.isfinite(q_table).all())
-    return [{
-        "algorithm": algorithm,
-        "rule": rule,
-        "workers": workers,
-        "learning_rate": rate,
-        "local_rate": agent.local_rate,
-        "epsilon": epsilon,
-        "seed": seed,
-        "value": td.policy_value(lake.table, q_table)[0] if finite else np.nan,
-        "on_policy": td.policy_value(lake.table, q_table, epsilon=epsilon)[0] if finite else np.nan,
-        "largest": float(np.abs(q_table).max()) if finite else np.inf,
-    }]
+    return [
+        {
+            "algorithm": algorithm,
+            "rule": rule,
+            "workers": workers,
+            "learning_rate": learning_rate,
+            "local_rate": agent.local_rate,
+            "epsilon": epsilon,
+            "seed": seed,
+            "value": td.policy_value(lake.table, q_table)[0] if finite else np.nan,
+            "on_policy": td.policy_value(lake.table, q_table, epsilon=epsilon)[0] if finite else np.nan,
+            "largest": float(np.abs(q_table).max()) if finite else np.inf,
+        }
+    ]
 
 
 # Numbers
@@ -137,30 +131,25 @@ def runs(data: Data, algorithm: str, rate: float, rule: str, workers: int) -> pd
     return where(data["merging"], algorithm=algorithm, learning_rate=rate, rule=rule, workers=workers)
 
 
-def seeds(data: Data) -> int:
-    return data["merging"]["seed"].nunique()
-
-
-def single_core(data: Data, algorithm: str, rate: float, column: str = "value") -> float:
-    """The mean over seeds for a single worker, which is the single core."""
-    return runs(data, algorithm, rate, OURS, 1)[column].mean()
-
-
 def merged(data: Data, algorithm: str, rate: float, rule: str, workers: int, column: str = "value") -> float:
-    """The mean over seeds for `workers` workers."""
+    """The mean over seeds; of a single worker, which is the single core, there is only the retention-matched rule."""
     return runs(data, algorithm, rate, rule, workers)[column].mean()
 
 
-def difference(data: Data, algorithm: str, rate: float, rule: str, workers: int) -> tuple:
-    """The retention-matched rule less another, on the same seeds: (mean, low, high)."""
+def lead(data: Data, algorithm: str, rate: float, rule: str, workers: int) -> pd.Series:
+    """By how much the retention-matched rule ends better than another, seed by seed."""
     ours, other = (runs(data, algorithm, rate, which, workers).set_index("seed")["value"] for which in (OURS, rule))
-    return bootstrap(ours - other)
+    return ours - other
 
 
-def ahead(data: Data, algorithm: str, rate: float, rule: str, workers: int) -> int:
+def difference(data: Data, *setting) -> tuple:
+    """The mean of `lead` with its interval: (mean, low, high)."""
+    return bootstrap(lead(data, *setting))
+
+
+def ahead(data: Data, *setting) -> int:
     """In how many seeds the retention-matched rule ends better than another."""
-    ours, other = (runs(data, algorithm, rate, which, workers).set_index("seed")["value"] for which in (OURS, rule))
-    return int((ours > other).sum())
+    return int((lead(data, *setting) > 0).sum())
 
 
 def widest_gap(data: Data, rate: float, counts: tuple) -> float:
@@ -174,20 +163,3 @@ def widest_gap(data: Data, rate: float, counts: tuple) -> float:
 def diverged(data: Data, *setting) -> int:
     """How many seeds end with impossibly large or non-finite entries."""
     return int((~(runs(data, *setting)["largest"] < DIVERGED)).sum())
-
-
-def table(data: Data, algorithm: str) -> str:
-    """Exact values after equally many episodes: a row for each rate and rule, a column for each number of workers."""
-    settings = settings_of(run)
-    rows = []
-    for rate, rule in itertools.product(settings["rates"], settings["rules"]):
-        cells = [table_cell(data, algorithm, rate, rule, count) for count in settings["counts"]]
-        rows.append([f"{rate:g} {rule}", *cells])
-    return markdown([f"{algorithm}, workers", *map(str, settings["counts"])], rows)
-
-
-def table_cell(data: Data, *setting) -> str:
-    group = runs(data, *setting)
-    if group.empty:  # a single worker needs no rule
-        return ""
-    return "diverges" if diverged(data, *setting) else ci(group["value"], 0)
