@@ -14,7 +14,6 @@ from figures.experiments import SINGLE
 from figures.rows import Data, where
 from figures.study import picture
 from figures.summaries import markdown
-from figures.timing import configuration, configurations, group_of, groups, name_of, step_seconds
 
 COLORS = {1: "#999999", 2: "#66c2a5", 4: "#009E73", 8: "#00543d"}  # by collectors
 MARKERS = {"compiled": "s", "stepped": "D", "waits": "o", "computes": "x"}
@@ -23,39 +22,38 @@ MARKERS = {"compiled": "s", "stepped": "D", "waits": "o", "computes": "x"}
 # The parts of a batch
 
 
-def busy(rows: pd.DataFrame, collectors: int) -> float:
-    """The share of the time in which the learner learns, without evaluation; `rows` are a group's."""
-    rows = configuration(rows, collectors)
+def busy(data: Data, *case) -> float:
+    """The share of the time in which the learner learns, without evaluation; `case` is (simulator, map, collectors)."""
+    rows = timing.runs(data, *case)
     return np.median(rows["replay_seconds"] / rows["seconds"])
 
 
 def step_us(data: Data, simulator: str, map: str) -> float:
     """The time per step on the single core, in µs."""
-    return 1e6 * step_seconds(group_of(data, simulator, map), SINGLE)
+    return 1e6 * np.median(timing.step_seconds(data, simulator, map, SINGLE))
 
 
 def replay_us(data: Data, simulator: str, map: str) -> float:
     """The server's time to replay a step, with two collectors running beside it, in µs."""
-    rows = configuration(group_of(data, simulator, map), 2)
+    rows = timing.runs(data, simulator, map, 2)
     return 1e6 * np.median(rows["replay_seconds"] / rows["steps"])
 
 
-def ray_ms(rows: pd.DataFrame, collectors: int) -> float:
+def ray_ms(data: Data, simulator: str, map: str, collectors: int) -> float:
     """Ray's overhead per batch, in ms: its time beyond its share of a single core's time for as many steps."""
-    step = step_seconds(rows, SINGLE)
-    rows = configuration(rows, collectors)
-    waits = (rows["simulator"] == "waits").all()  # collectors that wait need no core
-    share = collectors if waits else np.minimum(collectors, rows["cores"])
+    step = np.median(timing.step_seconds(data, simulator, map, SINGLE))
+    rows = timing.runs(data, simulator, map, collectors)
+    share = collectors if simulator == "waits" else np.minimum(collectors, rows["cores"])  # waiting takes no core
     return 1e3 * np.median((rows["seconds"] - step * rows["steps"] / share) / (rows["episodes"] // rows["batch_size"]))
 
 
 def table_of_parts(data: Data) -> str:
     """How busy the learner is, and Ray's overhead per batch."""
-    counts = [count for count in configurations(data) if count != SINGLE]
+    counts = timing.CONFIGURATIONS[1:]
     rows = []
-    for title, group in groups(data).items():
-        cells = [f"{busy(group, count):.1%}, {ray_ms(group, count):.1f} ms" for count in counts]
-        rows.append([name_of(title), f"{group['batch_size'].iloc[0]}", *cells])
+    for case, timed in timing.CASES.items():
+        cells = [f"{busy(data, *case, count):.1%}, {ray_ms(data, *case, count):.1f} ms" for count in counts]
+        rows.append([timing.name_of(case), f"{timed.get('batch_size', 100)}", *cells])
     return markdown(["simulator, map", "batch", *map(config_name, counts)], rows)
 
 

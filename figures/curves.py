@@ -6,11 +6,10 @@ import itertools
 import re
 
 import numpy as np
-import pandas as pd
 
 import td_helpers as td
 from figures import exact
-from figures.experiments import AGENTS, EPISODES, EPSILONS, HALLWAY, LAKE, RATES, route_of
+from figures.experiments import AGENTS, EPISODES, EPSILONS, HALLWAY, LAKE, RATES, SHORT, route_of
 from figures.rows import Data, seeds, settings_of, where
 from figures.spread import spread
 from figures.study import experiment, picture
@@ -19,7 +18,6 @@ from figures.summaries import bootstrap, ci, coverage, markdown, number
 THRESHOLD = {HALLWAY: 800, LAKE: 900}  # a value above it: a policy that reaches the goal nearly always
 LATE = 20  # tests, the last fifth
 EXPECTED = "Expected SARSA"
-SHORT = {HALLWAY: "Hallway", LAKE: "16x16"}
 SETTINGS = list(itertools.product(EPISODES, AGENTS, RATES, EPSILONS))  # (map, algorithm, learning rate, epsilon)
 
 
@@ -77,14 +75,9 @@ def learning_curve(map, algorithm, learning_rate, epsilon, seed, episodes, tests
 # Numbers: a setting is (map, algorithm, learning rate, epsilon)
 
 
-def runs(data: Data, map: str, algorithm: str, rate: float, epsilon: float) -> pd.DataFrame:
-    """The rows of a setting, one for each seed."""
-    return where(data["curves"], map=map, algorithm=algorithm, learning_rate=rate, epsilon=epsilon)
-
-
 def curve(data: Data, *setting, column: str = "value") -> np.ndarray:
     """A setting's values at the tests, exact or "sampled", shape (seeds, tests)."""
-    return runs(data, *setting).filter(regex=f"^{column}_").to_numpy()
+    return where(data["curves"], *setting).filter(regex=f"^{column}_").to_numpy()
 
 
 def episodes_of_tests(data: Data, map: str, column: str = "value") -> np.ndarray:
@@ -123,7 +116,7 @@ def first_passed(data: Data, *setting) -> float:
 
 def million_steps(data: Data, *setting) -> float:
     """The steps, in millions, after which the median seed first passes the threshold."""
-    return np.median(runs(data, *setting)["steps"].fillna(np.inf)) / 1e6
+    return np.median(where(data["curves"], *setting)["steps"].fillna(np.inf)) / 1e6
 
 
 def relapse(data: Data, *setting) -> float:
@@ -138,7 +131,7 @@ def near_optimum(data: Data, *setting) -> int:
 
 def stays_in_hallway(data: Data, *setting) -> list[int]:
     """The longest stay of each seed's greedy path in the hallway, in tests."""
-    return [max(map(len, re.findall("h*", routes))) for routes in runs(data, *setting)["routes"]]
+    return [max(map(len, re.findall("h*", routes))) for routes in where(data["curves"], *setting)["routes"]]
 
 
 def ever_in_hallway(data: Data, *setting) -> int:
@@ -153,7 +146,7 @@ def tests_in_hallway(data: Data, *setting) -> int:
 
 def bypass_first(data: Data, *setting) -> int:
     """How many seeds' greedy path was on the bypass at a test before any at which it was in the hallway."""
-    return sum("b" in routes.partition("h")[0] for routes in runs(data, *setting)["routes"])
+    return sum("b" in routes.partition("h")[0] for routes in where(data["curves"], *setting)["routes"])
 
 
 def mean_after(data: Data, episode: int, *setting) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 import td_helpers as td
-from figures.experiments import BEST_RATE, EPISODES, OTHER_SEED, SINGLE, checksum, learned_table, values_at_start
+from figures.experiments import BEST_RATE, EPISODES, OTHER_SEED, SHORT, SINGLE, checksum, learned_table, values_at_start
 from figures.rows import Data, where
 from figures.spread import grid, spread
 from figures.study import experiment
@@ -67,8 +67,7 @@ def value_difference(one, other) -> np.ndarray:
 
 def runs(data: Data, map: str, collectors: int, batch_size: int = 100) -> pd.DataFrame:
     """The rows of a configuration, one for each seed."""
-    batch_size = 0 if collectors == SINGLE else batch_size
-    return where(data["distributed"], map=map, collectors=collectors, batch_size=batch_size)
+    return where(data["distributed"], map, collectors, 0 if collectors == SINGLE else batch_size)
 
 
 def values(data: Data, map: str, collectors: int) -> np.ndarray:
@@ -117,7 +116,7 @@ def config_name(collectors: int) -> str:
 
 def row_name(map: str, collectors: int) -> str:
     """A configuration on a map, as the tables have it."""
-    return f"{map.removeprefix('Dangerous ')}, {config_name(collectors)}"
+    return f"{SHORT[map]}, {config_name(collectors)}"
 
 
 def table(data: Data) -> str:

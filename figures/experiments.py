@@ -10,6 +10,7 @@ import td_helpers as td
 
 HALLWAY = "Dangerous Hallway"
 LAKE = "16x16"
+SHORT = {HALLWAY: "Hallway", LAKE: "16x16"}  # in tables
 EPISODES = {HALLWAY: 30_000, LAKE: 100_000}  # the assignment's
 RATES = (0.001, 0.1)
 EPSILONS = (0.3, 0.05)

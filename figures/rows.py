@@ -59,8 +59,9 @@ def read_rows(path: Path, experiment) -> pd.DataFrame:
     return rows.copy()  # its hundreds of columns in one piece, from which rows are taken quickly
 
 
-def where(rows: pd.DataFrame, **fields) -> pd.DataFrame:
-    """The rows that have these values."""
+def where(rows: pd.DataFrame, *first, **fields) -> pd.DataFrame:
+    """The rows whose first columns have the values `first`, and others those of `fields`."""
+    fields = dict(zip(rows.columns, first, strict=False)) | fields
     have = [(rows[name] == value).to_numpy() for name, value in fields.items()]
     return rows[np.logical_and.reduce(have)]  # at once: rows of hundreds of columns take time to copy
 

@@ -12,38 +12,45 @@ from tqdm.auto import tqdm
 
 import td_helpers as td
 from figures.distributed import config_name
-from figures.experiments import BEST_RATE, EPISODES, HALLWAY, LAKE, SINGLE, checksum
+from figures.experiments import BEST_RATE, EPISODES, HALLWAY, LAKE, SHORT, SINGLE, checksum
 from figures.rows import Data, seeds, where
 from figures.slow import Slow
 from figures.spread import start_ray
 from figures.study import experiment, picture
 from figures.summaries import markdown
 
-SHORT = {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100}
+BRIEF = {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100}
 SUITE = {  # simulator: its runs; those with a test interval are made with evaluation and without
     "compiled": [
         {"map": HALLWAY, "episodes": 30_000, "test_interval": 300},
         {"map": LAKE, "episodes": 100_000, "test_interval": 1_000},
-        SHORT,
+        BRIEF,
     ],
     "stepped": [
         {"map": HALLWAY, "episodes": 10_000, "test_interval": 500, "batch_size": 500},
         {"map": LAKE, "episodes": 10_000, "test_interval": 1_000, "batch_size": 500},
-        SHORT,
+        BRIEF,
     ],
     "waits": [  # microseconds: added to each step of the lake
-        {**SHORT, "microseconds": 200, "test_interval": 40, "trials": 10},
-        {**SHORT, "microseconds": 10},
-        {**SHORT, "microseconds": 20},
-        {**SHORT, "microseconds": 50},
-        {**SHORT, "microseconds": 100},
+        {**BRIEF, "microseconds": 200, "test_interval": 40, "trials": 10},
+        {**BRIEF, "microseconds": 10},
+        {**BRIEF, "microseconds": 20},
+        {**BRIEF, "microseconds": 50},
+        {**BRIEF, "microseconds": 100},
     ],
-    "computes": [{**SHORT, "microseconds": 50}],
+    "computes": [{**BRIEF, "microseconds": 50}],
 }
+CASES = {  # (simulator, map): the runs that are made with evaluation and without
+    (simulator, timed["map"]): timed
+    for simulator, group in SUITE.items()
+    for timed in group
+    if "test_interval" in timed
+}
+CONFIGURATIONS = (SINGLE, 1, 2, 4, 8)  # collectors
 
 
 @experiment(timed=True)
-def run(repetitions=5, collectors=(0, 1, 2, 4, 8), evaluators=4, epsilon=0.3, rates=BEST_RATE, runs=SUITE):
+def run(repetitions=5, collectors=CONFIGURATIONS, evaluators=4, epsilon=0.3, rates=BEST_RATE, runs=SUITE):
     """Wall-clock times, one run at a time; a repetition is a seed. The machine should be otherwise idle."""
     start_ray()
     with td.Workers(max(collectors), evaluators) as workers:
@@ -117,68 +124,35 @@ def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, eps
     }
 
 
-# Numbers: a group is the runs of one simulator that were made with evaluation and without
+# Numbers: a case is (simulator, map)
 
 
 def cores(data: Data) -> int:
     return data["timing"]["cores"].iloc[0]
 
 
-def configurations(data: Data) -> list[int]:
-    """The numbers of collectors that were timed, single core first."""
-    return sorted(data["timing"]["collectors"].unique())
+def runs(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> pd.DataFrame:
+    """The rows of a case in one configuration, one for each repetition."""
+    timed = CASES[simulator, map]
+    setting = timed.get("microseconds", 0), timed["episodes"], timed.get("batch_size", 100), int(evaluated)
+    return where(data["timing"], simulator, map, *setting, collectors)
 
 
-def cases() -> list[tuple[str, str]]:
-    """The (simulator, map) of all groups."""
-    return [(name, timed["map"]) for name, runs in SUITE.items() for timed in runs if "test_interval" in timed]
+def median_of(data: Data, column: str, *case, **regime) -> float:
+    """The median of a column of `runs`."""
+    return float(np.median(runs(data, *case, **regime)[column]))
 
 
-def group_of(data: Data, simulator: str, map: str) -> pd.DataFrame:
-    """The rows of the simulator's runs on a map."""
-    timed = next(timed for timed in SUITE[simulator] if timed["map"] == map and "test_interval" in timed)
-    fields = {"episodes": timed["episodes"], "microseconds": timed.get("microseconds", 0)}
-    return where(data["timing"], simulator=simulator, map=map, **fields)
-
-
-def groups(data: Data) -> dict[str, pd.DataFrame]:
-    """All groups, by a title of two lines."""
-    found = {}
-    for simulator, runs in SUITE.items():
-        for timed in runs:
-            if "test_interval" in timed:
-                what = {"stepped": "stepped in Python", "waits": f"waits {timed.get('microseconds')} µs a step"}
-                title = f"{what.get(simulator, simulator)}\n{timed['map']}, {timed['episodes']:,} ep."
-                found[title] = group_of(data, simulator, timed["map"])
-    return found
-
-
-def configuration(rows: pd.DataFrame, collectors: int, evaluated: bool = False) -> pd.DataFrame:
-    """A group's rows for one configuration, one per repetition."""
-    return where(rows, collectors=collectors, evaluated=int(evaluated))
-
-
-def step_seconds(rows: pd.DataFrame, collectors: int, evaluated: bool = False) -> float:
-    """The median time per learning step, since runs with the same number of episodes differ in steps."""
-    rows = configuration(rows, collectors, evaluated)
-    return np.median(rows["seconds"] / rows["steps"])
-
-
-def seconds(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> float:
-    """The median time of a run."""
-    return np.median(configuration(group_of(data, simulator, map), collectors, evaluated)["seconds"])
-
-
-def steps(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> float:
-    """The median number of learning steps of a run."""
-    return np.median(configuration(group_of(data, simulator, map), collectors, evaluated)["steps"])
+def step_seconds(data: Data, *case, **regime) -> np.ndarray:
+    """The time per learning step in each repetition, since runs with the same number of episodes differ in steps."""
+    rows = runs(data, *case, **regime)
+    return (rows["seconds"] / rows["steps"]).to_numpy()
 
 
 def speed_ups(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> np.ndarray:
     """The speed-up over the single core, by time per step, in each repetition."""
-    rows = group_of(data, simulator, map)
-    single, many = (configuration(rows, count, evaluated).sort_values("seed") for count in (SINGLE, collectors))
-    return ((single["seconds"] / single["steps"]).to_numpy()) / (many["seconds"] / many["steps"]).to_numpy()
+    single, many = (step_seconds(data, simulator, map, count, evaluated=evaluated) for count in (SINGLE, collectors))
+    return single / many
 
 
 def speed_up(data: Data, *case, **regime) -> float:
@@ -192,17 +166,10 @@ def speed_up_range(data: Data, *case, **regime) -> str:
     return f"{np.median(pairs):.2f} ({pairs.min():.2f} to {pairs.max():.2f})"
 
 
-def seconds_range(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> str:
-    """The shortest and the longest time of the repetitions."""
-    times = configuration(group_of(data, simulator, map), collectors, evaluated)["seconds"]
-    return f"{times.min():.1f} to {times.max():.1f}"
-
-
 def best_speed_up(data: Data, simulator: str) -> float:
     """The best speed-up of a distributed configuration, over maps, with evaluation and without."""
-    maps = {timed["map"] for timed in SUITE[simulator] if "test_interval" in timed}
-    counts = [count for count in configurations(data) if count != SINGLE]
-    return max(speed_up(data, simulator, *case) for case in itertools.product(maps, counts, (False, True)))
+    cases = itertools.product([case for case in CASES if case[0] == simulator], CONFIGURATIONS[1:], (False, True))
+    return max(speed_up(data, *case, count, evaluated) for case, count, evaluated in cases)
 
 
 def grows_with_collectors(data: Data, simulator: str, map: str) -> bool:
@@ -214,26 +181,15 @@ def grows_with_collectors(data: Data, simulator: str, map: str) -> bool:
     return True
 
 
-def fall_with_collectors(data: Data, evaluated: bool = False) -> bool:
-    """Do eight collectors take less time than one, in all groups?"""
-    return all(seconds(data, *case, 8, evaluated) < seconds(data, *case, 1, evaluated) for case in cases())
+def fall_with_collectors(data: Data, evaluated: bool) -> bool:
+    """Do eight collectors take less time than one, in all cases?"""
+    seconds = [[median_of(data, "seconds", *case, count, evaluated=evaluated) for count in (8, 1)] for case in CASES]
+    return all(eight < one for eight, one in seconds)
 
 
 def slower_with_one(data: Data) -> bool:
-    """Is one collector slower than the single core without evaluation, by the step, in all groups?"""
-    return all(speed_up(data, *case, 1) < 1 for case in cases())
-
-
-def evaluation_ratio(data: Data, simulator: str, map: str, collectors: int) -> float:
-    """The median time with evaluation, as a multiple of that without."""
-    times = [seconds(data, simulator, map, collectors, evaluated) for evaluated in (True, False)]
-    return times[0] / times[1]
-
-
-def evaluators_seconds(data: Data, simulator: str, map: str, collectors: int) -> float:
-    """The median time that the evaluators of a run spend."""
-    rows = configuration(group_of(data, simulator, map), collectors, evaluated=True)
-    return np.median(rows["evaluate_seconds"])
+    """Is one collector slower than the single core without evaluation, by the step, in all cases?"""
+    return all(speed_up(data, *case, 1) < 1 for case in CASES)
 
 
 def full_runs(data: Data) -> pd.DataFrame:
@@ -259,45 +215,27 @@ def same_tables(data: Data) -> int:
 # Tables
 
 
+def name_of(case: tuple[str, str]) -> str:
+    """A case as a cell."""
+    return f"{case[0]}, {SHORT[case[1]]}"
+
+
 def table_of_seconds(data: Data, evaluated: bool) -> str:
-    """Seconds by group and configuration: the median of the repetitions."""
-    counts = configurations(data)
+    """Seconds by case and configuration: the median of the repetitions."""
     rows = []
-    for title, group in groups(data).items():
-        times = [configuration(group, count, evaluated)["seconds"] for count in counts]
-        rows.append([name_of(title), *(f"{np.median(seconds):.3g}" for seconds in times)])
-    return markdown(["simulator, map, seconds", *map(config_name, counts)], rows)
+    for case in CASES:
+        seconds = [median_of(data, "seconds", *case, count, evaluated=evaluated) for count in CONFIGURATIONS]
+        rows.append([name_of(case), *(f"{median:.3g}" for median in seconds)])
+    return markdown(["simulator, map, seconds", *map(config_name, CONFIGURATIONS)], rows)
 
 
 def table_of_speed_ups(data: Data) -> str:
-    """Speed-ups by group and configuration, with evaluation and without: the median of the pairs with their range."""
-    counts = [count for count in configurations(data) if count != SINGLE]
+    """Speed-ups by case and configuration, with evaluation and without: the median of the pairs with their range."""
     rows = []
-    for (title, group), evaluated in itertools.product(groups(data).items(), (True, False)):
-        case = group["simulator"].iloc[0], group["map"].iloc[0]
-        cells = [speed_up_range(data, *case, count, evaluated=evaluated).replace(" to ", "-") for count in counts]
-        rows.append([name_of(title), "yes" if evaluated else "no", *cells])
-    return markdown(["simulator, map", "tests", *map(config_name, counts)], rows)
-
-
-def name_of(title: str) -> str:
-    """A group's title as a cell."""
-    what, where_and_how_long = title.split("\n")
-    return f"{what.split()[0]}, {where_and_how_long.split(',')[0].removeprefix('Dangerous ')}"
-
-
-def table_of_evaluation(data: Data) -> str:
-    """What evaluation adds: medians with and without, as a difference in seconds and a ratio."""
-    counts = configurations(data)
-    rows = []
-    for title, group in groups(data).items():
-        cells = []
-        for count in counts:
-            tested = np.median(configuration(group, count, evaluated=True)["seconds"])
-            untested = np.median(configuration(group, count, evaluated=False)["seconds"])
-            cells.append(f"{tested - untested:+.2g} s x{tested / untested:.2f}")
-        rows.append([name_of(title), *cells])
-    return markdown(["simulator, map", *map(config_name, counts)], rows)
+    for case, evaluated in itertools.product(CASES, (True, False)):
+        cells = [speed_up_range(data, *case, count, evaluated=evaluated) for count in CONFIGURATIONS[1:]]
+        rows.append([name_of(case), "yes" if evaluated else "no", *(cell.replace(" to ", "-") for cell in cells)])
+    return markdown(["simulator, map", "tests", *map(config_name, CONFIGURATIONS[1:])], rows)
 
 
 # Picture
@@ -305,29 +243,32 @@ def table_of_evaluation(data: Data) -> str:
 
 @picture
 def timing_runs(data: Data):
-    """Seconds of every configuration, with evaluation and without, for each group."""
+    """Seconds of every configuration, with evaluation and without, a panel for each case."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 3, figsize=(9.6, 6.2), layout="constrained")
-    for axes, (title, group) in zip(panels.flat, groups(data).items(), strict=False):
-        draw_seconds(axes, group, configurations(data))
-        axes.set_title(title, fontsize=10)
+    for axes, case in zip(panels.flat, CASES, strict=False):
+        draw_seconds(axes, data, case)
     draw_legend(panels.flat[-1], f"{cores(data)} cores; median and\nrange of {seeds(data, 'timing')} repetitions")
     figure.supylabel("seconds (log scale)", fontsize=10)
     figure.supxlabel("(collectors, evaluators)", fontsize=10)
     return figure
 
 
-def draw_seconds(axes, group: pd.DataFrame, counts: list[int]) -> None:
-    """Medians and ranges of a group."""
+def draw_seconds(axes, data: Data, case: tuple[str, str]) -> None:
+    """Medians and ranges of a case."""
     for evaluated, marker, shift in ((True, "s", 0.12), (False, "o", -0.12)):
-        for x, count in enumerate(counts):
-            times = configuration(group, count, evaluated)["seconds"]
+        for x, count in enumerate(CONFIGURATIONS):
+            times = runs(data, *case, count, evaluated)["seconds"]
             color = td.COLORS["Q-learning" if count == SINGLE else "Distributed"]
             fill = color if evaluated else "white"
             axes.plot([x + shift] * 2, [times.min(), times.max()], color=color, linewidth=2)
             axes.plot(x + shift, np.median(times), marker, color=color, markersize=7, markerfacecolor=fill)
-    axes.set_xticks(range(len(counts)), ["single\ncore", *(f"({count},4)" for count in counts[1:])], fontsize=9)
+    names = ["single\ncore", *(f"({count},4)" for count in CONFIGURATIONS[1:])]
+    axes.set_xticks(range(len(names)), names, fontsize=9)
+    (simulator, map), timed = case, CASES[case]
+    what = {"stepped": "stepped in Python", "waits": f"waits {timed.get('microseconds')} µs a step"}
+    axes.set_title(f"{what.get(simulator, simulator)}\n{map}, {timed['episodes']:,} ep.", fontsize=10)
     axes.set(yscale="log")
     axes.grid(alpha=0.25, which="both", axis="y")
     axes.yaxis.set_major_formatter("{x:g}")

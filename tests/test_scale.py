@@ -9,7 +9,7 @@ import pytest
 
 import td_helpers as td
 from beyond.federated import Report
-from beyond.figures import dyna_large, merging, round_cost, scaling
+from beyond.figures import dyna_large, merging, round_cost, scaling, variants
 from figures.experiments import HALLWAY, SINGLE
 from tabular.plan import Batch
 
@@ -27,20 +27,20 @@ def combined(kind, values, *reports, rate=0.5):
 
 
 def test_plain_averaging_counts_those_who_stayed_away_with_the_old_value():
-    assert combined(merging.Averaging, [8, 0], ([0], [4], [3]), (None, [8, 6], [0, 1])) == [6, 3]
+    assert combined(variants.Averaging, [8, 0], ([0], [4], [3]), (None, [8, 6], [0, 1])) == [6, 3]
 
 
 def test_importance_averaging_weights_a_value_by_one_over_what_was_kept():
     # three visits at 1/2 keep 1/8, one keeps 1/2: weights of 8 and 2
-    assert combined(merging.ImportanceAveraging, [0], ([0], [10], [3]), ([0], [5], [1])) == [9]
+    assert combined(variants.ImportanceAveraging, [0], ([0], [10], [3]), ([0], [5], [1])) == [9]
 
 
 def test_importance_averaging_does_not_overflow_after_very_many_visits():
-    assert combined(merging.ImportanceAveraging, [0], ([0], [10], [50_000]), ([0], [5], [40_000])) == [10]
+    assert combined(variants.ImportanceAveraging, [0], ([0], [10], [50_000]), ([0], [5], [40_000])) == [10]
 
 
 def test_adding_up_adds_the_differences():
-    assert combined(merging.AddingUp, [1], ([0], [3], [1]), ([0], [0], [1])) == [2]
+    assert combined(variants.AddingUp, [1], ([0], [3], [1]), ([0], [0], [1])) == [2]
 
 
 @pytest.mark.parametrize("rule", merging.RULES)
@@ -53,7 +53,7 @@ def test_rules_are_compared_at_the_same_local_rate(rule):
 @pytest.mark.parametrize("algorithm, workers, variant", [
     ("Q-learning", SINGLE, "default"),
     ("SARSA", 4, "default"),
-    *(("Q-learning", 4, variant) for variant in scaling.VARIANTS),
+    *(("Q-learning", 4, variant) for variant in variants.VARIANTS),
 ])
 def test_steps_to_the_target_are_counted(monkeypatch, algorithm, workers, variant):
     monkeypatch.setattr(scaling, "LOOKS", {8: 2_000})
@@ -72,7 +72,7 @@ def test_the_local_rate_is_that_of_the_experiment_and_capped():
 
 
 def test_unequal_epsilons_go_from_a_fifth_to_four_times():
-    agent = scaling.Epsilons(td.as_lake(HALLWAY), 0.1, cw_num=3, ew_num=0, do_test=False, workers=td.InProcess())
+    agent = variants.Epsilons(td.as_lake(HALLWAY), 0.1, cw_num=3, ew_num=0, do_test=False, workers=td.InProcess())
     told = []
     pool = SimpleNamespace(submit=lambda role, i, method, *arguments: told.append((role, arguments[-1])))
     agent._submit(pool, Batch(0, 0, 300), None)
@@ -80,7 +80,7 @@ def test_unequal_epsilons_go_from_a_fifth_to_four_times():
 
 
 def test_growing_rounds_grow_from_a_quarter_to_four_times():
-    agent = scaling.Growing(
+    agent = variants.Growing(
         td.as_lake(HALLWAY), 0.3, 0.1, 10**9, cw_num=2, ew_num=0, batch_size=20, do_test=False, workers=td.InProcess()
     )
     sizes = [batch.last - batch.first for batch, _ in zip(agent.learn_in_batches(10**9), range(70), strict=False)]
@@ -90,7 +90,7 @@ def test_growing_rounds_grow_from_a_quarter_to_four_times():
 def test_asynchronous_reports_of_a_lone_worker_are_what_one_core_learns():
     settings = {"epsilon": 0.3, "learning_rate": 0.01, "do_test": False}
     alone = td.QLAgent(td.as_lake(HALLWAY), **settings)
-    worker = scaling.Asynchronous(td.as_lake(HALLWAY), cw_num=1, ew_num=0, workers=td.InProcess(), **settings)
+    worker = variants.Asynchronous(td.as_lake(HALLWAY), cw_num=1, ew_num=0, workers=td.InProcess(), **settings)
     alone.learn(300)
     worker.learn(300)
     np.testing.assert_allclose(worker.q_table, alone.q_table, rtol=0, atol=1e-9)

@@ -175,11 +175,6 @@ def plain_learning(env, epsilon, start, seed, learner, schedule, rate):
 # Numbers
 
 
-def runs(data: Data, lake: str, learner: str, **fields) -> pd.DataFrame:
-    """The rows of a setting, one for each seed."""
-    return where(data["dyna"], lake=lake, learner=learner, **fields)
-
-
 def until_there(rows: pd.DataFrame, column: str = "steps") -> float:
     """The median of the steps, or seconds, until there; infinite where at least half of the seeds never arrive."""
     return rows[column].fillna(np.inf).median()
@@ -187,7 +182,7 @@ def until_there(rows: pd.DataFrame, column: str = "steps") -> float:
 
 def best_setting(data: Data, lake: str, learner: str) -> tuple[tuple, pd.DataFrame]:
     """The (schedule, rate, start) with the fewest steps, and its rows."""
-    settings = runs(data, lake, learner).fillna({"rate": 0.0}).groupby(["schedule", "rate", "start"])
+    settings = where(data["dyna"], lake, learner).fillna({"rate": 0.0}).groupby(["schedule", "rate", "start"])
     return min(settings, key=lambda setting: until_there(setting[1]))
 
 
@@ -201,14 +196,14 @@ def slower(data: Data, lake: str) -> float:
     """How many times the seconds of the quickest other learner, at its quickest setting, Dyna-Q takes."""
     others = where(data["dyna"], lake=lake).query("learner != 'Dyna-Q'").fillna({"rate": 0.0, "seconds": np.inf})
     quickest = others.groupby(["learner", "schedule", "rate", "start"])["seconds"].median().min()
-    return until_there(runs(data, lake, "Dyna-Q"), "seconds") / quickest
+    return until_there(where(data["dyna"], lake, "Dyna-Q"), "seconds") / quickest
 
 
 def table(data: Data) -> str:
     """Steps and seconds until there, medians over seeds, each learner at its best setting."""
     rows = []
     for lake, learner in itertools.product(settings_of(run)["lakes"], LEARNERS):
-        if len(runs(data, lake, learner)):
+        if len(where(data["dyna"], lake, learner)):
             (schedule, rate, start), group = best_setting(data, lake, learner)
             steps, arrived = until_there(group), int(group["steps"].notna().sum())
             setting = f"{schedule} {rate:g}, from {start:g}" if schedule else f"from {start:g}"
@@ -231,7 +226,7 @@ def dyna_steps(data: Data):
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     for learner, shift in zip(LEARNERS, (-0.24, -0.08, 0.08, 0.24), strict=True):
         color = td.color_of(learner) or "#56B4E9"
-        tried = [i for i, lake in enumerate(lakes) if len(runs(data, lake, learner))]
+        tried = [i for i, lake in enumerate(lakes) if len(where(data["dyna"], lake, learner))]
         groups = [best_setting(data, lakes[i], learner)[1] for i in tried]
         for i, group in zip(tried, groups, strict=True):
             axes.plot(np.full(len(group), i + shift), group["steps"], ".", color=color, alpha=0.4)

@@ -9,9 +9,8 @@ import pandas as pd
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent
-from beyond.figures.dyna import until_there
 from beyond.figures.until import EACH_OF_THREE, SPACING, WITHIN, exact_value, optimum, random_lake, until_good
-from figures.rows import Data, settings_of, where
+from figures.rows import Data, where
 from figures.spread import spread
 from figures.study import experiment
 from figures.summaries import markdown
@@ -51,30 +50,28 @@ def workers_run(side, map_seed, workers, seed, batch_sizes, sides, epsilon) -> l
 # Numbers
 
 
-def runs(data: Data, side: int, workers: int) -> pd.DataFrame:
-    """The rows of a number of workers, one for each lake and seed."""
-    return where(data["dyna_workers"], side=side, workers=workers)
+def steps_of(data: Data, side: int, workers: int) -> pd.Series:
+    """The steps of all workers together, one for each lake and seed; nan where they do not arrive."""
+    return where(data["dyna_workers"], side=side, workers=workers)["steps"]
 
 
 def millions(data: Data, side: int, workers: int) -> float:
     """Million steps of all workers together: the median."""
-    return until_there(runs(data, side, workers)) / 1e6
+    return steps_of(data, side, workers).fillna(np.inf).median() / 1e6
 
 
 def gain(data: Data, side: int, workers: int) -> float:
     """How many times fewer steps one of the workers needs than one alone: a ratio of medians."""
-    return workers * until_there(runs(data, side, 1)) / until_there(runs(data, side, workers))
+    return workers * millions(data, side, 1) / millions(data, side, workers)
 
 
 def table(data: Data) -> str:
-    """Steps in all and a worker, and how many times fewer these are than one worker's alone."""
+    """Steps of all workers and per worker, and how many times fewer these are than one worker's alone."""
     rows = []
-    for side, count in itertools.product(settings_of(run)["sides"], BATCH_SIZES):
-        group = runs(data, int(side), count)
-        steps = until_there(group)
-        spread = f"{group['steps'].min() / 1e6:.3g} to {group['steps'].max() / 1e6:.3g}"
-        arrived = f"{group['steps'].notna().sum()} of {len(group)}"
-        cells = [f"{steps / 1e6:.3g} ({spread})", f"{steps / 1e6 / count:.3g}", f"{gain(data, int(side), count):.1f}"]
-        rows.append([f"{side} x {side}", f"{count}", *cells, arrived])
+    for side, count in itertools.product(SIDES, BATCH_SIZES):
+        steps, million = steps_of(data, side, count), millions(data, side, count)
+        spread = f"{steps.min() / 1e6:.3g} to {steps.max() / 1e6:.3g}"
+        cells = [f"{million:.3g} ({spread})", f"{million / count:.3g}", f"{gain(data, side, count):.1f}"]
+        rows.append([f"{side} x {side}", f"{count}", *cells, f"{steps.notna().sum()} of {len(steps)}"])
     head = ["lake", "workers", "million steps in all", "a worker", "times fewer", "arrive"]
     return markdown(head, rows)

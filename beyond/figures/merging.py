@@ -8,66 +8,17 @@ import numpy as np
 import pandas as pd
 
 import td_helpers as td
-from beyond import FederatedQLAgent, FederatedSARSAAgent
-from beyond.federated import FederatedServer, effective_rates
+from beyond.federated import FederatedServer
+from beyond.figures.variants import FEDERATED, AddingUp, Averaging, ImportanceAveraging
 from figures.experiments import HALLWAY, RATES
 from figures.rows import Data, where
 from figures.spread import spread
 from figures.study import experiment
 from figures.summaries import bootstrap
 
-FEDERATED = {"Q-learning": FederatedQLAgent, "SARSA": FederatedSARSAAgent}
 OURS, IMPORTANCE, AVERAGING = RULES = ("retention-matched", "importance averaging", "plain averaging")
 NAIVE_AVERAGING, ADDING_UP = NAIVE = ("averaging (rate not raised)", "adding up (rate not raised)")
 DIVERGED = 2_000  # an entry of a table beyond twice the highest reward
-
-
-class Averaging(FederatedServer):
-    """Takes a mean of the workers' tables."""
-
-    def combine(self, values, learning_rate, reports):
-        tables, visits = side_by_side(values, reports)
-        weights = self.weights(visits)
-        values[:] = (weights * tables).sum(axis=0) / weights.sum(axis=0)
-
-    def weights(self, visits) -> np.ndarray:
-        """The weight of each worker's value of a pair, by its visits."""
-        return np.ones_like(visits)
-
-
-class ImportanceAveraging(Averaging):
-    """Weights a value by one over what its worker kept of the old one (Woo, Joshi and Chi 2023)."""
-
-    def weights(self, visits):
-        most = visits.max(axis=0)  # all weights relative to the largest, which would overflow
-        return 1 - together(self.agent.learning_rate, most - visits)
-
-
-class AddingUp(FederatedServer):
-    """Adds the workers' differences to the table."""
-
-    def combine(self, values, learning_rate, reports):
-        tables, _ = side_by_side(values, reports)
-        values += (tables - values).sum(axis=0)
-
-
-def together(rate: float, visits) -> np.ndarray:
-    """What so many updates at a rate amount to, 1 - (1 - rate)**visits, by sums and products: see `effective_rates`."""
-    visits = np.asarray(visits, np.int64)
-    rates = effective_rates(rate, visits.ravel())
-    return rates[np.minimum(visits, len(rates) - 1)]
-
-
-def side_by_side(values, reports) -> tuple[np.ndarray, np.ndarray]:
-    """The workers' values of all pairs, and their visits: a row for each worker."""
-    tables = np.tile(values, (len(reports), 1))
-    visits = np.zeros(tables.shape)
-    for i, report in enumerate(reports):
-        pairs = slice(None) if report.pairs is None else report.pairs
-        tables[i, pairs], visits[i, pairs] = report.values, report.visits
-    return tables, visits
-
-
 SERVERS = {
     OURS: FederatedServer,
     IMPORTANCE: ImportanceAveraging,
@@ -126,19 +77,16 @@ def merging_run(algorithm, rule, workers, learning_rate, seed, epsilon, episodes
 # Numbers
 
 
-def runs(data: Data, algorithm: str, rate: float, rule: str, workers: int) -> pd.DataFrame:
-    """The rows of a setting, one for each seed."""
-    return where(data["merging"], algorithm=algorithm, learning_rate=rate, rule=rule, workers=workers)
-
-
 def merged(data: Data, algorithm: str, rate: float, rule: str, workers: int, column: str = "value") -> float:
     """The mean over seeds; of a single worker, which is the single core, there is only the retention-matched rule."""
-    return runs(data, algorithm, rate, rule, workers)[column].mean()
+    return where(data["merging"], algorithm, rule, workers, rate)[column].mean()
 
 
 def lead(data: Data, algorithm: str, rate: float, rule: str, workers: int) -> pd.Series:
     """By how much the retention-matched rule ends better than another, seed by seed."""
-    ours, other = (runs(data, algorithm, rate, which, workers).set_index("seed")["value"] for which in (OURS, rule))
+    ours, other = (
+        where(data["merging"], algorithm, which, workers, rate).set_index("seed")["value"] for which in (OURS, rule)
+    )
     return ours - other
 
 
@@ -160,6 +108,6 @@ def widest_gap(data: Data, rate: float, counts: tuple) -> float:
     )
 
 
-def diverged(data: Data, *setting) -> int:
+def diverged(data: Data, algorithm: str, rate: float, rule: str, workers: int) -> int:
     """How many seeds end with impossibly large or non-finite entries."""
-    return int((~(runs(data, *setting)["largest"] < DIVERGED)).sum())
+    return int((~(where(data["merging"], algorithm, rule, workers, rate)["largest"] < DIVERGED)).sum())

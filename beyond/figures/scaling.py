@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import NamedTuple
 
 import numpy as np
 
 import td_helpers as td
-from beyond import FederatedQLAgent, FederatedSARSAAgent
-from beyond.federated import FederatedServer, FederatedWorker
-from beyond.figures import merging
+from beyond import FederatedQLAgent
 from beyond.figures.until import LARGE_WITHIN, MEAN_OF_FIVE, optimum, random_lake, rough_value, until_good
+from beyond.figures.variants import FEDERATED, VARIANTS
 from figures.experiments import AGENTS, SINGLE
 from figures.rows import Data, settings_of, where
 from figures.spread import spread
 from figures.study import experiment, picture
 from figures.summaries import bootstrap, interval, markdown
 
-FEDERATED = {"Q-learning": FederatedQLAgent, "SARSA": FederatedSARSAAgent}
 LOOKS = {64: 1_000_000, 128: 8_000_000}  # side of a lake: steps between two looks at the policy, 2% of what is needed
 MOST = {64: 450_000_000, 128: 1_500_000_000}  # steps after which a run has failed: 10 or 3 times what one core needs
 EPISODES_AHEAD = 10**9  # more than a run learns: it ends when it has arrived
@@ -31,121 +28,6 @@ MARKERS = {"Q-learning": "o", "SARSA": "s"}
 COUNTS = (4, 16, 64, 256)
 LINES = {64: "-", 128: "--"}  # side of a lake
 WORKERS = {16: td.COLORS["Federated"], 64: "#7a3b5e"}
-
-
-class PowerOfOne(FederatedQLAgent):
-    """With the local rate at which a worker's visit weighs as much as one visit of each on a single core."""
-
-    @property
-    def local_rate(self) -> float:
-        together = float(merging.together(self.learning_rate, self.cw_num))
-        return min(together, 0.6, max(0.2, self.cw_num / 100))
-
-
-class CapOf20(FederatedQLAgent):
-    """With local rates of .2 at most, however many the workers."""
-
-    def __init__(self, *arguments, **settings):
-        super().__init__(*arguments, cap=0.2, **settings)
-
-
-class OwnEpsilon(FederatedWorker):
-    """A worker that is told with each round how much to explore."""
-
-    def learn(self, *arguments):
-        *arguments, self.agent.epsilon = arguments
-        return super().learn(*arguments)
-
-
-class Telling(NamedTuple):
-    """A pool that tells each worker its epsilon."""
-
-    pool: object
-    epsilons: np.ndarray
-
-    def submit(self, role, i, method, *arguments):
-        told = [self.epsilons[i]] if role == "collector" else []
-        return self.pool.submit(role, i, method, *arguments, *told)
-
-
-class Epsilons(FederatedQLAgent):
-    """Workers that explore unequally: from a fifth of epsilon to four times it, in equal ratios."""
-
-    roles = FederatedQLAgent.roles | {"collector": OwnEpsilon}
-
-    def _submit(self, pool, batch, snapshot):
-        epsilons = self.epsilon * np.geomspace(0.2, 4.0, self.cw_num)
-        return super()._submit(Telling(pool, epsilons), batch, snapshot)
-
-
-class Growing(FederatedQLAgent):
-    """Rounds that grow by 5%, from a quarter of the batch size to four times it."""
-
-    def learn_in_batches(self, episodes):
-        size, most = self.batch_size / 4, self.batch_size * 4
-        while True:
-            self.batch_size, size = round(size), min(1.05 * size, most)
-            yield from super().learn_in_batches(self.batch_size * self.cw_num)
-
-
-class Averaged(FederatedQLAgent):
-    """Tables merged by plain averaging, at the same local rate."""
-
-    roles = FederatedQLAgent.roles | {"server": merging.Averaging}
-
-
-class ImportanceAveraged(FederatedQLAgent):
-    """Tables merged by importance averaging, at the same local rate."""
-
-    roles = FederatedQLAgent.roles | {"server": merging.ImportanceAveraging}
-
-
-class MeanTargets(FederatedWorker):
-    """A worker that reports the mean target of each pair, in the place of its value."""
-
-    def learn(self, *arguments):
-        report = super().learn(*arguments)
-        start = pair_values(self.replica.received, report)
-        change, rates = report.values - start, merging.together(self.agent.learning_rate, report.visits)
-        return report._replace(values=start + np.divide(change, rates, out=change, where=change != 0))
-
-
-class OneByOne(FederatedServer):
-    """A server that merges a report when it comes, into a table that has moved on since."""
-
-    def merge(self, learning_rate, report):
-        rates, now = merging.together(learning_rate, report.visits), pair_values(self.q_table, report)
-        return super().merge(learning_rate, report._replace(values=now + rates * (report.values - now)))
-
-
-class Asynchronous(FederatedQLAgent):
-    """Without rounds: a worker starts from the table that its last report led to, and nobody waits for the others."""
-
-    roles = FederatedQLAgent.roles | {"server": OneByOne, "collector": MeanTargets}
-    lag = behind = td.DistributedQLAgent.lag
-    episodes_a_batch = td.DistributedQLAgent.episodes_a_batch
-
-    def _submit(self, pool, batch, snapshot):
-        worker = batch.number % self.cw_num
-        report = pool.submit("collector", worker, "learn", snapshot, batch.first, batch.last - batch.first)
-        return pool.submit("server", 0, "merge", self.learning_rate, report)
-
-
-def pair_values(q_table, report) -> np.ndarray:
-    """A table's values of the pairs of a report."""
-    values = q_table.reshape(-1)
-    return values.copy() if report.pairs is None else values[report.pairs]
-
-
-VARIANTS = {
-    "power 1": PowerOfOne,
-    "cap .2": CapOf20,
-    "growing rounds": Growing,
-    "unequal epsilons": Epsilons,
-    "plain averaging": Averaged,
-    "importance averaging": ImportanceAveraged,
-    "no rounds": Asynchronous,
-}
 CASES = (  # algorithm, side, workers, episodes of a worker in a round, variant, seeds on each lake
     *(("Q-learning", 64, count, 100, DEFAULT, 8) for count in (SINGLE, 4, 16, 64)),
     *(("SARSA", 64, count, 100, DEFAULT, 8) for count in (SINGLE, 4, 16, 64)),
@@ -213,8 +95,8 @@ def target_on(side: int, map_seed: int, holes: float) -> float:
 
 def runs(data: Data, algorithm: str, side: int, workers: int, batch_size: int = 100, variant: str = DEFAULT):
     """The rows of a setting, by lake and seed."""
-    fields = {"algorithm": algorithm, "side": side, "workers": workers, "batch_size": batch_size, "variant": variant}
-    return where(data["scaling"], **fields).set_index(["map_seed", "seed"])
+    rows = where(data["scaling"], algorithm, side, workers, batch_size, variant)
+    return rows.set_index(["map_seed", "seed"])
 
 
 def efficiency(data: Data, algorithm: str, side: int, *setting, column: str = "first", seeds: int = 8) -> tuple:
@@ -308,47 +190,30 @@ def _efficiency(data: Data, algorithm: str, side: int, workers: int, batch_size:
 
 @picture
 def statistical_efficiency(data: Data):
-    """Efficiency by the number of workers and by the length of a round, and steps by the learning rate."""
+    """Efficiency by the number of workers and by the length of a round."""
     import matplotlib.pyplot as plt
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4), layout="constrained")
     for (algorithm, marker), (side, line) in itertools.product(MARKERS.items(), LINES.items()):
         points = [(count, *efficiency(data, algorithm, side, count)) for count in COUNTS]
         points = [point for point in points if arrived(data, algorithm, side, point[0])[0]]
         draw(left, points, marker, line, td.COLORS[algorithm], f"{algorithm}, {side} x {side}")
     left.set(xlabel="workers", ylabel="efficiency: steps of one core / steps of all", xscale="log")
     left.set_xticks(COUNTS, [f"{count}" for count in COUNTS])
-    left.legend(fontsize=8, loc="lower left")
+    left.legend(fontsize=9, loc="lower left")
     for (count, color), (side, line) in itertools.product(WORKERS.items(), LINES.items()):
         sizes = [size for size in (100, 400, 1_600) if arrived(data, "Q-learning", side, count, size)[0]]
         points = [(size, *efficiency(data, "Q-learning", side, count, size)) for size in sizes]
-        draw(middle, points, "o", line, color, f"{count} workers, {side} x {side}")
-    middle.set(xlabel="episodes of a worker in a round", xscale="log")
-    middle.set_xticks((100, 400, 1_600), ("100", "400", "1,600"))
-    middle.legend(fontsize=8, loc="lower left")
-    for axes in (left, middle):
+        draw(right, points, "o", line, color, f"{count} workers, {side} x {side}")
+    right.set(xlabel="episodes of a worker in a round", xscale="log")
+    right.set_xticks((100, 400, 1_600), ("100", "400", "1,600"))
+    right.legend(fontsize=9, loc="lower left")
+    for axes in (left, right):
         axes.axhline(1, color="black", linestyle=(0, (6, 3)), linewidth=1)
         axes.set_ylim(0, 1.3)
-    draw_rates(right, data)
-    for axes in (left, middle, right):
         axes.minorticks_off()
         axes.grid(alpha=0.25)
     return figure
-
-
-def draw_rates(axes, data: Data) -> None:
-    """Steps until the target is first crossed, and held, by the learning rate, on the smaller lakes."""
-    rates, side = {DEFAULT: 0.01, **RATES}, min(LOOKS)
-    for count, color in {SINGLE: "black", **WORKERS}.items():
-        for column, line, marker in (("sustained", "-", "o"), ("first", ":", "v")):
-            steps = [millions(data, side, count, name, column) for name in rates]
-            label = f"{f'{count} workers' if count else 'one core'}, {'held' if line == '-' else 'first'}"
-            axes.plot(rates.values(), steps, line, marker=marker, color=color, label=label)
-    axes.set(xscale="log", yscale="log")
-    axes.set(xlabel=f"learning rate, {side} x {side}", ylabel="million steps to the goal value")
-    axes.set_xticks(list(rates.values()), [f"{rate:g}"[1:] for rate in rates.values()])
-    axes.set_yticks((10, 20, 50, 100), ("10", "20", "50", "100"))
-    axes.legend(fontsize=7, loc="lower left")
 
 
 def draw(axes, points: list[tuple], marker: str, line: str, color: str, label: str) -> None:
