@@ -126,13 +126,6 @@ def points(data: Data, collectors: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def agreement(data: Data, collectors: int) -> str:
-    """The lowest and the highest speed-up where steps wait, as multiples of the model's."""
-    law, rows = model(data, collectors), where(points(data, collectors), simulator="waits")
-    ratios = rows["speed_up"] / law.speed_up(rows["cost"])
-    return f"{ratios.min():.2f} to {ratios.max():.2f}"
-
-
 def measured(data: Data, collectors: int) -> float:
     """The measured break-even, in µs per step; nan if there is none.
 

@@ -192,24 +192,14 @@ def slower_with_one(data: Data) -> bool:
     return all(speed_up(data, *case, 1) < 1 for case in CASES)
 
 
-def full_runs(data: Data) -> pd.DataFrame:
-    """The timed runs that have the settings of `distributed`, seed by seed."""
-    rows = where(data["timing"], simulator="compiled")
-    return rows[rows["episodes"] == rows["map"].map(EPISODES)]
-
-
-def runs_over_ray(data: Data) -> int:
-    """How many of them are distributed."""
-    return int((full_runs(data)["collectors"] != SINGLE).sum())
-
-
-def same_tables(data: Data) -> int:
-    """How many of all of them ended with the table of `distributed`, bit for bit."""
-    key = ["map", "collectors", "batch_size", "seed"]
-    timed = full_runs(data)
+def has_tables_of_one_process(data: Data) -> bool:
+    """Do all runs with the settings of `distributed` end with its tables, bit for bit?"""
+    timed = where(data["timing"], "compiled")
+    timed = timed[timed["episodes"] == timed["map"].map(EPISODES)]
     timed = timed.assign(batch_size=timed["batch_size"].where(timed["collectors"] != SINGLE, 0))
+    key = ["map", "collectors", "batch_size", "seed"]
     pairs = timed.merge(data["distributed"], on=key, how="left", suffixes=("", "_in_process"))
-    return int((pairs["table"] == pairs["table_in_process"]).sum())
+    return bool((pairs["table"] == pairs["table_in_process"]).all())
 
 
 # Tables

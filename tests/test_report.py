@@ -491,7 +491,7 @@ def test_committed_runs_against_the_clock_learn_what_the_code_learns(data, count
     lake = until.random_lake(16, seed=1)
     with simulated(0):
         fresh = timing.timed_run("compiled", timed, count, evaluated=False, seed=3, **shared)
-        record = federated.timed_rounds(lake, count, 24, 600, rate=0.01, epsilon=0.05, seed=3, workers=workers)
+        moments = federated.timed_rounds(lake, count, 24, 600, rate=0.01, epsilon=0.05, seed=3, workers=workers)
     committed = where(
         data["timing"], simulator="compiled", episodes=30_000, collectors=count, seed=3, evaluated=0
     ).iloc[0]
@@ -499,10 +499,10 @@ def test_committed_runs_against_the_clock_learn_what_the_code_learns(data, count
     assert fresh["replay_seconds"] > 0 or count == SINGLE
 
     committed = where(data["federated"], side=16, workers=count, seed=3)
-    assert [steps for _, steps, _ in record] == committed["steps"].tolist()
-    values = federated.start_values(lake, [q_table for _, _, q_table in record])
+    assert [moment["steps"] for moment in moments] == committed["steps"].tolist()
+    values = map(until.exact_value(lake), moments)
     assert [f"{value:.6g}" for value in values] == [f"{value:.6g}" for value in committed["value"]]
-    seconds = [moment for moment, _, _ in record]
+    seconds = [moment["seconds"] for moment in moments]
     assert seconds == sorted(seconds)
 
 

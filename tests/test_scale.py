@@ -9,7 +9,8 @@ import pytest
 
 import td_helpers as td
 from beyond.federated import Report
-from beyond.figures import dyna_large, merging, round_cost, scaling, variants
+from beyond.figures import dyna_large, merging, round_cost, scaling, until, variants
+from beyond.figures.until import EACH_OF_THREE, MEAN_OF_FIVE, clocked, rough_value, until_good
 from figures.experiments import HALLWAY, SINGLE
 from tabular.plan import Batch
 
@@ -135,9 +136,60 @@ def test_the_product_is_steps_times_speed():
     found = round_cost.product(data, 64, 64, 100)
     # a second alone; ten rounds of 1 ms of learning, 6.4 of merging and 64 or 32 of Ray
     assert found.speed_up == pytest.approx((1 / 0.714, 1 / 0.394))
-    assert found.statistics == 1
 
 
-def test_in_a_tree_two_levels_of_eight_cost_what_sixteen_do():
-    data = {"round_cost": round_costs(1e-4, 1e-3), "scaling": scaling_rows()}
-    assert round_cost.product(data, 64, 64, 100, levels=2).speed_up == pytest.approx((1 / 0.186, 1 / 0.106))
+def held(values, rule, **settings):
+    """The steps at which values, one after every hundred steps, first reach 10, and at which they are held there."""
+    moments = [{"steps": 100 * i, "value": value} for i, value in enumerate(values, 1)]
+    found = until_good(moments, lambda moment: moment["value"], 10, rule, **settings)
+    return tuple(moment.get("steps") for moment in found)
+
+
+def test_a_value_is_held_from_the_first_of_three_looks_in_a_row():
+    assert held([9, 10, 11, 9, 10, 10, 12, 9], EACH_OF_THREE) == (200, 500)
+    assert held([9, 10, 11, 9, 10, 10], EACH_OF_THREE) == (200, None)
+    assert held([1, 2, 3], EACH_OF_THREE) == (None, None)
+
+
+def test_a_mean_of_five_looks_is_held_in_the_middle_of_them():
+    assert held([0, 20, 0, 0, 20, 10, 9, 11, 0], MEAN_OF_FIVE) == (200, 400)
+    assert held([20, 20, 20, 20], MEAN_OF_FIVE) == (100, None)
+
+
+def test_looks_are_taken_when_they_are_due():
+    asked = []
+    moments = [{"steps": steps} for steps in range(1, 100)]
+    asks = lambda moment: asked.append(moment["steps"]) or 0.0
+    until_good(moments, asks, 10, EACH_OF_THREE, next_look=lambda _, steps: 2 * steps, first_look=3, limit=40)
+    assert asked == [3, 6, 12, 24, 48]  # one look beyond the limit
+    asked.clear()
+    until_good(moments, asks, 10, EACH_OF_THREE, next_look=lambda due, _: due + 40, first_look=10)
+    assert asked == [10, 50, 90]
+
+
+def test_a_learner_that_diverges_is_not_watched_further():
+    assert held([10, np.nan, 10, 10, 10], EACH_OF_THREE) == (100, None)
+
+
+def test_the_clock_stands_while_a_policy_is_judged(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(until.time, "perf_counter", lambda: now[0])
+
+    def learning():
+        for steps in (1, 2, 3):
+            now[0] += 10.0
+            yield None, steps
+
+    seconds = []
+    for moment in clocked(learning()):
+        seconds.append(moment["seconds"])
+        now[0] += 1_000.0  # judging
+    assert seconds == [10.0, 20.0, 30.0]
+
+
+def test_a_hopeless_policy_is_judged_by_its_trials_and_a_good_one_exactly():
+    agent = td.QLAgent(td.as_lake(HALLWAY), do_test=False)
+    judge = rough_value(agent, target=800, trials=2, hopeless=100)
+    assert judge({}) == agent.evaluate(trials=2) < 0
+    agent.q_table = td.value_iteration(agent.simulator.table)
+    assert judge({}) == pytest.approx(960.26, abs=0.01)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import itertools
 import time
@@ -13,7 +14,7 @@ from tqdm.auto import tqdm
 
 import td_helpers as td
 from beyond import FederatedQLAgent
-from beyond.figures.until import LARGE_WITHIN, MEAN_OF_FIVE, optimum, random_lake, until_good
+from beyond.figures.until import LARGE_WITHIN, MEAN_OF_FIVE, exact_value, optimum, random_lake, until_good
 from figures import timing
 from figures.break_even import crossing
 from figures.experiments import SINGLE
@@ -40,22 +41,17 @@ def run(seeds=10, counts=COUNTS, sides=SIDES, rate=0.01, epsilon=0.05, holes=0.0
         cases = list(itertools.product(sides, range(seeds), counts))
         for side, seed, count in tqdm(cases, desc="federated", unit="run"):
             lake = random_lake(side, map_seed, holes)
-            record = timed_rounds(lake, count, rounds, sides[side], seed=seed, **settings)
-            values = exact_values(lake, [q_table for _, _, q_table in record])
-            for i, (seconds, steps, _) in enumerate(record):
-                yield {
-                    "side": side,
-                    "workers": count,
-                    "seed": seed,
-                    "episode": (i + 1) * sides[side],
-                    "steps": steps,
-                    "seconds": seconds,
-                    "value": values[i],
-                }
+            moments = timed_rounds(lake, count, rounds, sides[side], seed=seed, **settings)
+            with concurrent.futures.ThreadPoolExecutor() as pool:  # it takes a while
+                values = list(pool.map(exact_value(lake), moments))
+            for i, (moment, value) in enumerate(zip(moments, values, strict=True), 1):
+                del moment["q_table"]
+                setting = {"side": side, "workers": count, "seed": seed, "episode": i * sides[side]}
+                yield setting | moment | {"value": value}
 
 
-def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) -> list[tuple]:
-    """(seconds, steps, q_table) after every round of `episodes` episodes."""
+def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) -> list[dict]:
+    """The seconds, steps and q_table after every round of `episodes` episodes."""
     settings = {"do_test": False, "seed": seed}
     if count == SINGLE:
         agent = td.QLAgent(lake, epsilon, rate, rounds * episodes, **settings)
@@ -64,26 +60,11 @@ def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) ->
         settings |= {"cw_num": count, "ew_num": 0, "batch_size": episodes // count, "workers": workers}
         agent = FederatedQLAgent(lake, epsilon, rate, rounds * episodes, **settings)
         learning = agent.learn_in_batches(rounds * episodes)
-    record = []
+    moments = []
     start = time.perf_counter()
     for _ in learning:
-        record.append((time.perf_counter() - start, agent.steps, agent.q_table))
-    return record
-
-
-def exact_values(lake, q_tables) -> list[float]:
-    """The exact value of the start under the greedy policy of each table; in two Ray tasks, since it takes a while."""
-    import ray
-
-    task = ray.remote(num_cpus=1)(start_values)
-    halves = [q_tables[::2], q_tables[1::2]]
-    values = [None] * len(q_tables)
-    values[::2], values[1::2] = ray.get([task.remote(lake, [np.array(table) for table in half]) for half in halves])
-    return values
-
-
-def start_values(lake, q_tables) -> list[float]:
-    return [float(td.policy_value(lake.table, q_table)[0]) for q_table in q_tables]
+        moments.append({"steps": agent.steps, "seconds": time.perf_counter() - start, "q_table": agent.q_table})
+    return moments
 
 
 # Numbers
