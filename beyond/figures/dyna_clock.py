@@ -1,4 +1,4 @@
-"""Who has a good policy sooner by the clock? Q-learning and Dyna-Q, alone and with collectors, on three simulators."""
+"""Who has a good policy sooner by the clock: Q-learning or Dyna-Q, alone, in threads, or over Ray?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from figures.rows import Data, settings_of, where
 from figures.slow import Slow
 from figures.spread import start_ray
 from figures.study import experiment, picture
-from figures.summaries import markdown, median_range
+from figures.summaries import median_range
 
 LEARNERS = {
     "Q-learning": (td.QLAgent, td.DistributedQLAgent),
@@ -27,26 +27,33 @@ LEARNERS = {
 SIMULATORS = {"compiled": 0, "stepped": 0, "waiting": 200}  # microseconds that a step waits
 FIRST = {"Q-learning": 4_000, "Dyna-Q": 800}  # episodes that are learned before the tables are first looked at
 BATCH_SIZES = {"Q-learning": 8, "Dyna-Q": 4}  # episodes of a collector
+POOLS = ("threads", "Ray")  # where collectors run
+ALONE = "one core"  # where a single core's run has its "pool"
 LONGEST = 5  # stretches, each with half as many episodes as all before, until a run has failed
 
 
 @experiment(timed=True)
-def run(seeds=3, collectors=(SINGLE, 2, 4, 8), simulators=SIMULATORS, rate=0.1, epsilon=0.05, initial_value=1000.0):
+def run(
+    seeds=3, collectors=(2, 4, 8), pools=POOLS, simulators=SIMULATORS, rate=0.1, epsilon=0.05, initial_value=1000.0
+):
     """Seconds until within the optimum, one run at a time; the machine should be otherwise idle.
 
     No evaluators: tests do not change what is learned.
     """
     start_ray()
     settings = {"epsilon": epsilon, "learning_rate": rate, "initial_value": initial_value, "do_test": False}
-    with td.Workers(max(collectors), 0) as workers:
-        cases = list(itertools.product(range(seeds), simulators, LEARNERS, collectors))
-        for seed, simulator, learner, count in tqdm(cases, desc="dyna_clock", unit="run"):
-            case = functools.partial(make, simulator, learner, count, workers, seed=seed, **settings)
+    places = [(ALONE, SINGLE), *itertools.product(pools, collectors)]
+    with td.Workers(max(collectors), 0) as processes:
+        workers = {ALONE: None, "threads": td.Threads(), "Ray": processes}
+        cases = list(itertools.product(range(seeds), simulators, LEARNERS, places))
+        for seed, simulator, learner, (pool, count) in tqdm(cases, desc="dyna_clock", unit="run"):
+            case = functools.partial(make, simulator, learner, count, workers[pool], seed=seed, **settings)
             case().learn(80)  # compiles
             held = time_to_good(case(), FIRST[learner])
             yield {
                 "simulator": simulator,
                 "learner": learner,
+                "pool": pool,
                 "collectors": count,
                 "seed": seed,
                 **{name: held.get(name, np.nan) for name in ("steps", "seconds")},
@@ -104,13 +111,13 @@ def learning(agent, episodes: int):
 # Numbers
 
 
-def runs(data: Data, simulator: str, learner: str, collectors: int) -> pd.DataFrame:
-    """The rows of a setting, one for each seed."""
-    return where(data["dyna_clock"], simulator=simulator, learner=learner, collectors=collectors)
+def runs(data: Data, simulator: str, learner: str, collectors: int, pool: str = "Ray") -> pd.DataFrame:
+    """The rows of a setting, one for each seed; a single core runs in no pool."""
+    return where(data["dyna_clock"], simulator, learner, ALONE if collectors == SINGLE else pool, collectors)
 
 
-def speed_ups(data: Data, simulator: str, slower: tuple[str, int], faster: tuple[str, int]) -> np.ndarray:
-    """How many times as soon one (learner, collectors) is there as another, seed by seed."""
+def speed_ups(data: Data, simulator: str, slower: tuple, faster: tuple) -> np.ndarray:
+    """The seconds of one (learner, collectors, pool) over those of another, seed by seed; by default over Ray."""
     seconds = [runs(data, simulator, *who).sort_values("seed")["seconds"].fillna(np.inf) for who in (slower, faster)]
     return seconds[0].to_numpy() / seconds[1].to_numpy()
 
@@ -126,13 +133,13 @@ def speed_up_range(data: Data, *setting) -> str:
 
 
 def best_alone(data: Data, simulator: str, learner: str = "Dyna-Q") -> bool:
-    """Is one core there before any number of collectors, by medians?"""
-    counts = [count for count in settings_of(run)["collectors"] if count != SINGLE]
-    return all(speed_up(data, simulator, (learner, SINGLE), (learner, count)) < 1 for count in counts)
+    """Is one core there before any number of collectors in any pool, by medians?"""
+    teams = itertools.product(settings_of(run)["collectors"], POOLS)
+    return all(speed_up(data, simulator, (learner, SINGLE), (learner, *team)) < 1 for team in teams)
 
 
 def more_steps(data: Data, simulator: str, learner: str, collectors: int) -> float:
-    """How many times the steps of one core the collectors take together: a ratio of medians."""
+    """How many times the steps of one core the collectors take together, in any pool: a ratio of medians."""
     many, alone = (runs(data, simulator, learner, count)["steps"].median() for count in (collectors, SINGLE))
     return many / alone
 
@@ -143,23 +150,6 @@ def pace(data: Data, simulator: str, learner: str, collectors: int) -> float:
     return float(((many["steps"] / many["seconds"]) / (alone["steps"] / alone["seconds"])).median())
 
 
-def table(data: Data) -> str:
-    """Seconds and thousand steps until there, by simulator, learner and collectors: medians over seeds."""
-    settings = settings_of(run)
-    rows = []
-    for simulator, learner in itertools.product(SIMULATORS, LEARNERS):
-        cells = []
-        for count in settings["collectors"]:
-            found = runs(data, simulator, learner, count)
-            seconds, steps = found[["seconds", "steps"]].fillna(np.inf).median()
-            missing = found["seconds"].isna().sum()
-            never = f", {missing} never" if missing else ""
-            cells.append(f"{seconds:.3g} s ({steps / 1e3:.0f} k{never})")
-        rows.append([f"{simulator}, {learner}", *cells])
-    names = ["single core" if count == SINGLE else f"{count} collectors" for count in settings["collectors"]]
-    return markdown(["simulator, learner", *names], rows)
-
-
 # Picture
 
 
@@ -168,13 +158,13 @@ def dyna_clock(data: Data):
     """Seconds until near the optimum, by the number of collectors: the median and all seeds, a panel a simulator."""
     import matplotlib.pyplot as plt
 
-    counts = settings_of(run)["collectors"]
+    counts = (SINGLE, *settings_of(run)["collectors"])
     figure, panels = plt.subplots(1, len(SIMULATORS), figsize=(9, 3.4), sharey=True, layout="constrained")
     for axes, simulator in zip(panels, SIMULATORS, strict=True):
-        for learner in LEARNERS:
+        for learner, (pool, line) in itertools.product(LEARNERS, zip(POOLS, ("-", "--"), strict=True)):
             color = td.color_of(learner)
-            groups = [runs(data, simulator, learner, count)["seconds"].fillna(np.inf) for count in counts]
-            axes.plot([group.median() for group in groups], "o-", color=color, label=learner)
+            groups = [runs(data, simulator, learner, count, pool)["seconds"].fillna(np.inf) for count in counts]
+            axes.plot([group.median() for group in groups], f"o{line}", color=color, label=f"{learner}, {pool}")
             for place, group in enumerate(groups):
                 axes.plot(np.full(len(group), place), group, ".", color=color, alpha=0.4)
         names = ["one\ncore" if count == SINGLE else f"{count}" for count in counts]
