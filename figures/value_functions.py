@@ -13,6 +13,7 @@ from figures.rows import Data, where
 from figures.spread import spread
 from figures.study import experiment, picture
 from figures.value_differences import MANY, draw_differences
+from tabular.plots import draw_grid
 
 ACTIONS = ["left", "down", "right", "up"]
 
@@ -101,28 +102,13 @@ def values_distributed(data: Data):
     return figure
 
 
-def draw_lake(axes, map: str, q_table, title: str):
-    """A lake's values from 0 to 1000 with the greedy policy's most likely path; arrows on small maps."""
+def draw_lake(axes, map: str, q_table: np.ndarray, title: str):
+    """A lake's values from 0 to 1000 with the greedy policy's most likely path; arrows on small maps; the image."""
     lake = td.as_lake(map)
-    values = q_table.max(axis=1)[:-1].reshape(lake.desc.shape)
-    image = axes.imshow(np.where(lake.desc == b"H", np.nan, values), cmap="viridis", vmin=0, vmax=1000)
-    axes.set(facecolor="#222222", xticks=[], yticks=[])
-    if lake.ncol <= 8:
-        draw_arrows(axes, lake, q_table)
-    rows, columns = np.divmod(td.greedy_path(q_table, lake), lake.ncol)
-    axes.plot(columns, rows, color="#D55E00", linewidth=2.2)
-    circle = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "linewidth": 0.5}
-    for letter in b"S", b"G":
-        y, x = np.argwhere(lake.desc == letter)[0]
-        axes.text(x, y, letter.decode(), ha="center", va="center", fontsize=8, fontweight="bold", bbox=circle)
+    shape, arrows = lake.desc.shape, np.isin(lake.desc, [b"S", b"F"]) & (lake.ncol <= 8)
+    values = np.where(lake.desc == b"H", np.nan, q_table[:-1].max(axis=1).reshape(shape))
+    actions = np.where(arrows, q_table[:-1].argmax(axis=1).reshape(shape), -1)
+    path = [divmod(state, lake.ncol) for state in td.greedy_path(q_table, lake)]
+    axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=9)
-    return image
-
-
-def draw_arrows(axes, lake, q_table) -> None:
-    """Arrows for the greedy actions, on the cells where the agent moves on."""
-    row, column = np.nonzero((lake.desc == b"F") | (lake.desc == b"S"))
-    direction = np.array([(-1, 0), (0, 1), (1, 0), (0, -1)])  # (x, y) by action, y downwards
-    dx, dy = direction[q_table.argmax(axis=1)[row * lake.ncol + column]].T
-    units = {"angles": "xy", "scale_units": "xy", "scale": 1.8, "width": 0.012}
-    axes.quiver(column, row, dx, dy, color="white", alpha=0.8, pivot="mid", **units)
+    return draw_grid(axes, values, actions, lake.desc, path, 2 / lake.ncol, vmin=0, vmax=1_000)
