@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from figures import timing
+from figures.assignment import SINGLE
 from figures.distributed import config_name
-from figures.experiments import SINGLE
 from figures.rows import Data, where
 from figures.study import picture
 from figures.summaries import markdown

@@ -9,10 +9,9 @@ import numpy as np
 
 import td_helpers as td
 from figures import exact
-from figures.experiments import AGENTS, EPISODES, EPSILONS, HALLWAY, LAKE, RATES, SHORT, route_of
+from figures.assignment import AGENTS, EPISODES, EPSILONS, HALLWAY, LAKE, RATES, SHORT, route_of
 from figures.rows import Data, seeds, settings_of, where
-from figures.spread import spread
-from figures.study import experiment, picture
+from figures.study import experiment, picture, spread
 from figures.summaries import bootstrap, ci, coverage, markdown, number
 
 THRESHOLD = {HALLWAY: 800, LAKE: 900}  # a value above it: a policy that reaches the goal nearly always
@@ -56,7 +55,7 @@ def learning_curve(map, algorithm, learning_rate, epsilon, seed, episodes, tests
     `routes` has a letter for each test on Dangerous Hallway, that of the route; `steps` are those up to the first
     test above the threshold.
     """
-    lake = td.as_lake(map)
+    lake = td.FrozenLakeEnv(map_name=map)
     kind = ExpectedSARSAAgent if algorithm == EXPECTED else AGENTS[algorithm]
     agent = kind(lake, epsilon, learning_rate, episodes[map], test_interval=episodes[map] // tests, seed=seed)
     values, sampled, routes, steps = {}, {}, "", np.nan

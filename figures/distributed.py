@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 import td_helpers as td
-from figures.experiments import BEST_RATE, EPISODES, OTHER_SEED, SHORT, SINGLE, checksum, learned_table, values_at_start
+from figures.assignment import BEST_RATE, EPISODES, OTHER_SEED, SHORT, SINGLE, checksum, learned_table, values_at_start
 from figures.rows import Data, where
-from figures.spread import grid, spread
-from figures.study import experiment
+from figures.study import experiment, grid, spread
 from figures.summaries import bootstrap, ci, markdown
 
 TEAMS = ((1, 100), (2, 100), (4, 100), (8, 100), (8, 25), (4, 200), (2, 400))  # collectors, episodes of a batch
@@ -32,7 +31,7 @@ def distributed_run(map, seed, teams, episodes, rates, epsilon) -> list[dict]:
     `difference` is how far the values are from the single core's, and `on_route` how far on the single core's greedy
     path; for the single core itself, from another seed's.
     """
-    lake = td.as_lake(map)
+    lake = td.FrozenLakeEnv(map_name=map)
     learn = functools.partial(learned_table, lake, rates[map], epsilon, episodes[map])
     single = learn(SINGLE, seed)
     other = learn(SINGLE, seed + OTHER_SEED)

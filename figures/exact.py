@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import td_helpers as td
-from figures.experiments import HALLWAY, LAKE, values_at_start
+from figures.assignment import HALLWAY, LAKE, values_at_start
 from figures.rows import Data, where
 from figures.study import experiment
 from figures.summaries import markdown
@@ -18,10 +18,10 @@ def run(epsilons=(0.0, 0.05, 0.3)):
         (HALLWAY, "best by the hallway", without_bypass),
         (LAKE, "best", td.MAPS[LAKE]),
     ):
-        lake = td.as_lake(desc)
+        lake = td.FrozenLakeEnv(desc)
         for epsilon in epsilons:
             q_table = td.value_iteration(lake.table, epsilon=epsilon)
-            found = values_at_start(td.as_lake(name), q_table, epsilon)
+            found = values_at_start(td.FrozenLakeEnv(map_name=name), q_table, epsilon)
             steps = len(td.greedy_path(q_table, lake))
             yield {"map": name, "policy": policy, "epsilon": epsilon, **found, "steps": steps}
 

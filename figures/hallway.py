@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 
 import td_helpers as td
-from figures.experiments import AGENTS, EPSILONS, HALLWAY, RATES, values_at_start
+from figures.assignment import AGENTS, EPSILONS, HALLWAY, RATES, values_at_start
 from figures.rows import Data, where
-from figures.spread import spread
-from figures.study import experiment, picture
+from figures.study import experiment, picture, spread
 from figures.summaries import markdown, number
 
 CHECKPOINTS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000]
@@ -53,7 +52,7 @@ def run(
 
 def hallway_run(algorithm, learning_rate, epsilon, start, seed, episodes) -> list[dict]:
     """One run: route, exact values and the table's values at the fork and on the bypass, at every checkpoint."""
-    lake = td.as_lake(HALLWAY)
+    lake = td.FrozenLakeEnv(map_name=HALLWAY)
     agent = AGENTS[algorithm](lake, epsilon, learning_rate, episodes, do_test=False, seed=seed)
     if start == "optimum":
         agent.q_table = td.value_iteration(lake.table)
@@ -102,7 +101,7 @@ def mean_of(data: Data, column: str, *setting, **moment) -> float:
 
 def optimal_half_way() -> float:
     """The optimal value half way along the bypass."""
-    return td.value_iteration(td.as_lake(HALLWAY).table)[HALF_WAY].max()
+    return td.value_iteration(td.FrozenLakeEnv(map_name=HALLWAY).table)[HALF_WAY].max()
 
 
 def groups(data: Data):
@@ -142,7 +141,7 @@ def table_of_beliefs(data: Data) -> str:
         if rate == RATES[0] and start == "zeros":
             means = group[["down", "right", "behind"]].mean()
             rows.append([f"{algorithm}, {epsilon:g}", f"{episode:,}", *(f"{value:.1f}" for value in means)])
-    optimum = td.value_iteration(td.as_lake(HALLWAY).table)
+    optimum = td.value_iteration(td.FrozenLakeEnv(map_name=HALLWAY).table)
     values = optimum[FORK, td.DOWN], optimum[FORK, td.RIGHT], optimum[HALF_WAY].max()
     rows.append(["exact optimum", "", *(f"{value:.1f}" for value in values)])
     head = ["algorithm, epsilon", "episodes", "fork: down", "fork: right", "half way along the bypass"]

@@ -28,8 +28,7 @@ import figures
 import td_helpers as td
 from figures import report
 from figures.rows import Data, read_rows, write_rows
-from figures.spread import other_seeds
-from figures.study import Study
+from figures.study import Study, other_seeds
 from tabular.files import atomic_write
 
 

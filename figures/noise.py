@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 import td_helpers as td
-from figures.experiments import EPISODES, EPSILONS, HALLWAY, OTHER_SEED, RATES, route_of
+from figures.assignment import EPISODES, EPSILONS, HALLWAY, OTHER_SEED, RATES, route_of
 from figures.rows import Data, where
-from figures.spread import grid, spread
-from figures.study import experiment
+from figures.study import experiment, grid, spread
 from figures.summaries import ci, markdown
 
 STARTS = ("zeros", "locked")
@@ -25,7 +24,7 @@ def expecting_agent(map: str) -> type[td.TDAgent]:
 
     It still meets only the pairs that it tries, so it can be locked in.
     """
-    table = td.as_lake(map).table
+    table = td.FrozenLakeEnv(map_name=map).table
     outcomes = table.probability.shape[2]
     probability, following = table.probability, table.next_state
     expected_reward = (probability * table.reward).sum(axis=2)
@@ -51,7 +50,7 @@ def run(
 
 def noise_run(start, targets, epsilon, seed, rates, episodes, tests) -> list[dict]:
     """The route before and after, and the exact value over the last fifth of the run."""
-    lake = td.as_lake(HALLWAY)
+    lake = td.FrozenLakeEnv(map_name=HALLWAY)
     kind = td.QLAgent if targets == "sampled" else expecting_agent(HALLWAY)
     agent = kind(lake, epsilon, max(rates), episodes, do_test=False, seed=seed)
     if start == "locked":

@@ -7,11 +7,10 @@ import itertools
 import numpy as np
 
 import td_helpers as td
+from figures.assignment import EPISODES, EPSILONS, RATES
 from figures.curves import THRESHOLD
-from figures.experiments import EPISODES, EPSILONS, RATES
 from figures.rows import Data, settings_of, where
-from figures.spread import grid, spread
-from figures.study import experiment
+from figures.study import experiment, grid, spread
 from figures.summaries import bootstrap, interval, markdown, number
 
 
@@ -24,7 +23,7 @@ def run(seeds=100, episodes=EPISODES, rate=RATES[1], epsilons=EPSILONS, watched=
 
 def relapses_run(map, epsilon, seed, episodes, rate, watched, every) -> list[dict]:
     """How often the value falls below the threshold, and the episodes and steps that it spends there."""
-    lake = td.as_lake(map)
+    lake = td.FrozenLakeEnv(map_name=map)
     agent = td.QLAgent(lake, epsilon, rate, episodes[map], do_test=False, seed=seed)
     agent.learn(episodes[map] - watched)
     below, steps = [], [agent.steps]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jinja2
 import numpy as np
 
-from figures.experiments import BEST_RATE, HALLWAY, LAKE, SINGLE
+from figures.assignment import BEST_RATE, HALLWAY, LAKE, SINGLE
 from figures.rows import Data, settings_of
 from figures.study import Study
 from figures.summaries import FILTERS, markdown

@@ -11,12 +11,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import td_helpers as td
+from figures.assignment import BEST_RATE, EPISODES, HALLWAY, LAKE, SHORT, SINGLE, checksum
 from figures.distributed import config_name
-from figures.experiments import BEST_RATE, EPISODES, HALLWAY, LAKE, SHORT, SINGLE, checksum
 from figures.rows import Data, seeds, where
 from figures.slow import Slow
-from figures.spread import start_ray
-from figures.study import experiment, picture
+from figures.study import experiment, picture, start_ray
 from figures.summaries import markdown
 
 BRIEF = {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100}
@@ -82,7 +81,7 @@ def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, eps
     """One timed run; a test has 100 trials unless `timed` says otherwise."""
     microseconds = timed.get("microseconds", 0)
     batch_size = timed.get("batch_size", 100)
-    lake = td.as_lake(timed["map"])
+    lake = td.FrozenLakeEnv(map_name=timed["map"])
     if microseconds:
         lake = Slow(lake, microseconds * 1e-6, computes=simulator == "computes")
     settings = {

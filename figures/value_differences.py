@@ -9,10 +9,9 @@ import pandas as pd
 
 import td_helpers as td
 from figures import distributed
-from figures.experiments import BEST_RATE, EPISODES, OTHER_SEED, SINGLE, learned_table
+from figures.assignment import BEST_RATE, EPISODES, OTHER_SEED, SINGLE, learned_table
 from figures.rows import Data, where
-from figures.spread import grid, spread
-from figures.study import experiment
+from figures.study import experiment, grid, spread
 
 MANY = 8  # collectors, the most that are compared
 
@@ -33,7 +32,7 @@ def run(seeds=100, episodes=EPISODES, epsilon=0.3, rates=BEST_RATE, collectors=M
 
 def differences_run(map, seed, episodes, epsilon, rates, collectors) -> list[dict]:
     """The differences of one seed."""
-    learn = functools.partial(learned_table, td.as_lake(map), rates[map], epsilon, episodes[map])
+    learn = functools.partial(learned_table, td.FrozenLakeEnv(map_name=map), rates[map], epsilon, episodes[map])
     single, other = learn(SINGLE, seed), learn(SINGLE, seed + OTHER_SEED)
     many = learn(collectors, seed)
     return [
@@ -50,7 +49,7 @@ def at_start(data: Data, map: str, collectors: int) -> float:
 
 def draw_differences(axes, data: Data, map: str, count: int):
     """The mean absolute difference from the single core's values: with collectors, or of another seed (SINGLE)."""
-    lake = td.as_lake(map)
+    lake = td.FrozenLakeEnv(map_name=map)
     rows = where(data["value_differences"], map=map, collectors=count)
     values = rows.sort_values("state")["difference"].to_numpy()[:-1].reshape(lake.desc.shape)
     image = axes.imshow(np.where(lake.desc == b"H", np.nan, values), cmap="magma", vmin=0, vmax=400)

@@ -8,10 +8,9 @@ import numpy as np
 
 import td_helpers as td
 from figures import distributed
-from figures.experiments import AGENTS, BEST_RATE, EPISODES, EPSILONS, HALLWAY, SINGLE, learned_table, values_at_start
+from figures.assignment import AGENTS, BEST_RATE, EPISODES, EPSILONS, HALLWAY, SINGLE, learned_table, values_at_start
 from figures.rows import Data, where
-from figures.spread import spread
-from figures.study import experiment, picture
+from figures.study import experiment, picture, spread
 from figures.value_differences import MANY, draw_differences
 from tabular.plots import draw_grid
 
@@ -38,7 +37,7 @@ def run(seed=0, episodes=EPISODES, epsilons=EPSILONS, rate=0.001, best_rates=BES
 
 def table_run(shown, map, algorithm, learning_rate, epsilon, collectors, seed, episodes) -> list[dict]:
     """A run's final table, one row per state."""
-    lake = td.as_lake(map)
+    lake = td.FrozenLakeEnv(map_name=map)
     if algorithm == "SARSA":
         agent = td.SARSAAgent(lake, epsilon, learning_rate, episodes[map], do_test=False, seed=seed)
         agent.learn(episodes[map])
@@ -68,7 +67,7 @@ def values_hallway(data: Data):
     """Learned values and routes of both algorithms, and the exact optima."""
     import matplotlib.pyplot as plt
 
-    lake = td.as_lake(HALLWAY)
+    lake = td.FrozenLakeEnv(map_name=HALLWAY)
     figure, panels = plt.subplots(2, 3, figsize=(9, 5.9), layout="constrained")
     for row, epsilon in zip(panels, EPSILONS, strict=True):
         shown = {name: table_of(data, "algorithms", algorithm=name, epsilon=epsilon) for name in AGENTS}
@@ -104,7 +103,7 @@ def values_distributed(data: Data):
 
 def draw_lake(axes, map: str, q_table: np.ndarray, title: str):
     """A lake's values from 0 to 1000 with the greedy policy's most likely path; arrows on small maps; the image."""
-    lake = td.as_lake(map)
+    lake = td.FrozenLakeEnv(map_name=map)
     shape, arrows = lake.desc.shape, np.isin(lake.desc, [b"S", b"F"]) & (lake.ncol <= 8)
     values = np.where(lake.desc == b"H", np.nan, q_table[:-1].max(axis=1).reshape(shape))
     actions = np.where(arrows, q_table[:-1].argmax(axis=1).reshape(shape), -1)

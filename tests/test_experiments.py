@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from figures.spread import grid, other_seeds, spread
+from figures.study import grid, other_seeds, spread
 from tabular.simulated_ray import simulated
 
 

@@ -22,10 +22,10 @@ import figures
 import td_helpers as td
 from beyond.figures import federated, merging, scaling, until
 from figures import (
+    assignment,
     curves,
     distributed,
     exact,
-    experiments,
     hallway,
     make_figures,
     noise,
@@ -34,7 +34,7 @@ from figures import (
     timing,
     value_functions,
 )
-from figures.experiments import HALLWAY, SINGLE
+from figures.assignment import HALLWAY, SINGLE
 from figures.rows import read_rows, settings_of, where, write_rows
 from figures.slow import Slow
 from figures.study import Study, experiment
@@ -380,13 +380,13 @@ def test_shares_of_routes_add_up(data):
 
 
 def test_routes_are_read_from_the_path():
-    lake = td.as_lake(HALLWAY)
-    assert experiments.route_of(lake, td.value_iteration(lake.table)) == "bypass"
-    assert experiments.route_of(lake, np.zeros(lake.table.shape)) == "neither"
+    lake = td.FrozenLakeEnv(map_name=HALLWAY)
+    assert assignment.route_of(lake, td.value_iteration(lake.table)) == "bypass"
+    assert assignment.route_of(lake, np.zeros(lake.table.shape)) == "neither"
     down_the_hallway = np.zeros(lake.table.shape)
     down_the_hallway[:, td.DOWN] = 1
     down_the_hallway[0] = np.eye(4)[td.RIGHT]
-    assert experiments.route_of(lake, down_the_hallway) == "hallway"
+    assert assignment.route_of(lake, down_the_hallway) == "hallway"
 
 
 def test_who_is_on_the_bypass_before_the_hallway_is_read_from_the_routes_at_the_tests():
@@ -441,11 +441,11 @@ def test_a_small_grid_gives_the_same_bytes_whatever_ends_first(monkeypatch, tmp_
     assert len(paths[0].read_text(encoding="utf-8").splitlines()) == 2 + 3 * 2  # Expected SARSA is the third
 
 
-MAP = {"map": HALLWAY, "seed": 3, "episodes": experiments.EPISODES}
+MAP = {"map": HALLWAY, "seed": 3, "episodes": assignment.EPISODES}
 ONE = {"learning_rate": 0.1, "epsilon": 0.3, "seed": 3}
 TESTED = MAP | ONE | {"tests": 100, "sampled_every": 5}
-TEAMS = MAP | {"teams": distributed.TEAMS, "rates": experiments.BEST_RATE, "epsilon": 0.3}
-NOISY = {"rates": experiments.RATES, "epsilon": 0.05, "seed": 3, "episodes": 30_000, "tests": 20}
+TEAMS = MAP | {"teams": distributed.TEAMS, "rates": assignment.BEST_RATE, "epsilon": 0.3}
+NOISY = {"rates": assignment.RATES, "epsilon": 0.05, "seed": 3, "episodes": 30_000, "tests": 20}
 MERGED = ONE | {"algorithm": "SARSA", "episodes": 30_000, "batch_size": 10}
 SCALED = {
     "rate": 0.01, "epsilon": 0.05, "holes": 0.08, "algorithm": "SARSA", "side": 64, "workers": 16, "batch_size": 100,
@@ -478,8 +478,8 @@ def test_committed_rows_are_what_the_code_gives(studies, data, tmp_path, name, r
 
 
 def test_committed_tables_are_what_the_code_gives(data):
-    lake = td.as_lake(HALLWAY)
-    fresh = experiments.learned_table(lake, 0.1, 0.3, 30_000, collectors=8, seed=0)
+    lake = td.FrozenLakeEnv(map_name=HALLWAY)
+    fresh = assignment.learned_table(lake, 0.1, 0.3, 30_000, collectors=8, seed=0)
     committed = value_functions.table_of(data, "distributed", map=HALLWAY, collectors=8)
     assert committed == pytest.approx(fresh, rel=1e-5)
 
@@ -487,7 +487,7 @@ def test_committed_tables_are_what_the_code_gives(data):
 @pytest.mark.parametrize("count", [SINGLE, 2])
 def test_committed_runs_against_the_clock_learn_what_the_code_learns(data, count):
     timed, workers = timing.SUITE["compiled"][0], td.Workers(2, 2)
-    shared = {"workers": workers, "evaluators": 2, "epsilon": 0.3, "rates": experiments.BEST_RATE}
+    shared = {"workers": workers, "evaluators": 2, "epsilon": 0.3, "rates": assignment.BEST_RATE}
     lake = until.random_lake(16, seed=1)
     with simulated(0):
         fresh = timing.timed_run("compiled", timed, count, evaluated=False, seed=3, **shared)
@@ -507,16 +507,16 @@ def test_committed_runs_against_the_clock_learn_what_the_code_learns(data, count
 
 
 def test_tables_computed_in_one_process_are_those_of_ray(workers):
-    lake = td.as_lake(HALLWAY)
+    lake = td.FrozenLakeEnv(map_name=HALLWAY)
     settings = {"learning_rate": 0.1, "learning_episodes": 300, "do_test": False, "seed": 5}
     agent = td.DistributedQLAgent(lake, 0.3, cw_num=3, batch_size=20, workers=workers, **settings)
     agent.learn_and_evaluate(progress=False)
-    alone = experiments.learned_table(lake, 0.1, 0.3, 300, collectors=3, seed=5, batch_size=20)
-    assert experiments.checksum(alone) == experiments.checksum(agent.q_table)
+    alone = assignment.learned_table(lake, 0.1, 0.3, 300, collectors=3, seed=5, batch_size=20)
+    assert assignment.checksum(alone) == assignment.checksum(agent.q_table)
 
 
 def test_slow_simulator_takes_the_time_it_states():
-    lake = Slow(td.as_lake(HALLWAY), 100e-6)
+    lake = Slow(td.FrozenLakeEnv(map_name=HALLWAY), 100e-6)
     lake.reset(seed=0)
     start = time.perf_counter()
     for _ in range(500):

@@ -11,8 +11,10 @@ import td_helpers as td
 from beyond.federated import Report
 from beyond.figures import dyna_large, merging, round_cost, scaling, until, variants
 from beyond.figures.until import EACH_OF_THREE, MEAN_OF_FIVE, clocked, rough_value, until_good
-from figures.experiments import HALLWAY, SINGLE
+from figures.assignment import HALLWAY, SINGLE
 from tabular.plan import Batch
+
+LAKE = td.FrozenLakeEnv(map_name=HALLWAY)
 
 
 def combined(kind, values, *reports, rate=0.5):
@@ -73,7 +75,7 @@ def test_the_local_rate_is_that_of_the_experiment_and_capped():
 
 
 def test_unequal_epsilons_go_from_a_fifth_to_four_times():
-    agent = variants.Epsilons(td.as_lake(HALLWAY), 0.1, cw_num=3, ew_num=0, do_test=False, workers=td.InProcess())
+    agent = variants.Epsilons(LAKE, 0.1, cw_num=3, ew_num=0, do_test=False, workers=td.InProcess())
     told = []
     pool = SimpleNamespace(submit=lambda role, i, method, *arguments: told.append((role, arguments[-1])))
     agent._submit(pool, Batch(0, 0, 300), None)
@@ -82,7 +84,7 @@ def test_unequal_epsilons_go_from_a_fifth_to_four_times():
 
 def test_growing_rounds_grow_from_a_quarter_to_four_times():
     agent = variants.Growing(
-        td.as_lake(HALLWAY), 0.3, 0.1, 10**9, cw_num=2, ew_num=0, batch_size=20, do_test=False, workers=td.InProcess()
+        LAKE, 0.3, 0.1, 10**9, cw_num=2, ew_num=0, batch_size=20, do_test=False, workers=td.InProcess()
     )
     sizes = [batch.last - batch.first for batch, _ in zip(agent.learn_in_batches(10**9), range(70), strict=False)]
     assert sizes == sorted(sizes) and (sizes[0], sizes[-1]) == (10, 160)
@@ -90,8 +92,8 @@ def test_growing_rounds_grow_from_a_quarter_to_four_times():
 
 def test_asynchronous_reports_of_a_lone_worker_are_what_one_core_learns():
     settings = {"epsilon": 0.3, "learning_rate": 0.01, "do_test": False}
-    alone = td.QLAgent(td.as_lake(HALLWAY), **settings)
-    worker = variants.Asynchronous(td.as_lake(HALLWAY), cw_num=1, ew_num=0, workers=td.InProcess(), **settings)
+    alone = td.QLAgent(LAKE, **settings)
+    worker = variants.Asynchronous(LAKE, cw_num=1, ew_num=0, workers=td.InProcess(), **settings)
     alone.learn(300)
     worker.learn(300)
     np.testing.assert_allclose(worker.q_table, alone.q_table, rtol=0, atol=1e-9)
@@ -104,7 +106,7 @@ def test_a_large_lake_is_learned_to_the_target():
 
 
 def test_parts_of_a_round_add_up():
-    agent = td.QLAgent(td.as_lake(HALLWAY), do_test=False)
+    agent = td.QLAgent(LAKE, do_test=False)
     agent.learn(500)
     part = round_cost.round_parts(agent, 3, 10)
     assert part["skew"] >= 1 and part["steps"] >= 10 and part["report_bytes"] <= 12 * agent.q_table.size
@@ -188,7 +190,7 @@ def test_the_clock_stands_while_a_policy_is_judged(monkeypatch):
 
 
 def test_a_hopeless_policy_is_judged_by_its_trials_and_a_good_one_exactly():
-    agent = td.QLAgent(td.as_lake(HALLWAY), do_test=False)
+    agent = td.QLAgent(LAKE, do_test=False)
     judge = rough_value(agent, target=800, trials=2, hopeless=100)
     assert judge({}) == agent.evaluate(trials=2) < 0
     agent.q_table = td.value_iteration(agent.simulator.table)

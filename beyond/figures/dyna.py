@@ -23,10 +23,9 @@ from beyond.figures.until import (
     random_lake,
     until_good,
 )
-from figures.experiments import HALLWAY, LAKE
+from figures.assignment import HALLWAY, LAKE
 from figures.rows import Data, settings_of, where
-from figures.spread import spread
-from figures.study import experiment, picture
+from figures.study import experiment, picture, spread
 from figures.summaries import markdown
 from tabular.kernels import greedy_value
 
@@ -128,7 +127,7 @@ def run(lakes=LAKES, compared=COMPARED, rates=RATES, starts=STARTS, epsilon=0.05
 def dyna_run(lake, learner, schedule, rate, start, seed, lakes, epsilon, patience, batch_size) -> list[dict]:
     """When one learner arrives."""
     goal, within, _ = lakes[lake]
-    env = td.as_lake(lake) if lake in td.MAPS else random_lake(int(lake.split()[0]), seed=100 + seed)
+    env = td.FrozenLakeEnv(map_name=lake) if lake in td.MAPS else random_lake(int(lake.split()[0]), seed=100 + seed)
     if learner == "Dyna-Q":
         learning = functools.partial(dyna_learning, env, epsilon, start, seed, batch_size)
     else:

@@ -13,11 +13,10 @@ from tqdm.auto import tqdm
 import td_helpers as td
 from beyond import DistributedDynaQAgent, DynaQAgent
 from beyond.figures.until import EACH_OF_THREE, SPACING, WITHIN, exact_value, optimum, until_good
-from figures.experiments import LAKE, SINGLE
+from figures.assignment import LAKE, SINGLE
 from figures.rows import Data, settings_of, where
 from figures.slow import Slow
-from figures.spread import start_ray
-from figures.study import experiment, picture
+from figures.study import experiment, picture, start_ray
 from figures.summaries import median_range
 
 LEARNERS = {
@@ -62,7 +61,7 @@ def run(
 
 def make(simulator: str, learner: str, collectors: int, workers, **settings):
     """An agent that has learned nothing."""
-    lake, waiting = td.as_lake(LAKE), SIMULATORS[simulator] * 1e-6
+    lake, waiting = td.FrozenLakeEnv(map_name=LAKE), SIMULATORS[simulator] * 1e-6
     env = Slow(lake, waiting) if waiting else lake
     alone, distributed = LEARNERS[learner]
     settings["compiled"] = simulator == "compiled"
@@ -73,7 +72,7 @@ def make(simulator: str, learner: str, collectors: int, workers, **settings):
 
 def time_to_good(agent, first: int) -> dict:
     """The steps and seconds until the policy is within the optimum to stay; empty for never."""
-    lake = td.as_lake(LAKE)
+    lake = td.FrozenLakeEnv(map_name=LAKE)
     _, held = until_good(
         stretches(agent, first),
         exact_value(lake),

@@ -9,8 +9,7 @@ import td_helpers as td
 from beyond import DistributedDynaQAgent
 from beyond.figures.until import EACH_OF_THREE, LARGE_WITHIN, SPACING, optimum, random_lake, rough_value, until_good
 from figures.rows import Data, where
-from figures.spread import spread
-from figures.study import experiment
+from figures.study import experiment, spread
 from figures.summaries import markdown
 
 HOPELESS = 300  # a policy that falls short of the target by more in three trials is not solved for exactly

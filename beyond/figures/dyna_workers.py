@@ -11,8 +11,7 @@ import td_helpers as td
 from beyond import DistributedDynaQAgent
 from beyond.figures.until import EACH_OF_THREE, SPACING, WITHIN, exact_value, optimum, random_lake, until_good
 from figures.rows import Data, where
-from figures.spread import spread
-from figures.study import experiment
+from figures.study import experiment, spread
 from figures.summaries import markdown
 
 SIDES = {64: 2_000_000, 128: 6_000_000}  # side of a lake: goal in steps, of one worker

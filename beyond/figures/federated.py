@@ -16,11 +16,10 @@ import td_helpers as td
 from beyond import FederatedQLAgent
 from beyond.figures.until import LARGE_WITHIN, MEAN_OF_FIVE, exact_value, optimum, random_lake, until_good
 from figures import timing
+from figures.assignment import SINGLE
 from figures.break_even import crossing
-from figures.experiments import SINGLE
 from figures.rows import Data, seeds, settings_of, where
-from figures.spread import start_ray
-from figures.study import experiment, picture
+from figures.study import experiment, picture, start_ray
 from figures.summaries import bootstrap, interval, markdown
 
 SIDES = {16: 600, 32: 2_000, 64: 12_000, 128: 80_000}  # side of a lake: episodes of a round, and between evaluations

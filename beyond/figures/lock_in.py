@@ -6,10 +6,9 @@ import pandas as pd
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent
-from figures.experiments import HALLWAY, route_of
+from figures.assignment import HALLWAY, route_of
 from figures.rows import Data, settings_of, where
-from figures.spread import grid, spread
-from figures.study import experiment
+from figures.study import experiment, grid, spread
 from figures.summaries import markdown
 
 CELLS = {  # name: whether it plans, and the initial value
@@ -35,7 +34,7 @@ def run(
 
 def lock_in_run(cell, collectors, seed, rate, epsilon, batch_size, tests, later) -> list[dict]:
     """The rows of one run, a row per test."""
-    lake = td.as_lake(HALLWAY)
+    lake = td.FrozenLakeEnv(map_name=HALLWAY)
     plans, start = CELLS[cell]
     agent = (DistributedDynaQAgent if plans else td.DistributedQLAgent)(
         lake, epsilon, rate, seed=seed, do_test=False, cw_num=collectors, batch_size=batch_size, initial_value=start,

@@ -10,10 +10,9 @@ import pandas as pd
 import td_helpers as td
 from beyond.federated import FederatedServer
 from beyond.figures.variants import FEDERATED, AddingUp, Averaging, ImportanceAveraging
-from figures.experiments import HALLWAY, RATES
+from figures.assignment import HALLWAY, RATES
 from figures.rows import Data, where
-from figures.spread import spread
-from figures.study import experiment
+from figures.study import experiment, spread
 from figures.summaries import bootstrap
 
 OURS, IMPORTANCE, AVERAGING = RULES = ("retention-matched", "importance averaging", "plain averaging")
@@ -41,7 +40,7 @@ def run(seeds=40, counts=(1, 4, 16, 64), rules=RULES + NAIVE, rates=RATES, epsil
 
 def merging_run(algorithm, rule, workers, learning_rate, seed, epsilon, episodes, batch_size) -> list[dict]:
     """The exact values at the end, nan if the table is no longer finite; `largest` is its largest entry."""
-    lake = td.as_lake(HALLWAY)
+    lake = td.FrozenLakeEnv(map_name=HALLWAY)
     settings = {
         "cw_num": workers,
         "ew_num": 0,

@@ -7,7 +7,7 @@ import textwrap
 from beyond.figures import dyna_clock, dyna_large, federated, round_cost
 from beyond.figures.until import LARGE_WITHIN, WITHIN
 from figures import break_even, exact, timing
-from figures.experiments import HALLWAY, LAKE, SINGLE
+from figures.assignment import HALLWAY, LAKE, SINGLE
 from figures.rows import Data, settings_of
 from figures.summaries import between, interval, markdown
 

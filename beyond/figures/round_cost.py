@@ -13,10 +13,9 @@ import td_helpers as td
 from beyond.federated import FederatedServer, FederatedWorker
 from beyond.figures import dyna_large, federated, scaling
 from beyond.figures.until import random_lake
-from figures.experiments import SINGLE
+from figures.assignment import SINGLE
 from figures.rows import Data, where
-from figures.spread import start_ray
-from figures.study import experiment
+from figures.study import experiment, start_ray
 from figures.summaries import markdown
 
 LEARNED = {64: 25_000_000, 128: 220_000_000}  # side of a lake: steps when a round is measured, half of what is needed

@@ -11,10 +11,9 @@ import td_helpers as td
 from beyond import FederatedQLAgent
 from beyond.figures.until import LARGE_WITHIN, MEAN_OF_FIVE, optimum, random_lake, rough_value, until_good
 from beyond.figures.variants import FEDERATED, VARIANTS
-from figures.experiments import AGENTS, SINGLE
+from figures.assignment import AGENTS, SINGLE
 from figures.rows import Data, settings_of, where
-from figures.spread import spread
-from figures.study import experiment, picture
+from figures.study import experiment, picture, spread
 from figures.summaries import bootstrap, interval, markdown
 
 LOOKS = {64: 1_000_000, 128: 8_000_000}  # side of a lake: steps between two looks at the policy, 2% of what is needed

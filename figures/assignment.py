@@ -1,4 +1,4 @@
-"""What the experiments share: the assignment's settings, and what a table's policy does and is worth."""
+"""The assignment's settings, and what its questions share: what a table's policy does and is worth."""
 
 from __future__ import annotations
 
