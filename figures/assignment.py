@@ -17,7 +17,7 @@ EPSILONS = (0.3, 0.05)
 BEST_RATE = {HALLWAY: 0.1, LAKE: 0.001}  # of Q-learning with epsilon 0.3: a claim of the report's section 3
 AGENTS = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent}
 SINGLE = 0  # the number of collectors, or of workers, of a single-core run
-OTHER_SEED = 1_000_000  # added to a seed, for a second run that has nothing in common with it
+OTHER_SEED = 1_000_000  # added to a seed, for an independent second run
 
 
 def route_of(lake: td.FrozenLakeEnv, q_table: np.ndarray) -> str:
@@ -38,7 +38,7 @@ def values_at_start(lake: td.FrozenLakeEnv, q_table: np.ndarray, epsilon: float)
     """
     path = td.greedy_path(q_table, lake)
     slips = lake.table.next_state[path, q_table[path].argmax(axis=1), 1:]
-    letters = np.append(lake.desc.ravel(), b"X")  # the exit state has none of its own
+    letters = np.append(lake.desc.ravel(), b"X")  # X: the exit state is no cell
     return {
         "value": td.policy_value(lake.table, q_table)[0],
         "on_policy": td.policy_value(lake.table, q_table, epsilon=epsilon)[0],

@@ -61,7 +61,7 @@ def table_of_parts(data: Data) -> str:
 
 
 class Model(NamedTuple):
-    """A batch takes max(simulation / collectors + Ray's cost, replay)."""
+    """The speed-up if a batch takes max(simulation / collectors + Ray's cost, replay)."""
 
     collectors: int
     ray_us: float  # per batch, as are the next two
@@ -82,7 +82,7 @@ class Model(NamedTuple):
 
     @property
     def break_even_ms(self) -> float:
-        """The same, as ms of simulation per batch."""
+        """The break-even as simulation time per batch, in ms."""
         return self.break_even * self.steps / 1e3
 
 

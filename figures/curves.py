@@ -21,7 +21,7 @@ SETTINGS = list(itertools.product(EPISODES, AGENTS, RATES, EPSILONS))  # (map, a
 
 
 def expected_sarsa(q_table, state, action, reward, next_state, terminated, actions, parameters):
-    """The target is the mean over the next actions: SARSA without the noise of its own exploring.
+    """Update with the mean over the next actions: SARSA without the noise of exploration.
 
     Van Seijen et al. (2009); Sutton and Barto 6.6.
     """
@@ -50,10 +50,10 @@ def run(seeds=100, tests=100, episodes=EPISODES, rates=RATES, epsilons=EPSILONS,
 
 
 def learning_curve(map, algorithm, learning_rate, epsilon, seed, episodes, tests, sampled_every) -> list[dict]:
-    """One run as one row: the greedy policy's exact value at every test, and at some the sampled one too.
+    """Run one agent; return one row with the exact value of its greedy policy at each test, sampled at some of them.
 
-    `routes` has a letter for each test on Dangerous Hallway, that of the route; `steps` are those up to the first
-    test above the threshold.
+    `routes` has the first letter of the route at each test on Dangerous Hallway. `steps` are the learning steps up to
+    the first test above the threshold, nan if there is none.
     """
     lake = td.FrozenLakeEnv(map_name=map)
     kind = ExpectedSARSAAgent if algorithm == EXPECTED else AGENTS[algorithm]
@@ -310,13 +310,13 @@ def draw_curve(axes, data: Data, *setting) -> None:
 
 @picture
 def late_values(data: Data):
-    """Shortfall from the optimum over the last fifth of the tests: one dot per seed, and the mean with its interval."""
+    """Optimum minus value over the last fifth of the tests: one dot per seed, and the mean with its interval."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
     for axes, map in zip(panels, EPISODES, strict=True):
         draw_shortfalls(axes, data, map)
-    panels[-1].set_xlabel("optimum less exact value of the greedy policy, mean of the last 20 tests (log scale)")
+    panels[-1].set_xlabel("optimum minus exact value of the greedy policy, mean of the last 20 tests (log scale)")
     return figure
 
 

@@ -20,16 +20,16 @@ GETS_THERE = 900  # a value above it, with no hole adjacent: the path leads to t
 
 @experiment
 def run(seeds=200, teams=TEAMS, episodes=EPISODES, rates=BEST_RATE, epsilon=0.3):
-    """What each number of collectors learns, beside a single core with the same seed."""
+    """Values and tables for each number of collectors, beside a single core with the same seed."""
     cases = grid(map=episodes, seed=range(seeds))
     yield from spread(distributed_run, cases, teams=teams, episodes=episodes, rates=rates, epsilon=epsilon)
 
 
 def distributed_run(map, seed, teams, episodes, rates, epsilon) -> list[dict]:
-    """The runs of one seed.
+    """Run one seed with each team; return one row per team.
 
-    `difference` is how far the values are from the single core's, and `on_route` how far on the single core's greedy
-    path; for the single core itself, from another seed's.
+    `difference` is the mean absolute difference from the single core's values, and `on_route` the same along the single
+    core's greedy path. The single core itself is compared with another seed.
     """
     lake = td.FrozenLakeEnv(map_name=map)
     learn = functools.partial(learned_table, lake, rates[map], epsilon, episodes[map])
@@ -80,7 +80,7 @@ def gain(data: Data, map: str, collectors: int) -> np.ndarray:
 
 
 def mean_gain(data: Data, map: str, collectors: int) -> tuple:
-    """Its mean with the interval."""
+    """The mean of `gain` with its interval: (mean, low, high)."""
     mean, low, high = bootstrap(gain(data, map, collectors))
     return float(mean), float(low), float(high)
 
@@ -97,11 +97,12 @@ def hole_free(data: Data, map: str, collectors: int, batch_size: int = 100) -> f
 
 
 def runs_with_one_collector(data: Data) -> int:
+    """How many runs have one collector."""
     return len(where(data["distributed"], collectors=1))
 
 
 def same_with_one_collector(data: Data) -> int:
-    """How many of these end with the single core's table, bit for bit."""
+    """How many runs with one collector end with the single core's table, bit for bit."""
     one, single = (
         where(data["distributed"], collectors=count).set_index(["map", "seed"])["table"] for count in (1, SINGLE)
     )
@@ -136,7 +137,7 @@ def table(data: Data) -> str:
 
 
 def table_of_lags(data: Data) -> str:
-    """The share of hole-free paths by map, collectors and how many episodes their tables lag."""
+    """The share of hole-free paths by map, number of collectors, and lag in episodes."""
     lags = sorted({count * batch_size for count, batch_size in TEAMS if count > 1})
     rows = []
     for map, count in itertools.product(EPISODES, (SINGLE, 2, 4, 8)):

@@ -11,7 +11,7 @@ from figures.summaries import markdown
 
 @experiment(seeds=False)
 def run(epsilons=(0.0, 0.05, 0.3)):
-    """The best policies for agents that explore for ever or not at all, and the best ones through the hallway."""
+    """The best policies with and without exploration, and the best ones that take the hallway."""
     without_bypass = [row[:5] + "HHH" if 2 <= y <= 5 else row for y, row in enumerate(td.MAPS[HALLWAY])]
     for name, policy, desc in (
         (HALLWAY, "best", td.MAPS[HALLWAY]),
@@ -37,7 +37,7 @@ def through_hallway(data: Data, epsilon: float = 0.0):
 
 
 def hallway_gap(data: Data, epsilon: float = 0.0) -> float:
-    """How much more the bypass is worth than the hallway to an agent that explores so much."""
+    """The bypass's value minus the hallway's for an agent that explores with this epsilon."""
     return best(data, HALLWAY, epsilon).on_policy - through_hallway(data, epsilon).on_policy
 
 

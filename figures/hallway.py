@@ -32,7 +32,7 @@ def run(
     long_seeds=40,
     from_optimum=LAST["optimum"],
 ):
-    """Routes through Dangerous Hallway; at the lowest rate also from the optimal table, and some seeds for long."""
+    """Routes through Dangerous Hallway; at the lowest rate also from the optimal table, and longer for some seeds."""
     cases = []
     for rate in rates:
         episodes = {"zeros": from_zeros, "optimum": from_optimum} if rate == rates[0] else {"zeros": recommended}
@@ -46,7 +46,7 @@ def run(
                 "episodes": recommended if start == "zeros" and seed >= long_seeds else episodes[start],
             })
     for row in spread(hallway_run, cases):
-        del row["episodes"]  # a row tells after how many it was made
+        del row["episodes"]
         yield row
 
 
@@ -95,7 +95,7 @@ def share_on(data: Data, route: str, *setting, **moment) -> float:
 
 
 def mean_of(data: Data, column: str, *setting, **moment) -> float:
-    """The mean over seeds of value, on_policy, or the table's values at the fork (down, right) or half way (behind)."""
+    """The mean over the seeds of value, on_policy, or the table at the fork (down, right) or half way (behind)."""
     return runs(data, *setting, **moment)[column].mean()
 
 

@@ -1,4 +1,4 @@
-"""Does noise free Q-learning from the hallway at a learning rate of 0.1? With and without it, from two tables."""
+"""Does noise free Q-learning from the hallway at a learning rate of 0.1? With and without noise, from two tables."""
 
 from __future__ import annotations
 

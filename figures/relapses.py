@@ -22,7 +22,7 @@ def run(seeds=100, episodes=EPISODES, rate=RATES[1], epsilons=EPSILONS, watched=
 
 
 def relapses_run(map, epsilon, seed, episodes, rate, watched, every) -> list[dict]:
-    """How often the value falls below the threshold, and the episodes and steps that it spends there."""
+    """Count how often the value falls below the threshold, and the episodes and steps that it stays there."""
     lake = td.FrozenLakeEnv(map_name=map)
     agent = td.QLAgent(lake, epsilon, rate, episodes[map], do_test=False, seed=seed)
     agent.learn(episodes[map] - watched)

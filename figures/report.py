@@ -20,7 +20,7 @@ CONSTANTS = {"HALLWAY": HALLWAY, "LAKE": LAKE, "SINGLE": SINGLE, "BEST_RATE": BE
 
 
 class Claim(NamedTuple):
-    """A statement that a sentence of the report relies on, asserted beside it in the template."""
+    """What a sentence of the report relies on, checked beside the sentence in the template."""
 
     words: str
     holds: bool
@@ -34,7 +34,7 @@ class Claim(NamedTuple):
 
 
 class Noted:
-    """Data that note which experiments are read, and which numbers came out."""
+    """Data that record which experiments are read, and which numbers are computed."""
 
     def __init__(self, data: Data):
         self.data = data
@@ -49,7 +49,7 @@ class Noted:
 
 
 class Bound:
-    """A module as the template sees it: functions that take `data` are already given it."""
+    """A module as the template sees it: functions that take `data` get it without being given it."""
 
     def __init__(self, module: ModuleType, data: Noted):
         self._module = module
@@ -85,7 +85,7 @@ def written(result) -> str:
 
 
 def render(study: Study, data: Data) -> tuple[str, list[Claim]]:
-    """The text of the study's Report.md, and the claims that were checked on the way.
+    """Render the study's Report.md; return the text and the claims that it makes.
 
     The template sees the modules of the study and of its base by their names, and as `settings` the settings of each
     experiment.

@@ -36,7 +36,7 @@ DOOR = "make_figures"  # the module that is a command line
 def experiment(run: Callable | None = None, *, timed: bool = False, seeds: bool = True):
     """Mark a generator of rows as its module's experiment; its default arguments are its settings.
 
-    `timed` says that it measures time: it runs after the others, and its claims may differ from machine to machine.
+    `timed` says that it measures time: it runs after the others, and not under other seeds.
     `seeds` is False where nothing is random.
     """
 
@@ -115,11 +115,11 @@ def grid(**axes: Iterable) -> list[dict]:
 
 
 def spread(run: Callable, cases: list[dict], **settings) -> Iterator[dict]:
-    """Yield the rows of `run(**case, **settings)` for all cases, in their order, each case on a core of its own.
+    """Yield the rows of `run(**case, **settings)` for all cases, in order, each case on one core.
 
     A row begins with the fields of its case, unless `run` places some of them itself. Cases run in threads on this
-    machine, where compiled learning runs side by side, or over Ray where RAY_ADDRESS names a cluster. Seeds are shifted
-    by `seeds_from`; rows have those of the cases, so that fresh ones read like committed ones.
+    machine, since compiled learning releases the GIL, or over Ray if RAY_ADDRESS names a cluster. `run` gets seeds
+    shifted by `seeds_from`, but the rows keep those of the cases, so that fresh rows compare with committed ones.
     """
     shifted = [case | settings | {"seed": case["seed"] + seeds_from} for case in cases]
     rows_of = _over_ray if os.environ.get("RAY_ADDRESS") else _in_threads
@@ -131,7 +131,7 @@ def spread(run: Callable, cases: list[dict], **settings) -> Iterator[dict]:
 
 @contextlib.contextmanager
 def other_seeds(shift: int):
-    """Experiments that run within see other seeds."""
+    """Shift the seeds of the experiments that run within the block."""
     global seeds_from
     before, seeds_from = seeds_from, shift
     try:
@@ -159,7 +159,7 @@ def _in_threads(run: Callable, cases: list[dict], bar) -> Iterator[list[dict]]:
         for future in futures:
             yield future.result()
     finally:
-        pool.shutdown(cancel_futures=True)  # what has begun comes to its end
+        pool.shutdown(cancel_futures=True)  # runs that have begun are finished
 
 
 def _over_ray(run: Callable, cases: list[dict], bar) -> Iterator[list[dict]]:

@@ -127,6 +127,7 @@ def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, eps
 
 
 def cores(data: Data) -> int:
+    """The number of cores of the machine that was timed."""
     return data["timing"]["cores"].iloc[0]
 
 
@@ -273,7 +274,7 @@ def draw_seconds(axes, data: Data, case: tuple[str, str]) -> None:
 
 
 def draw_legend(axes, title: str) -> None:
-    """The legend, in a panel of its own."""
+    """The legend, in an empty panel."""
     axes.axis("off")
     for role, name in (("Q-learning", "single core"), ("Distributed", "distributed")):
         color = td.COLORS[role]

@@ -18,7 +18,7 @@ MANY = 8  # collectors, the most that are compared
 
 @experiment
 def run(seeds=100, episodes=EPISODES, epsilon=0.3, rates=BEST_RATE, collectors=MANY):
-    """How far each state's value is from the single core's, mean over seeds: with collectors, and for another seed."""
+    """Mean absolute difference of each state's value from the single core's: with collectors, and for another seed."""
     cases = grid(map=episodes, seed=range(seeds))
     settings = {"episodes": episodes, "epsilon": epsilon, "rates": rates, "collectors": collectors}
     found = pd.DataFrame(list(spread(differences_run, cases, **settings)))

@@ -125,7 +125,7 @@ def run(lakes=LAKES, compared=COMPARED, rates=RATES, starts=STARTS, epsilon=0.05
 
 
 def dyna_run(lake, learner, schedule, rate, start, seed, lakes, epsilon, patience, batch_size) -> list[dict]:
-    """When one learner arrives."""
+    """Learn until the policy is good; return steps and seconds, nan for never."""
     goal, within, _ = lakes[lake]
     env = td.FrozenLakeEnv(map_name=lake) if lake in td.MAPS else random_lake(int(lake.split()[0]), seed=100 + seed)
     if learner == "Dyna-Q":
@@ -186,13 +186,13 @@ def best_setting(data: Data, lake: str, learner: str) -> tuple[tuple, pd.DataFra
 
 
 def advantage(data: Data, lake: str) -> float:
-    """How many times the steps of Dyna-Q the best of the other learners needs, each at its best setting."""
+    """The steps of the best other learner over those of Dyna-Q, each at its best setting."""
     steps = {learner: until_there(best_setting(data, lake, learner)[1]) for learner in LEARNERS}
     return min(others for learner, others in steps.items() if learner != "Dyna-Q") / steps["Dyna-Q"]
 
 
 def slower(data: Data, lake: str) -> float:
-    """How many times the seconds of the quickest other learner, at its quickest setting, Dyna-Q takes."""
+    """The seconds of Dyna-Q over those of the quickest other learner at its quickest setting."""
     others = where(data["dyna"], lake=lake).query("learner != 'Dyna-Q'").fillna({"rate": 0.0, "seconds": np.inf})
     quickest = others.groupby(["learner", "schedule", "rate", "start"])["seconds"].median().min()
     return until_there(where(data["dyna"], lake, "Dyna-Q"), "seconds") / quickest

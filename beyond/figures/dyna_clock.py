@@ -1,4 +1,4 @@
-"""Who has a good policy sooner by the clock: Q-learning or Dyna-Q, alone, in threads, or over Ray?"""
+"""Which learner has a good policy sooner by the clock: Q-learning or Dyna-Q, alone, in threads, or over Ray?"""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def time_to_good(agent, first: int) -> dict:
 
 
 def stretches(agent, first: int):
-    """Yield the moments of learning, a whole stretch before the first of them: they are judged while the clock stands.
+    """Learn a stretch of episodes, then yield its moments, so that judging them does not count; and so on.
 
     The first stretch has `first` episodes, each later one half as many as all before it.
     """
@@ -99,7 +99,7 @@ def stretches(agent, first: int):
 
 
 def learning(agent, episodes: int):
-    """Learn so many episodes, and stop after every batch."""
+    """Learn `episodes` episodes; yield after every batch."""
     if hasattr(agent, "learn_in_batches"):
         yield from agent.learn_in_batches(episodes)
     else:
@@ -132,19 +132,19 @@ def speed_up_range(data: Data, *setting) -> str:
 
 
 def best_alone(data: Data, simulator: str, learner: str = "Dyna-Q") -> bool:
-    """Is one core there before any number of collectors in any pool, by medians?"""
+    """Is one core there sooner than any number of collectors in any pool, by medians?"""
     teams = itertools.product(settings_of(run)["collectors"], POOLS)
     return all(speed_up(data, simulator, (learner, SINGLE), (learner, *team)) < 1 for team in teams)
 
 
 def more_steps(data: Data, simulator: str, learner: str, collectors: int) -> float:
-    """How many times the steps of one core the collectors take together, in any pool: a ratio of medians."""
+    """The steps of all collectors together over those of one core, in any pool: a ratio of medians."""
     many, alone = (runs(data, simulator, learner, count)["steps"].median() for count in (collectors, SINGLE))
     return many / alone
 
 
 def pace(data: Data, simulator: str, learner: str, collectors: int) -> float:
-    """How many times the steps a second of one core the collectors take together: the median of the seeds."""
+    """Steps per second of all collectors together over those of one core: the median of the seeds."""
     many, alone = (runs(data, simulator, learner, count).set_index("seed") for count in (collectors, SINGLE))
     return float(((many["steps"] / many["seconds"]) / (alone["steps"] / alone["seconds"])).median())
 
@@ -154,7 +154,7 @@ def pace(data: Data, simulator: str, learner: str, collectors: int) -> float:
 
 @picture
 def dyna_clock(data: Data):
-    """Seconds until near the optimum, by the number of collectors: the median and all seeds, a panel a simulator."""
+    """Seconds until near the optimum, by the number of collectors: the median and all seeds, a panel per simulator."""
     import matplotlib.pyplot as plt
 
     counts = (SINGLE, *settings_of(run)["collectors"])

@@ -28,7 +28,7 @@ def run(cases=CASES, map_seed=401, epsilon=0.05, seed=0, max_step=5_000, most=5 
 
 
 def large_run(side, workers, batch_size, seed, map_seed, epsilon, max_step, most) -> list[dict]:
-    """When a number of workers arrive; nan where they have not after `most` steps."""
+    """Learn until the policy is good; return steps and costs, nan after `most` steps without."""
     env = random_lake(side, map_seed)
     target = optimum(env) - LARGE_WITHIN
     settings = {"cw_num": workers, "batch_size": batch_size, "max_step": max_step, "workers": td.InProcess()}
@@ -46,7 +46,7 @@ def large_run(side, workers, batch_size, seed, map_seed, epsilon, max_step, most
 
 
 def moments_of(agent):
-    """Yield what learning has cost after each round."""
+    """Yield the steps and costs of learning after each round."""
     for rounds, _ in enumerate(agent.learn_in_batches(10**9), 1):
         cost = agent.cost
         yield {
@@ -62,12 +62,12 @@ def moments_of(agent):
 
 
 def row(data: Data, workers: int) -> pd.Series:
-    """What was found for so many workers on the largest lake."""
+    """The row of `workers` workers on the largest lake."""
     return where(data["dyna_large"], side=LARGEST, workers=workers).iloc[0]
 
 
 def fewer(data: Data, workers: int = 1024) -> float:
-    """How many times fewer steps a worker needs there than one alone."""
+    """How many times fewer steps each worker needs there than one alone."""
     return row(data, 1)["steps"] / (row(data, workers)["steps"] / workers)
 
 

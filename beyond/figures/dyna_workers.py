@@ -29,7 +29,7 @@ def run(counts=tuple(BATCH_SIZES), batch_sizes=BATCH_SIZES, sides=SIDES, maps=(2
 
 
 def workers_run(side, map_seed, workers, seed, batch_sizes, sides, epsilon) -> list[dict]:
-    """When a number of workers arrive."""
+    """Learn until the policy is good; return the steps, nan for never."""
     env = random_lake(side, map_seed)
     agent = DistributedDynaQAgent(
         env, epsilon, seed=seed, do_test=False, cw_num=workers, batch_size=batch_sizes[workers], workers=td.InProcess()

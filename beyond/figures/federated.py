@@ -41,7 +41,7 @@ def run(seeds=10, counts=COUNTS, sides=SIDES, rate=0.01, epsilon=0.05, holes=0.0
         for side, seed, count in tqdm(cases, desc="federated", unit="run"):
             lake = random_lake(side, map_seed, holes)
             moments = timed_rounds(lake, count, rounds, sides[side], seed=seed, **settings)
-            with concurrent.futures.ThreadPoolExecutor() as pool:  # it takes a while
+            with concurrent.futures.ThreadPoolExecutor() as pool:  # solving takes a while
                 values = list(pool.map(exact_value(lake), moments))
             for i, (moment, value) in enumerate(zip(moments, values, strict=True), 1):
                 del moment["q_table"]

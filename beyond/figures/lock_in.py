@@ -24,7 +24,7 @@ def run(
     seeds=100, counts=(1, 2, 4, 8), cells=tuple(CELLS), rate=0.001, epsilon=0.3, batch_size=10,
     tests=(500, 1_000, 2_000), later=(30_000, 100_000),
 ):  # fmt: skip
-    """Route and exact value after some episodes of the assignment's setting, with the part that each cell has.
+    """Route and exact value after some episodes of the assignment's setting, for each cell.
 
     One collector that does not plan, and so learns slowly, goes on to the `later` tests.
     """
@@ -56,7 +56,7 @@ def lock_in_run(cell, collectors, seed, rate, epsilon, batch_size, tests, later)
 
 
 def runs(data: Data, cell: str, collectors: int, episode: int | None = None) -> pd.DataFrame:
-    """The rows of a cell after so many episodes (None: the last), one for each seed."""
+    """The rows of a cell after `episode` episodes (None: the last of all cells), one for each seed."""
     episode = settings_of(run)["tests"][-1] if episode is None else episode
     return where(data["lock_in"], cell=cell, collectors=collectors, episode=episode)
 

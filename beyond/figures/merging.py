@@ -29,7 +29,7 @@ SERVERS = {
 
 @experiment
 def run(seeds=40, counts=(1, 4, 16, 64), rules=RULES + NAIVE, rates=RATES, epsilon=0.3, episodes=30_000, batch_size=10):
-    """What federated workers learn under each merge rule; a single worker needs none."""
+    """Exact values of what federated workers learn under each merge rule; a single worker needs none."""
     cases = [
         {"algorithm": algorithm, "rule": rule, "workers": count, "learning_rate": rate, "seed": seed}
         for algorithm, rate, rule, count, seed in itertools.product(FEDERATED, rates, rules, counts, range(seeds))

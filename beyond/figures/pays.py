@@ -44,7 +44,7 @@ def table(data: Data) -> str:
 
 
 def text(data: Data) -> str:
-    """What is compared, and from which size of lake and which cost of a step it pays."""
+    """What counts as near, and from which size of lake and cost of a step distributing pays."""
     largest, side = max(federated.SIDES), dyna_large.LARGEST
     even, fewer = federated.even_side(data), dyna_large.fewer(data, 1024)
     microseconds = round_cost.dyna_break_even(data, 1024), *(break_even.measured(data, count) for count in (2, 8))
@@ -64,5 +64,5 @@ def text(data: Data) -> str:
 
 
 def in_readme(readme: str, data: Data) -> str:
-    """README.md with what these data say."""
+    """The README's text with its table made anew from these data."""
     return between(readme, MARK, f"{table(data)}\n\n{text(data)}")

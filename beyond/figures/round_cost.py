@@ -86,7 +86,7 @@ class Receiver:
 
 
 def ray_seconds(workers, count: int, table_bytes: int, report_bytes: float, repetitions: int) -> dict:
-    """The time of a round in which nobody does anything, and what of it the driver spends: not to be shared out."""
+    """Time an empty round, and the driver's share of it, which more machines would not reduce."""
     with workers.run({"server": Receiver, "collector": Sender}) as pool:
         table, seconds = pool.submit("server", 0, "receive", table_bytes), []
         for _ in range(repetitions + 1):  # the first to warm up
@@ -103,7 +103,7 @@ def ray_seconds(workers, count: int, table_bytes: int, report_bytes: float, repe
 
 
 class Product(NamedTuple):
-    """What a number of cores gain: steps are measured, the time of a round is put together from measured parts."""
+    """A computed speed-up: measured steps, and a round put together from measured parts."""
 
     speed_up: tuple  # (lowest, highest): with Ray's cost as measured on two cores, and with the driver's share alone
     learning_ms: float  # the parts of a round
@@ -128,14 +128,14 @@ def product(data: Data, side: int, workers: int, batch_size: int) -> Product:
 
 
 def learning_seconds(data: Data, side: int, workers: int, steps: float) -> float:
-    """How long a worker learns in a round in which it takes `steps` steps, by a line through what was measured."""
+    """How long a worker learns in a round of `steps` steps, by a line through the measured rounds."""
     measured = where(data["round_cost"], side, workers)
     slope, fixed = np.polyfit(measured["steps"], measured["learn_seconds"], 1)
     return fixed + slope * steps
 
 
 def two_workers(data: Data, side: int = 128) -> float:
-    """The hardware efficiency that the model gives the two workers of `beyond.figures.federated`, which measured it."""
+    """The hardware efficiency of two workers by the model; the experiment `federated` measured it."""
     rounds = federated.needed(data, side, 2, "episode") / federated.SIDES[side]
     steps = federated.needed(data, side, 2, "steps") / rounds / 2
     part = where(data["round_cost"], side, 2).iloc[-1]
@@ -186,7 +186,7 @@ def table_of_parts(data: Data) -> str:
 
 
 def dyna_break_even(data: Data, workers: int = 1024) -> float:
-    """Microseconds that a step of the simulator must take for so many workers of Dyna-Q to beat one: computed."""
+    """How many µs a simulator's step must take for `workers` workers of Dyna-Q to beat one: computed."""
     alone, many = dyna_large.row(data, 1), dyna_large.row(data, workers)
     call = where(data["round_cost"], workers=64)["ray_seconds"].median() / 64
     more = many["planning_seconds"] + many["rounds"] * workers * call - alone["planning_seconds"]

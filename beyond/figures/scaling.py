@@ -99,9 +99,9 @@ def runs(data: Data, algorithm: str, side: int, workers: int, batch_size: int = 
 
 
 def efficiency(data: Data, algorithm: str, side: int, *setting, column: str = "first", seeds: int = 8) -> tuple:
-    """Steps that one core needs, relative to the workers': (geometric mean, low, high) over lakes and so many seeds.
+    """Steps that one core needs, relative to the workers': (geometric mean, low, high) over lakes and `seeds` seeds.
 
-    Of the pairs of runs that both arrive; nan where none do.
+    Only pairs of runs that both arrive count; nan where none do.
     """
     alone = runs(data, algorithm, side, SINGLE).query("seed < @seeds")[column]
     pairs = (alone / runs(data, algorithm, side, *setting)[column]).dropna()
@@ -109,19 +109,19 @@ def efficiency(data: Data, algorithm: str, side: int, *setting, column: str = "f
 
 
 def arrived(data: Data, algorithm: str, side: int, *setting, column: str = "first") -> tuple[int, int]:
-    """How many runs arrive, of how many."""
+    """(how many runs arrive, how many there are)."""
     found = runs(data, algorithm, side, *setting)[column]
     return int(found.notna().sum()), len(found)
 
 
 def local_rate(workers: int) -> float:
-    """The rate at which so many workers learn where a single core learns at that of the experiment."""
+    """The workers' learning rate where a single core learns at the experiment's."""
     rate = settings_of(run)["rate"]
     return FederatedQLAgent(td.FrozenLakeEnv(), learning_rate=rate, cw_num=workers, ew_num=0, do_test=False).local_rate
 
 
 def least(data: Data, workers: int, column: str = "first") -> float:
-    """The lowest efficiency of so many workers, over algorithms and sizes of lake."""
+    """The lowest efficiency of `workers` workers over algorithms and sizes of lake."""
     return min(
         efficiency(data, algorithm, side, workers, column=column)[0]
         for algorithm, side in itertools.product(FEDERATED, LOOKS)
@@ -129,7 +129,7 @@ def least(data: Data, workers: int, column: str = "first") -> float:
 
 
 def all_stay(data: Data, side: int, workers: int) -> bool:
-    """Do all runs of so many workers stay at the target?"""
+    """Do all runs of `workers` workers hold the target?"""
     return bool(where(data["scaling"], side=side, workers=workers)["sustained"].notna().all())
 
 
@@ -140,7 +140,7 @@ def cell(data: Data, algorithm: str, side: int, workers: int, batch_size: int = 
 
 
 def millions(data: Data, side: int, workers: int, variant: str, column: str = "first") -> float:
-    """Million steps of all workers of Q-learning until the target is crossed: the geometric mean of who gets there."""
+    """Million steps of all workers of Q-learning until the target is crossed: the geometric mean of those that do."""
     return float(np.exp(np.log(runs(data, "Q-learning", side, workers, 100, variant)[column]).mean()) / 1e6)
 
 

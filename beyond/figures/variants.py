@@ -45,7 +45,7 @@ class AddingUp(FederatedServer):
 
 
 def together(rate: float, visits) -> np.ndarray:
-    """What so many updates at a rate amount to, 1 - (1 - rate)**visits, by sums and products: see `effective_rates`."""
+    """The rate that `visits` updates amount to, 1 - (1 - rate)**visits, by sums and products: see `effective_rates`."""
     visits = np.asarray(visits, np.int64)
     rates = effective_rates(rate, visits.ravel())
     return rates[np.minimum(visits, len(rates) - 1)]
@@ -74,14 +74,14 @@ class PowerOfOne(FederatedQLAgent):
 
 
 class CapOf20(FederatedQLAgent):
-    """With local rates of .2 at most, however many the workers."""
+    """With local rates of .2 at most, for any number of workers."""
 
     def __init__(self, *arguments, **settings):
         super().__init__(*arguments, cap=0.2, **settings)
 
 
 class OwnEpsilon(FederatedWorker):
-    """A worker that is told with each round how much to explore."""
+    """A worker that gets its epsilon with each round."""
 
     def learn(self, *arguments):
         *arguments, self.agent.epsilon = arguments
@@ -89,7 +89,7 @@ class OwnEpsilon(FederatedWorker):
 
 
 class Telling(NamedTuple):
-    """A pool that tells each worker its epsilon."""
+    """A pool that sends each worker its epsilon."""
 
     pool: object
     epsilons: np.ndarray
@@ -132,7 +132,7 @@ class ImportanceAveraged(FederatedQLAgent):
 
 
 class MeanTargets(FederatedWorker):
-    """A worker that reports the mean target of each pair, in the place of its value."""
+    """A worker that reports the mean target of each pair instead of its value."""
 
     def learn(self, *arguments):
         report = super().learn(*arguments)
@@ -142,7 +142,7 @@ class MeanTargets(FederatedWorker):
 
 
 class OneByOne(FederatedServer):
-    """A server that merges a report when it comes, into a table that has moved on since."""
+    """A server that merges each report as it arrives, into a table that has changed since it was sent."""
 
     def merge(self, learning_rate, report):
         rates, now = together(learning_rate, report.visits), pair_values(self.q_table, report)
@@ -150,7 +150,7 @@ class OneByOne(FederatedServer):
 
 
 class Asynchronous(FederatedQLAgent):
-    """Without rounds: a worker starts from the table that its last report led to, and nobody waits for the others."""
+    """Without rounds: each worker starts from the table that its last report led to, and none waits for the others."""
 
     roles = FederatedQLAgent.roles | {"server": OneByOne, "collector": MeanTargets}
     lag = behind = td.DistributedQLAgent.lag
