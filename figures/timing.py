@@ -16,7 +16,7 @@ from figures.distributed import config_name
 from figures.rows import Data, seeds, where
 from figures.slow import Slow
 from figures.study import experiment, picture, start_ray
-from figures.summaries import markdown
+from figures.summaries import markdown, median_range
 
 BRIEF = {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100}
 SUITE = {  # simulator: its runs; those with a test interval are made with evaluation and without
@@ -160,12 +160,6 @@ def speed_up(data: Data, *case, **regime) -> float:
     return float(np.median(speed_ups(data, *case, **regime)))
 
 
-def speed_up_range(data: Data, *case, **regime) -> str:
-    """The median of `speed_ups` with their range."""
-    pairs = speed_ups(data, *case, **regime)
-    return f"{np.median(pairs):.2f} ({pairs.min():.2f} to {pairs.max():.2f})"
-
-
 def best_speed_up(data: Data, simulator: str) -> float:
     """The best speed-up of a distributed configuration, over maps, with evaluation and without."""
     cases = itertools.product([case for case in CASES if case[0] == simulator], CONFIGURATIONS[1:], (False, True))
@@ -223,7 +217,7 @@ def table_of_speed_ups(data: Data) -> str:
     """Speed-ups by case and configuration, with evaluation and without: the median of the pairs with their range."""
     rows = []
     for case, evaluated in itertools.product(CASES, (True, False)):
-        cells = [speed_up_range(data, *case, count, evaluated=evaluated) for count in CONFIGURATIONS[1:]]
+        cells = [median_range(speed_ups(data, *case, count, evaluated), ".2f") for count in CONFIGURATIONS[1:]]
         rows.append([name_of(case), "yes" if evaluated else "no", *(cell.replace(" to ", "-") for cell in cells)])
     return markdown(["simulator, map", "tests", *map(config_name, CONFIGURATIONS[1:])], rows)
 

@@ -25,7 +25,7 @@ from beyond.figures.until import (
 )
 from figures.assignment import HALLWAY, LAKE
 from figures.rows import Data, settings_of, where
-from figures.study import experiment, picture, spread
+from figures.study import experiment, spread
 from figures.summaries import markdown
 from tabular.kernels import greedy_value
 
@@ -211,27 +211,3 @@ def table(data: Data) -> str:
                 cells = [f"{steps / 1e6:.3g}", f"{until_there(group, 'seconds'):.2g}"]
             rows.append([lake, learner, setting if arrived else "any", *cells, f"{arrived} of {len(group)}"])
     return markdown(["lake", "learner", "setting", "million steps", "seconds", "arrive"], rows)
-
-
-# Picture
-
-
-@picture
-def dyna_steps(data: Data):
-    """Steps until the policy is good, by lake: the median and all seeds, each learner at its best setting."""
-    import matplotlib.pyplot as plt
-
-    lakes = list(settings_of(run)["lakes"])
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for learner, shift in zip(LEARNERS, (-0.24, -0.08, 0.08, 0.24), strict=True):
-        color = td.color_of(learner) or "#56B4E9"
-        tried = [i for i, lake in enumerate(lakes) if len(where(data["dyna"], lake, learner))]
-        groups = [best_setting(data, lakes[i], learner)[1] for i in tried]
-        for i, group in zip(tried, groups, strict=True):
-            axes.plot(np.full(len(group), i + shift), group["steps"], ".", color=color, alpha=0.4)
-        places, medians = [i + shift for i in tried], [until_there(group) for group in groups]
-        axes.plot(places, medians, "o", color=color, label=learner)
-    axes.set(xticks=range(len(lakes)), xticklabels=lakes, xlim=(-0.5, len(lakes) - 0.5), yscale="log")
-    axes.set_ylabel(f"steps until within {WITHIN} of the optimum (256 x 256: {LARGE_WITHIN})")
-    axes.legend(title="median of the seeds; small dots: each seed")
-    return figure

@@ -17,7 +17,6 @@ from figures.assignment import LAKE, SINGLE
 from figures.rows import Data, settings_of, where
 from figures.slow import Slow
 from figures.study import experiment, picture, start_ray
-from figures.summaries import median_range
 
 LEARNERS = {
     "Q-learning": (td.QLAgent, td.DistributedQLAgent),
@@ -124,11 +123,6 @@ def speed_ups(data: Data, simulator: str, slower: tuple, faster: tuple) -> np.nd
 def speed_up(data: Data, *setting) -> float:
     """The median of `speed_ups`."""
     return float(np.median(speed_ups(data, *setting)))
-
-
-def speed_up_range(data: Data, *setting) -> str:
-    """The median of `speed_ups` with their range."""
-    return median_range(speed_ups(data, *setting))
 
 
 def best_alone(data: Data, simulator: str, learner: str = "Dyna-Q") -> bool:

@@ -9,7 +9,7 @@ from beyond.figures.until import LARGE_WITHIN, WITHIN
 from figures import break_even, exact, timing
 from figures.assignment import HALLWAY, LAKE, SINGLE
 from figures.rows import Data, settings_of
-from figures.summaries import between, interval, markdown
+from figures.summaries import between, interval, markdown, median_range
 
 MARK = "scale"  # of the place in README.md
 
@@ -22,16 +22,17 @@ def table(data: Data) -> str:
     small = f"batches of {dyna_clock.BATCH_SIZES['Q-learning']}"
     measured = [
         [f"16x16, compiled, 8 collectors, batches of {batch['compiled']}", "pace",
-         timing.speed_up_range(data, "compiled", LAKE, 8)],
+         median_range(timing.speed_ups(data, "compiled", LAKE, 8), ".2f")],
         [f"16x16, stepped in Python, 2 collectors, batches of {batch['stepped']}", "pace",
-         timing.speed_up_range(data, "stepped", LAKE, 2)],
+         median_range(timing.speed_ups(data, "stepped", LAKE, 2), ".2f")],
         [f"16x16, stepped in Python, 2 collectors, {small}", "policy",
-         dyna_clock.speed_up_range(data, "stepped", alone, ("Q-learning", 2))],
-        [f"{HALLWAY}, steps wait 200 µs, 8 collectors", "pace", timing.speed_up_range(data, "waits", HALLWAY, 8)],
+         median_range(dyna_clock.speed_ups(data, "stepped", alone, ("Q-learning", 2)))],
+        [f"{HALLWAY}, steps wait 200 µs, 8 collectors", "pace",
+         median_range(timing.speed_ups(data, "waits", HALLWAY, 8), ".2f")],
         [f"16x16, steps wait 200 µs, 8 collectors, {small}", "policy",
-         dyna_clock.speed_up_range(data, "waiting", alone, ("Q-learning", 8))],
+         median_range(dyna_clock.speed_ups(data, "waiting", alone, ("Q-learning", 8)))],
         ["the same with Dyna-Q, against one core of it", "policy",
-         dyna_clock.speed_up_range(data, "waiting", planner, ("Dyna-Q", 8))],
+         median_range(dyna_clock.speed_ups(data, "waiting", planner, ("Dyna-Q", 8)))],
         [f"{side} x {side}, picked among six, compiled, 2 federated workers at a higher rate", "policy",
          interval(federated.speed_up(data, side, 2).speed_up, ".2f")],
     ]  # fmt: skip
