@@ -15,7 +15,6 @@ from figures.rows import Data, where
 from figures.study import picture
 from figures.summaries import markdown
 
-COLORS = {1: "#999999", 2: "#66c2a5", 4: "#009E73", 8: "#00543d"}  # by collectors
 MARKERS = {"compiled": "s", "stepped": "D", "waits": "o", "computes": "x"}
 
 
@@ -171,7 +170,7 @@ def break_even(data: Data):
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 5.6), layout="constrained")
-    for count in COLORS:
+    for count in timing.COLORS:
         draw_collectors(axes, data, count)
     axes.axhline(1, color="black", linestyle=(0, (6, 3)), linewidth=1)
     axes.text(0.015, 1.08, "as fast as a single core", fontsize=10)
@@ -194,7 +193,7 @@ def break_even(data: Data):
 
 def draw_collectors(axes, data: Data, count: int) -> None:
     """The model's line and the measured points for `count` collectors."""
-    color = COLORS[count]
+    color = timing.COLORS[count]
     law = model(data, count)
     cost = np.geomspace(0.014, 400, 400)
     axes.plot(cost, law.speed_up(cost), color=color, linewidth=1.5)

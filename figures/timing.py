@@ -13,10 +13,10 @@ from tqdm.auto import tqdm
 import td_helpers as td
 from figures.assignment import BEST_RATE, EPISODES, HALLWAY, LAKE, SHORT, SINGLE, checksum
 from figures.distributed import config_name
-from figures.rows import Data, seeds, where
+from figures.rows import Data, where
 from figures.slow import Slow
 from figures.study import experiment, picture, start_ray
-from figures.summaries import markdown, median_range
+from figures.summaries import markdown
 
 BRIEF = {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100}
 SUITE = {  # simulator: its runs; those with a test interval are made with evaluation and without
@@ -45,7 +45,8 @@ CASES = {  # (simulator, map): the runs that are made with evaluation and withou
     for timed in group
     if "test_interval" in timed
 }
-CONFIGURATIONS = (SINGLE, 1, 2, 4, 8)  # collectors
+COLORS = {1: "#999999", 2: "#66c2a5", 4: "#009E73", 8: "#00543d"}  # by collectors
+CONFIGURATIONS = (SINGLE, *COLORS)
 
 
 @experiment(timed=True)
@@ -213,65 +214,30 @@ def table_of_seconds(data: Data, evaluated: bool) -> str:
     return markdown(["simulator, map, seconds", *map(config_name, CONFIGURATIONS)], rows)
 
 
-def table_of_speed_ups(data: Data) -> str:
-    """Speed-ups by case and configuration, with evaluation and without: the median of the pairs with their range."""
-    rows = []
-    for case, evaluated in itertools.product(CASES, (True, False)):
-        cells = [median_range(speed_ups(data, *case, count, evaluated), ".2f") for count in CONFIGURATIONS[1:]]
-        rows.append([name_of(case), "yes" if evaluated else "no", *(cell.replace(" to ", "-") for cell in cells)])
-    return markdown(["simulator, map", "tests", *map(config_name, CONFIGURATIONS[1:])], rows)
-
-
 # Picture
 
 
 @picture
 def timing_runs(data: Data):
-    """Seconds of every configuration, with evaluation and without, a panel for each case."""
+    """Speed-ups over the single core by case and collectors, a panel with evaluation and one without."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(2, 3, figsize=(9.6, 6.2), layout="constrained")
-    for axes, case in zip(panels.flat, CASES, strict=False):
-        draw_seconds(axes, data, case)
-    draw_legend(panels.flat[-1], f"{cores(data)} cores; median and\nrange of {seeds(data, 'timing')} repetitions")
-    figure.supylabel("seconds (log scale)", fontsize=10)
-    figure.supxlabel("(collectors, evaluators)", fontsize=10)
+    figure, panels = plt.subplots(2, 1, figsize=(9, 6.4), sharex=True, sharey=True, layout="constrained")
+    for axes, evaluated in zip(panels, (True, False), strict=True):
+        for i, count in enumerate(COLORS):
+            pairs = np.array([speed_ups(data, *case, count, evaluated) for case in CASES])
+            medians = np.median(pairs, axis=1)
+            ranges = [medians - pairs.min(axis=1), pairs.max(axis=1) - medians]
+            places = np.arange(len(CASES)) + 0.2 * (i - 1.5)
+            axes.bar(places, medians - 1, 0.18, bottom=1, yerr=ranges, color=COLORS[count], label=config_name(count))
+            for x, median, low, high in zip(places, medians, pairs.min(axis=1), pairs.max(axis=1), strict=True):
+                y, below = (high * 1.1, "bottom") if median > 1 else (low / 1.1, "top")
+                axes.text(x, y, f"{median:.2g}", ha="center", va=below, fontsize=7)
+        axes.axhline(1, color="black", linewidth=1)
+        axes.set(yscale="log", ylim=(0.005, 16), title="with evaluation" if evaluated else "without evaluation")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.grid(alpha=0.25, axis="y")
+    panels[1].set_xticks(range(len(CASES)), map(name_of, CASES))
+    panels[0].legend(title="(collectors, evaluators)", ncols=len(COLORS), loc="upper left", fontsize=9)
+    figure.supylabel("steps per second, as a multiple of a single core's (log scale)", fontsize=10)
     return figure
-
-
-def draw_seconds(axes, data: Data, case: tuple[str, str]) -> None:
-    """Medians and ranges of a case."""
-    for evaluated, marker, shift in ((True, "s", 0.12), (False, "o", -0.12)):
-        for x, count in enumerate(CONFIGURATIONS):
-            times = runs(data, *case, count, evaluated)["seconds"]
-            color = td.COLORS["Q-learning" if count == SINGLE else "Distributed"]
-            fill = color if evaluated else "white"
-            axes.plot([x + shift] * 2, [times.min(), times.max()], color=color, linewidth=2)
-            axes.plot(x + shift, np.median(times), marker, color=color, markersize=7, markerfacecolor=fill)
-    names = ["single\ncore", *(f"({count},4)" for count in CONFIGURATIONS[1:])]
-    axes.set_xticks(range(len(names)), names, fontsize=9)
-    (simulator, map), timed = case, CASES[case]
-    what = {"stepped": "stepped in Python", "waits": f"waits {timed.get('microseconds')} µs a step"}
-    axes.set_title(f"{what.get(simulator, simulator)}\n{map}, {timed['episodes']:,} ep.", fontsize=10)
-    axes.set(yscale="log")
-    axes.grid(alpha=0.25, which="both", axis="y")
-    axes.yaxis.set_major_formatter("{x:g}")
-    low, high = axes.get_ylim()
-    if high / low > 8:
-        digits = "25"
-    elif high / low > 4:
-        digits = "23468"
-    else:
-        digits = "23456789"
-    axes.yaxis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:e}"[0] in digits else "")
-    axes.tick_params(axis="y", which="both", labelsize=9)
-
-
-def draw_legend(axes, title: str) -> None:
-    """The legend, in an empty panel."""
-    axes.axis("off")
-    for role, name in (("Q-learning", "single core"), ("Distributed", "distributed")):
-        color = td.COLORS[role]
-        axes.plot([], [], "s", color=color, markerfacecolor=color, markersize=7, label=f"{name}, with evaluation")
-        axes.plot([], [], "o", color=color, markerfacecolor="white", markersize=7, label=f"{name}, without")
-    axes.legend(loc="upper center", fontsize=10, title=title)
