@@ -167,18 +167,18 @@ def federated_speed(data: Data):
 
 
 def draw_values(axes, data: Data, side: int) -> None:
-    """A line for each seed."""
+    """The median value over the median seconds of each round, and a band from the lowest to the highest seed."""
     for count, (color, line) in STYLES.items():
-        label = NAMES[count]
-        for _, rows in where(data["federated"], side=side, workers=count).groupby("seed"):
-            axes.plot(rows["seconds"], rows["value"], line, color=color, linewidth=1, alpha=0.7, label=label)
-            label = None  # one entry in the legend
+        rounds = where(data["federated"], side, count).groupby("episode")
+        seconds, value = rounds["seconds"].median(), rounds["value"]
+        axes.fill_between(seconds, value.min(), value.max(), color=color, alpha=0.18, linewidth=0)
+        axes.plot(seconds, value.median(), line, color=color, linewidth=1.5, label=NAMES[count])
     best = best_on(side)
     axes.axhline(best, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"optimum {best:.1f}")
     target = best - LARGE_WITHIN
     axes.axhline(target, color="#555555", linestyle=":", linewidth=1.2, label=f"target {target:.1f}")
     axes.set(xlabel="wall-clock seconds", ylabel="exact value of the greedy policy")
-    axes.set_title(f"{side} x {side}, one line a seed", fontsize=11)
+    axes.set_title(f"{side} x {side}, median and range of {seeds(data, 'federated')} seeds", fontsize=11)
 
 
 def draw_speed_ups(axes, data: Data) -> None:
