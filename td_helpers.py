@@ -11,43 +11,38 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import io
+import inspect
 import json
 import math
 import random
-import threading
+import sys
 import time
 import warnings
-from bisect import bisect
-from collections import deque
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from tabular.changes import LARGE, ChangeLog, Replica, Version, following, whole
+from tabular.changes import LARGE, ChangeLog, Replica, frozen, materialized
 from tabular.checks import (
     Setting,
     check_count,
     check_flag,
     check_number,
-    check_probabilities,
     check_q_table,
     count_between,
     refuse_overrides,
+    setting_names,
     settings_of,
 )
-from tabular.exact import likeliest_path, policy_value, value_iteration
+from tabular.exact import policy_value, value_iteration
 from tabular.files import atomic_write, check_writable
-from tabular.grids import MAPS, generate_map, generate_random_map, generate_row, neighbours, parse_map
+from tabular.grids import MAPS, generate_map, generate_random_map, generate_row
 from tabular.kernels import (
-    EVALUATION,
     MAX_EPISODES,
     MAX_STEP,
     MAX_TESTS,
     MAX_TRIALS,
-    Experience,
     Parameters,
     action_range,
     evaluate,
@@ -55,36 +50,26 @@ from tabular.kernels import (
     greedy_action,
     greedy_value,
     in_parts,
-    mix,
+    key_of,
     q_learning_episode,
     q_learning_update,
     sarsa_episode,
     sarsa_update,
 )
+from tabular.lake import DOWN, LEFT, RIGHT, UP, FrozenLakeEnv, gym
 from tabular.mistakes import in_few_lines
-from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan
-from tabular.plots import (
-    COLORS,
-    Belief,
-    Film,
-    color_of,
-    film,
-    grid_pixels,
-    plot_grid,
-    plot_result,
-    plot_timing,
-    save_figure,
-    show,
-    show_source,
-)
+from tabular.pictures import animate, greedy_path, plot_image
+from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan, tables_to_act_on, with_own_arrays
+from tabular.plots import COLORS, Film, color_of, plot_result, plot_timing, save_figure, show, show_source
 from tabular.pool import InProcess, Lost, Workers, check_workers, shared_workers
+from tabular.recording import Recorder
 from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import FORMAT, Checkpoints, Save, open_save
 from tabular.session import start_ray
 from tabular.simulators import (
     Policy,
-    acts_elsewhere,
+    check_copies_act_apart,
     compiled_form,
     copied,
     fingerprint,
@@ -93,18 +78,14 @@ from tabular.simulators import (
     warn_if_unseeded,
 )
 from tabular.stepping import Rows, Stepped
-from tabular.tables import Moves, TransitionTable, read_only_lists, samples_table
+from tabular.tables import TransitionTable, samples_table
 from tabular.threads import Threads
-
-try:
-    with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice, which no filter stops
-        import gym
-except ImportError:
-    import gymnasium as gym
+from tabular.usage import Usage
 
 __all__ = [
     # The assignment
-    "LEFT", "DOWN", "RIGHT", "UP", "MAPS", "FrozenLakeEnv", "generate_row", "generate_map", "generate_random_map",
+    "gym", "LEFT", "DOWN", "RIGHT", "UP",
+    "MAPS", "FrozenLakeEnv", "generate_row", "generate_map", "generate_random_map",
     "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
     "plot_image", "plot_result", "plot_timing",
     # To watch it
@@ -117,159 +98,7 @@ __all__ = [
     "COLORS", "color_of", "save_figure",
 ]  # fmt: skip
 
-# Frozen lake ----------------------------------------------------------------------------
-
-LEFT, DOWN, RIGHT, UP = range(4)
-
-
-class FrozenLakeEnv(gym.Env):
-    """A slippery grid world: walk from S to G over ice (F), past holes (H).
-
-    `desc` is a list of equally long strings of the letters S, F, H, G, or None for `map_name` (a key of `MAPS`; both
-    None: a random 8 x 8 map). Action a (LEFT, DOWN, RIGHT, UP) moves in direction (a + k) % 4 with probability
-    `transition_prob[k]`; a wall keeps the agent in place. A step from S or F costs 1. Standing on H or G, any action
-    pays -1000 or +1000 and leads to the exit state, number nrow * ncol, which ends the episode. States are numbered
-    row by row. Raises TypeError or ValueError for maps that are ragged, empty, of unknown letters, or without S or G,
-    for an unknown map name, and for probabilities that are not four numbers that sum to 1.
-    """
-
-    metadata = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 4}
-    reward_range = (-1000, 1000)
-
-    def __init__(self, desc=None, map_name="4x4", transition_prob=(0.97, 0.01, 0.01, 0.01), render_mode=None):
-        if desc is None and map_name not in [None, *MAPS]:
-            raise ValueError(f"map_name must be one of {sorted(MAPS)}, got {map_name!r}")
-        if render_mode not in (None, *self.metadata["render_modes"]):
-            raise ValueError(f"render_mode must be None, 'human', 'ansi' or 'rgb_array', got {render_mode!r}")
-        if desc is None:
-            desc = generate_random_map() if map_name is None else MAPS[map_name]
-        self.desc = parse_map(desc)
-        self.nrow, self.ncol = self.desc.shape
-        self.transition_prob = check_probabilities("transition_prob", transition_prob, 4)
-        self.render_mode = render_mode
-        self.exit_state = self.desc.size
-        self.observation_space = gym.spaces.Discrete(self.exit_state + 1)
-        self.action_space = gym.spaces.Discrete(4)
-        self._starts = np.flatnonzero(self.desc == b"S").tolist()
-        self._order = np.argsort(-np.array(self.transition_prob), kind="stable").tolist()  # likely first
-        self._sorted_prob = [self.transition_prob[k] for k in self._order]
-        self._cumulative = np.cumsum(self._sorted_prob).tolist()
-        self._draws = []  # uniform numbers drawn ahead, since numpy draws 64 nearly as fast as one
-        self._moves = Moves(self)
-        self.s, self.lastaction = self._starts[0], None
-
-    def __getstate__(self):
-        """What was derived from the map is not shipped to other processes; it is made again."""
-        derived = ("table", "P", "initial_state_distrib", "_moves")
-        return {name: value for name, value in self.__dict__.items() if name not in derived}
-
-    def __setstate__(self, state):
-        for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
-            setattr(self, name, value)
-        self._moves = Moves(self)
-
-    def __deepcopy__(self, memo):
-        """A copy with a generator of its own; the table, which is never changed, is the same."""
-        lake = memo[id(self)] = type(self).__new__(type(self))
-        lake.__setstate__(copy.deepcopy(self.__getstate__(), memo))
-        if "table" in vars(self):
-            lake.table = self.table
-        return lake
-
-    @samples_table
-    def step(self, action):
-        """Act once: (state, reward, terminated, truncated, info). Raises ValueError for an unknown action."""
-        try:
-            outcomes = self._moves[self.s][action]
-        except (KeyError, TypeError):
-            raise ValueError(f"action must be 0, 1, 2 or 3, got {action!r}") from None
-        if not self._draws:
-            self._draws = self.np_random.random(64).tolist()
-        slip = self._draws.pop()
-        k = 0 if slip < self._cumulative[0] else bisect(self._cumulative, slip, 0, 3)
-        probability, next_state, reward, terminated = outcomes[k]
-        self.s, self.lastaction = next_state, action
-        if self.render_mode == "human":
-            self.render()
-        return next_state, reward, terminated, False, {"prob": probability}
-
-    @samples_table
-    def reset(self, *, seed=None, options=None):
-        """Back to S (one of them, drawn, where there are several): (state, info)."""
-        super().reset(seed=seed)
-        if seed is not None:
-            self._draws = []
-        starts = self._starts
-        self.s = starts[0] if len(starts) == 1 else starts[int(self.np_random.integers(len(starts)))]
-        self.lastaction = None
-        if self.render_mode == "human":
-            self.render()
-        return self.s, {"prob": 1.0 / len(starts)}
-
-    def render(self):
-        """The map, the agent's cell in red: text for "ansi", printed for "human", pixels (uint8) for "rgb_array"."""
-        if self.render_mode is None:
-            return None
-        if self.render_mode == "rgb_array":
-            return grid_pixels(self.desc, None if self.s == self.exit_state else divmod(self.s, self.ncol))
-        rows = [[cell.decode() for cell in row] for row in self.desc]
-        lines = []
-        if self.s == self.exit_state:
-            lines.append("exit")
-        else:
-            row, col = divmod(self.s, self.ncol)
-            rows[row][col] = gym.utils.colorize(rows[row][col], "red", highlight=True)
-        lines.append("" if self.lastaction is None else f"  ({('Left', 'Down', 'Right', 'Up')[self.lastaction]})")
-        text = "\n".join([*lines, *map("".join, rows)]) + "\n"
-        return text if self.render_mode == "ansi" else print(text)
-
-    @functools.cached_property
-    def table(self) -> TransitionTable:
-        """The lake as arrays of shape (states, 4, 4), exit state included; most are broadcast views."""
-        shape = (self.exit_state + 1, 4, 4)
-        letters = np.append(self.desc.ravel(), b"X")  # the exit state, behind the last cell
-        terminated = np.isin(letters, [b"H", b"G", b"X"])
-        reward = np.select([letters == b"H", letters == b"G", letters == b"X"], [-1000.0, 1000.0, 0.0], -1.0)
-        directions = (np.arange(4)[:, None] + self._order) % 4  # of an action, from its likeliest outcome on
-        next_state = np.full(shape, self.exit_state, np.int32)
-        next_state[:-1] = neighbours(self.desc.shape)[:, directions]
-        next_state[terminated] = self.exit_state
-        return TransitionTable(
-            probability=np.broadcast_to(np.array(self._sorted_prob), shape),
-            next_state=next_state,
-            reward=np.broadcast_to(reward[:, None, None], shape),
-            terminated=np.broadcast_to(terminated[:, None, None], shape),
-            start=self.initial_state_distrib,
-        )
-
-    @functools.cached_property
-    def P(self) -> dict:
-        """P[state][action] is the list of (probability, next_state, reward, terminated); made when first asked for.
-
-        It refuses to be edited, as `table` and `step` would not follow: for other dynamics override `step`.
-        """
-        return read_only_lists(self._moves, len(self.table.next_state), np.argsort(self._order).tolist())
-
-    @functools.cached_property
-    def initial_state_distrib(self) -> np.ndarray:
-        """The probability that an episode starts in a state, shape (states,): even over the S cells."""
-        distribution = np.zeros(self.exit_state + 1)
-        distribution[self._starts] = 1.0 / len(self._starts)
-        return distribution
-
-
 # Agents on one core -----------------------------------------------------------------------
-
-
-class Use(NamedTuple):
-    """Who uses an agent."""
-
-    thread: int | None
-    learns_in_batches: bool
-
-
-NOT_IN_USE = Use(None, False)
-_using = threading.Lock()  # held for a moment by whoever begins to use an agent
 
 
 class TDAgent:
@@ -281,7 +110,7 @@ class TDAgent:
     unless `do_test` is False. `compiled=None` compiles where the simulator has a `TransitionTable` and steps it
     otherwise, False always steps, True insists. All action values start at `initial_value`. Everything random follows
     from `seed`. Between calls settings may be assigned, as for an epsilon that decays; they are checked as at
-    construction.
+    construction, and refused with a RuntimeError within a loop over `learn_in_batches`.
 
     Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled` (a bool), and
     `rewards`, a dict of each test's mean discounted return by the episode after which it was done. Raises TypeError or
@@ -293,7 +122,7 @@ class TDAgent:
 
     An agent is for one thread at a time: another one that lets it learn or act meanwhile gets a RuntimeError. A copy
     (`copy.copy`, `copy.deepcopy`, pickle) shares nothing that learning changes, and may learn beside it; the first two
-    share `workers`, a pickle has none.
+    share `workers`, a pickle has none. No copy writes to the original's `checkpoint`.
     """
 
     agent_name = "TD agent"
@@ -327,33 +156,33 @@ class TDAgent:
         self._table, self._time_limit = compiled_form(simulator, compiled)
         self._simulator = simulator
         self.actions = action_range(self._shape[1])
+        self._usage = Usage()
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
-        self._use = NOT_IN_USE
         initial_value = check_number("initial_value", initial_value, -1e300, 1e300)
         self._learned = Learned(np.full(self._shape, initial_value), episode=0, steps=0)
         self.rewards = {}
         self._check_settings()
 
-    def __getstate__(self):
-        return vars(self) | {"_use": NOT_IN_USE}
+    def __init_subclass__(cls, **arguments):
+        """TypeError where a class body sets what the constructor would set again."""
+        super().__init_subclass__(**arguments)
+        for name in dict.fromkeys(name for base in cls.__bases__ for name in setting_names(base)):
+            if name in vars(cls) and not hasattr(vars(cls)[name], "__set__"):
+                raise TypeError(
+                    f"{cls.__name__}.{name} must not be set in the class, since the constructor sets it: give it as an "
+                    "argument, or override __init__(self, *arguments, **settings)"
+                )
+
+    def _before_change(self, name: str) -> None:
+        if "_usage" in vars(self):  # and it is not being constructed
+            self._usage.check_may_change(name)
 
     def __copy__(self):
-        return copy.deepcopy(self)
-
-    @contextlib.contextmanager
-    def _in_use(self, learns_in_batches: bool = False):
-        """Refuse another thread meanwhile, and in this one a second run of batches."""
-        thread, before = threading.get_ident(), self._use
-        with _using:
-            if before.thread not in (None, thread):
-                raise RuntimeError("this agent is in use by another thread: copy.copy(agent) may learn beside it")
-            if learns_in_batches and before.learns_in_batches:
-                raise RuntimeError("this agent is learning in batches, which must come to their end first")
-            self._use = Use(thread, before.learns_in_batches or learns_in_batches)
         try:
-            yield
-        finally:
-            self._use = before
+            return copy.deepcopy(self)
+        except Exception as error:
+            told = f"this agent cannot be copied, since its simulator cannot ({error})"
+            raise TypeError(f"{told}: make another one, of a simulator of its own") from error
 
     @property
     def simulator(self):
@@ -368,10 +197,11 @@ class TDAgent:
     @property
     def q_table(self) -> np.ndarray:
         """The action values, float64, (states, actions). What is assigned is checked and copied."""
-        return whole(self._learned.q_table)
+        return materialized(self._learned.q_table)
 
     @q_table.setter
     def q_table(self, q_table):
+        self._before_change("q_table")
         q_table = check_q_table("q_table", q_table, self._shape)
         self._learned = self._learned._replace(q_table=q_table, recent=())
 
@@ -382,6 +212,7 @@ class TDAgent:
 
     @episode.setter
     def episode(self, episode):
+        self._before_change("episode")
         self._learned = self._learned._replace(episode=check_count("episode", episode, 0, MAX_EPISODES))
 
     @property
@@ -391,6 +222,7 @@ class TDAgent:
 
     @steps.setter
     def steps(self, steps):
+        self._before_change("steps")
         self._learned = self._learned._replace(steps=check_count("steps", steps, 0, 2**62))
 
     @property
@@ -412,7 +244,7 @@ class TDAgent:
         self._check_settings()
         self._rehearse()
         episodes = self._episodes_asked_for(episodes)
-        with self._in_use():
+        with self._usage.by_this_thread():
             q_table = self.q_table.copy()
             steps = self.learn_on(q_table, self.episode, episodes)
             self._learned = Learned(q_table, self.episode + episodes, self.steps + steps)
@@ -428,7 +260,7 @@ class TDAgent:
             raise TypeError(f"policy must be a function of a state, got {policy!r}")
         trials = check_count("trials", trials, 1, MAX_TRIALS)
         max_steps = check_count("max_steps", max_steps, 1, MAX_STEP)
-        with self._in_use():
+        with self._usage.by_this_thread():
             return self.evaluate_on(self.q_table, self.episode, trials, max_steps, policy)
 
     @in_few_lines()
@@ -445,7 +277,7 @@ class TDAgent:
         start = min(self.episode, until)
         # The bar shows up once two seconds have passed.
         shown = {"desc": self.agent_name, "unit": "episode", "delay": 2, "disable": not progress}
-        with self._in_use(), tqdm(initial=start, total=until, **shown) as bar:
+        with self._usage.by_this_thread(), tqdm(initial=start, total=until, **shown) as bar:
             for _ in self._run(until, self.do_test):
                 bar.update(self.episode - bar.n)
         return self.total_rewards, self.q_table.copy()
@@ -468,7 +300,8 @@ class TDAgent:
         """Test the greedy policy where a test is due."""
         if do_test and self._test_is_due():
             mean = self.evaluate(trials=self.trials, max_steps=self.max_step)
-            self.rewards[self.episode] = check_number("what evaluate returns", mean, -math.inf, math.inf)
+            most = sys.float_info.max
+            self.rewards[self.episode] = check_number("what evaluate returns", mean, -most, most)
 
     def _test_is_due(self) -> bool:
         """Whether the table as it stands is to be tested."""
@@ -483,9 +316,9 @@ class TDAgent:
         if not isinstance(self.kernel, Rule | None):
             raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
         if type(self).learn is TDAgent.learn:
-            refuse_rule_methods(type(self))
+            refuse_rule_methods(type(self), vars(self))
         instead = "runs act by their rule: set kernel = td.Rule(update, policy=...), or call evaluate(policy=...)"
-        refuse_overrides(type(self), TDAgent, ("greedy_policy", "explore_or_exploit_policy"), instead)
+        refuse_overrides(type(self), TDAgent, ("greedy_policy", "explore_or_exploit_policy"), instead, vars(self))
         if self.do_test and self.learning_episodes // self.test_interval >= MAX_TESTS:
             raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {self.test_interval!r}")
 
@@ -498,43 +331,44 @@ class TDAgent:
         """Learn on `q_table` in place, and leave a `log`: the number of steps."""
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: take QLAgent or SARSAAgent")
-        simulator = self._table if self.compiled else self.simulator
-        task = q_table, simulator, self.actions, self.parameters()
-        parts = in_parts(episodes, self.step_limit)
+        simulator, parameters = self._table if self.compiled else self.simulator, self.parameters()
+        task, parts = (q_table, simulator, self.actions, parameters), in_parts(episodes, parameters.max_step)
         return sum(self.kernel(*task, first + done, count, log) for done, count in parts)
 
-    def evaluate_on(self, q_table, episode: int, trials: int, max_steps: int, policy=None) -> float:
+    def evaluate_on(self, q_table, episode: int, trials: int, max_step: int, policy=None) -> float:
         """The mean discounted return of a `policy` (None: the greedy one of `q_table`) in the test after an episode."""
-        test = episode // self.test_interval % MAX_TESTS
-        parameters, stream = self.parameters(max_steps), EVALUATION + (test << 40)
+        test, parameters = episode // self.test_interval % MAX_TESTS, self.parameters(max_step)
         if policy is None and self.compiled:
             actions, total = np.argmax(q_table, axis=1), 0.0
             for done, count in in_parts(trials, parameters.max_step):
-                total = evaluate(actions, self._table, parameters, stream + (done << 20), count, total)
+                total = evaluate(actions, self._table, parameters, test, done, count, total)
             return total / trials
         if policy is None:
             rows = Rows(q_table)
             policy = lambda state: greedy_action(rows[state], self.actions)
         with place_noted():
             simulator = Stepped(self.simulator, self._shape[0])
-            return float(evaluate.py_func(Policy(policy), simulator, parameters, stream, trials)) / trials
-
-    @property
-    def step_limit(self) -> int:
-        """After how many steps an episode is cut."""
-        # A TimeLimit that is stepped cuts for itself.
-        return min(self.max_step, self._time_limit) if self.compiled else self.max_step
+            policy = Policy(policy, len(self.actions))
+            return float(evaluate.py_func(policy, simulator, parameters, test, 0, trials)) / trials
 
     def parameters(self, max_step: int | None = None) -> Parameters:
-        """What the kernels need to know; an episode has at most `max_step` steps (None: the agent's limit)."""
-        key = int(mix(self.seed)) >> 2  # 62 bits: with an episode's number they still fit 63
-        limit = self.step_limit if max_step is None else min(max_step, self._time_limit if self.compiled else MAX_STEP)
-        return Parameters(self.epsilon, self.learning_rate, self.beta, limit, key)
+        """What the kernels need to know; an episode is cut after `max_step` steps (None: the agent's)."""
+        max_step = self.max_step if max_step is None else max_step
+        if self.compiled:  # a TimeLimit that is stepped cuts for itself
+            max_step = min(max_step, self._time_limit)
+        return Parameters(self.epsilon, self.learning_rate, self.beta, max_step, key_of(self.seed))
 
     def save(self, path) -> None:
-        """Write all that resuming needs to one .npz file: whole or not at all. What counts costs starts anew."""
+        """Write all that resuming needs to one .npz file: whole or not at all. What counts costs starts anew.
+
+        Raises ValueError where a value is not finite, since what is saved could not be loaded.
+        """
+        state = self._state()
+        for name, values in state.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise ValueError(f"{name} must be finite to be saved")
         with atomic_write(path) as file:
-            np.savez_compressed(file, **self._state())
+            np.savez_compressed(file, **state)
 
     def load(self, path) -> TDAgent:
         """Take over what an agent of the same kind, simulator, seed and beta saved; returns self.
@@ -542,6 +376,7 @@ class TDAgent:
         All other settings stay this agent's, so that a run may go on for longer, or with another epsilon. Raises
         ValueError, naming what differs or is missing, and changes nothing where the file is not such a save.
         """
+        self._before_change("what was learned")
         with open_save(path) as saved:
             for name, own in self._identity().items():
                 if saved.header.get(name) != own:
@@ -587,10 +422,10 @@ class TDAgent:
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
 
 
-def refuse_rule_methods(kind: type) -> None:
-    """TypeError where a class of agents has an update or a policy of its own that no run would call."""
+def refuse_rule_methods(kind: type, own: dict | None = None) -> None:
+    """TypeError where a class of agents, or one's own attributes, have an update or a policy that no run would call."""
     for name in ("update", "policy"):
-        method = getattr(kind, name, None)
+        method = (own or {}).get(name, getattr(kind, name, None))
         if callable(method) and method is not getattr(kind.kernel, name, None):
             raise TypeError(
                 f"{kind.__name__}.{name} would not be called: learning goes by a rule made of plain functions, so take "
@@ -617,62 +452,27 @@ class SARSAAgent(TDAgent):
 # of the arguments, and the server's table is known here after every batch, so that any call can be sent again (large
 # tables travel as what changed, in `tabular.changes`; what is sent again begins with whole ones):
 #
-#     q[i] = server.learn(collector[i % cw_num].collect(q[i - cw_num], batch i))
+#     q[i] = server.learn(collector[i % cw_num].collect(q[i - lag], batch i))     lag: cw_num * (in_flight - 1)
 #     rewards[test] = evaluator[test % ew_num].evaluate(q at the test, test)
 
 
 class CollectingWorker:
-    """A collector: acts on a copy of the q_table, goes on learning on it, ships what it saw.
+    """A collector: acts on a copy of the q_table, which it keeps updating, and returns the transitions.
 
-    With a frozen copy of an empty table it would bump into the same wall until the step limit.
+    With a frozen copy of an empty table it would bump into the same wall until the step limit. `recorder` are the
+    settings of its `Recorder`.
     """
 
-    def __init__(self, agent: TDAgent, ships: bool = True, logs: int = 1):
-        self.agent, self.replica = agent, Replica()
-        self.ships = ships  # False where experience is handed over in memory, as views of logs
-        self.logs = deque([Experience.empty(0)] * logs)  # used in turn
+    def __init__(self, agent: TDAgent, **recorder):
+        self.agent, self.replica, self.recorder = agent, Replica(), Recorder(**recorder)
 
     def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
         """The experience of `episodes` episodes from number `first`."""
-        start = time.perf_counter()
-        pairs, rewards = self.record(self.replica.take(snapshot), first, episodes)
+        start, agent = time.perf_counter(), self.agent
+        learn = functools.partial(agent.learn_on, self.replica.take(snapshot))
+        pairs, rewards = self.recorder.record(learn, first, episodes, agent.parameters().max_step)
         self.replica.learned = pairs
-        if self.ships:
-            short = rewards.astype(np.float32)
-            rewards = short if np.array_equal(short, rewards) else rewards.copy()
-            pairs = pairs.copy()
         return Collected(pairs, rewards, time.perf_counter() - start)
-
-    def record(self, q_table: np.ndarray, first: int, episodes: int) -> tuple:
-        """Learn episodes on a table: (pairs, rewards), until their log is used again."""
-        agent, log = self.agent, self.next_log(episodes)
-        parts, done, steps = [], 0, 0
-        while done < episodes:
-            fitting = min(log.episodes_that_fit(agent.step_limit), episodes - done)
-            if fitting == 0:
-                parts.append([part.copy() for part in log.recorded()])
-                log.length[0] = 0
-                continue
-            steps += agent.learn_on(q_table, first + done, fitting, log)
-            done += fitting
-        pairs, rewards = log.recorded()
-        if parts:
-            parts.append((pairs, rewards))
-            pairs, rewards = (np.concatenate(part) for part in zip(*parts, strict=True))
-        if len(pairs) != steps + episodes:
-            recorded = f"{len(pairs) - episodes} of {steps} steps"
-            raise RuntimeError(f"the rule recorded {recorded}: nothing to replay")
-        return pairs, rewards
-
-    def next_log(self, episodes: int) -> Experience:
-        """An empty log with room for an episode at least, or for so many, within reason."""
-        room = self.agent.step_limit + 1  # entries that one episode may take
-        entries = max(room, min(episodes * room, 2**18))
-        self.logs.rotate(-1)
-        if len(self.logs[0].pairs) < entries:
-            self.logs[0] = Experience.empty(entries)
-        self.logs[0].length[0] = 0
-        return self.logs[0]
 
 
 class QLAgentServer:
@@ -680,24 +480,23 @@ class QLAgentServer:
 
     def __init__(self, agent: TDAgent, behind: int | None = None):
         self.agent = agent
-        self.behind = behind  # see `ChangeLog`: whole tables, unless told otherwise
+        self.behind = behind  # see `ChangeLog`: q_tables are sent whole, unless told otherwise
 
     def begin(self, snapshot: Snapshot) -> None:
         """Start from a snapshot."""
         self.q_table = check_q_table("q_table", snapshot.q_table, self.agent.q_table.shape)
         self.steps = snapshot.steps
-        self.log = ChangeLog(self.q_table, self.steps, self.behind)
+        self.changes = ChangeLog(self.q_table, self.steps, self.behind)
 
     def learn(self, collected: Collected) -> Snapshot:
         """Replay a batch."""
         start, agent = time.perf_counter(), self.agent
         pairs, rewards = collected.pairs, collected.rewards
-        task = pairs, rewards, agent.actions, agent.parameters()
-        self.steps += agent.kernel.replay(self.q_table, *task)
-        seconds, table = time.perf_counter() - start, self.log.send(pairs, self.steps)
+        self.steps += agent.kernel.replay(self.q_table, pairs, rewards, agent.actions, agent.parameters())
+        seconds = time.perf_counter() - start
+        q_table = self.changes.send(pairs, self.steps)
         shipped = pairs.nbytes + rewards.nbytes
-        cost = Cost(collected.seconds, seconds, bytes=shipped, sent=table.nbytes)
-        return Snapshot(table, self.steps, cost)
+        return Snapshot(q_table, self.steps, Cost(collected.seconds, seconds, bytes=shipped, sent=q_table.nbytes))
 
 
 class EvaluationWorker:
@@ -718,6 +517,9 @@ def _play(role, agent_class, kernel: Rule, simulator, settings: dict, options: d
     agent = agent_class(simulator, **settings)
     agent.kernel = kernel  # as it stands with whoever sent it: a class that is imported here has that of its file
     return role(agent, **options)
+
+
+NOT_CALLED_BY_RUNS = "learn", "evaluate", "learn_on", "evaluate_on", "parameters"  # of a distributed agent
 
 
 class DistributedQLAgent(QLAgent):
@@ -744,7 +546,7 @@ class DistributedQLAgent(QLAgent):
 
     agent_name = "Distributed Q-learning"
     single = QLAgent  # what its workers hold
-    decisive = ("cw_num", "batch_size", "in_flight")  # settings that the result depends on
+    result_settings = ("cw_num", "batch_size", "in_flight")  # settings that the result depends on
     roles = {"server": QLAgentServer, "collector": CollectingWorker, "evaluator": EvaluationWorker}
 
     cw_num = Setting(check_count)
@@ -807,6 +609,9 @@ class DistributedQLAgent(QLAgent):
             self._check_settings()
             yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
 
+    def __getstate__(self):
+        return vars(self) | {"checkpoint": None}  # or a copy would write over the original's
+
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
         """Learn up to episode `until`, whatever process dies; what was learned stays when it is interrupted."""
         if do_test and self._test_is_due():
@@ -815,27 +620,34 @@ class DistributedQLAgent(QLAgent):
             return
         self._rehearse()
         checkpoints = Checkpoints(self.save, self.checkpoint, self.checkpoint_seconds)
-        with self._in_use(learns_in_batches=True), self._pool(do_test) as pool, checkpoints:
+        with self._usage.by_this_thread(in_batches=True), self._pool(do_test) as pool, checkpoints:
             recovery = Recovery(pool, self.patience)
             tests = Tests(pool, recovery, self.ew_num, self._untested if do_test else {}, self._keep_test)
             try:
-                while self.episode < until:
-                    try:
-                        interval = self.test_interval if self.do_test else None
-                        batches = plan(self.episode, until, self.episodes_a_batch, interval)
-                        for batch, snapshot in dataflow(pool, recovery, batches, self._snapshots(), self._submit):
-                            self._commit(batch, snapshot)
-                            recovery.succeeded()
-                            if do_test and self._test_is_due():
-                                tests.add(self.episode, self.q_table)
-                            checkpoints.write_if_due()
-                            yield batch
-                    except Lost as lost:
-                        recovery.mend(lost)
+                for batch, snapshot in self._learned_batches(pool, recovery, until):
+                    self._commit(batch, snapshot)
+                    recovery.succeeded()
+                    if do_test and self._test_is_due():
+                        tests.add(self.episode, self.q_table)
+                    checkpoints.write_if_due()
+                    yield batch
                 tests.finish()
             finally:
                 self.restarts += recovery.replaced
                 self._own_arrays()
+
+    def _learned_batches(self, pool, recovery: Recovery, until: int) -> Iterator[tuple[Batch, Snapshot]]:
+        """Each batch up to episode `until`, in order, with the snapshot that it leads to.
+
+        Where a call is lost, the batches after the last one that was committed are sent again.
+        """
+        before, test_interval = self.batches, self.test_interval if self.do_test else None
+        while self.episode < until:
+            batches = plan(self.episode, until, self.episodes_a_batch, test_interval, self.batches - before)
+            try:
+                yield from dataflow(pool, recovery, batches, self._snapshots(), self._submit)
+            except Lost as lost:
+                recovery.recover(lost)
 
     def _rehearse(self) -> None:
         """The same, and of a rule that was not used yet: the warnings of workers are not seen."""
@@ -853,15 +665,10 @@ class DistributedQLAgent(QLAgent):
         return pool.submit("server", 0, "learn", collected)
 
     def _commit(self, batch: Batch, snapshot: Snapshot) -> None:
-        """Take over what a batch led to: the one place where a run changes what was learned."""
-        q_table = following(self._learned.q_table, snapshot.q_table)
-        recent = (*self._tables_to_act_on()[1:], q_table)
-        self._learned = Learned(q_table, batch.last, snapshot.steps, recent)
+        """Take in a batch's result: the one place where a run changes what was learned."""
+        self._learned = self._learned.after(batch, snapshot, self.lag)
         self.batches += 1
-        before, self.cost = self.cost, self.cost.plus(snapshot.cost)
-        size = 8 * math.prod(self._shape)
-        if before.sent // size < self.cost.sent // size:
-            whole(recent[0])  # once a table's worth of changes has come in, those before are dropped
+        self.cost = self.cost.plus(snapshot.cost)
 
     def _keep_test(self, episode: int, mean: float, seconds: float) -> None:
         """Take over the result of a test."""
@@ -870,17 +677,12 @@ class DistributedQLAgent(QLAgent):
 
     def _snapshots(self) -> list[Snapshot]:
         """What the next batches are collected on, `lag` of them; the server starts from the last."""
-        return [Snapshot(whole(q_table), self.steps) for q_table in self._tables_to_act_on()]
-
-    def _tables_to_act_on(self) -> tuple:
-        """The tables that the next batches are collected on, `lag` of them, the latest last."""
-        recent = self._learned.recent[-self.lag :] or (self._learned.q_table,)
-        return (recent[0],) * (self.lag - len(recent)) + recent
+        q_tables = tables_to_act_on(self._learned, self.lag)
+        return [Snapshot(frozen(materialized(q_table)), self.steps) for q_table in q_tables]
 
     def _own_arrays(self) -> None:
         """Copy what came from Ray: its arrays are read-only, and fill its store for as long as they are held."""
-        recent = tuple(table if isinstance(table, Version) else np.array(table) for table in self._learned.recent)
-        self._learned = self._learned._replace(q_table=np.array(self.q_table), recent=recent)
+        self._learned = with_own_arrays(self._learned)
         self._untested = {episode: np.array(q_table) for episode, q_table in self._untested.items()}
 
     @contextlib.contextmanager
@@ -903,8 +705,9 @@ class DistributedQLAgent(QLAgent):
 
     def _worker_settings(self) -> dict:
         """The settings of the workers' agents, as they stand now."""
-        own = settings_of(self)
-        return {name: own[name] for name in own if hasattr(self.single, name)} | {"compiled": self.compiled}
+        taken = setting_names(self.single)
+        settings = {name: value for name, value in settings_of(self).items() if name in taken}
+        return settings | {"compiled": self.compiled}
 
     def _check_settings(self) -> None:
         super()._check_settings()
@@ -915,20 +718,24 @@ class DistributedQLAgent(QLAgent):
             )
         self._check_rule()
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
-        refuse_overrides(type(self), DistributedQLAgent, ("learn", "evaluate"), instead)
+        refuse_overrides(type(self), DistributedQLAgent, NOT_CALLED_BY_RUNS, instead, vars(self))
         refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
-        refuse_rule_methods(type(self))
+        by_the_agent = "workers know no episode of the agent: assign its settings between calls of learn"
+        refuse_overrides(self.single, TDAgent, ("parameters",), by_the_agent)
+        refuse_rule_methods(type(self), vars(self))
         refuse_rule_methods(self.single)
+        try:
+            inspect.signature(self.single).bind(self.simulator, **dict.fromkeys(setting_names(TDAgent)))
+        except TypeError as error:
+            made = "must be made by a simulator and the settings of TDAgent, as workers make it"
+            raise TypeError(f"{self.single.__name__} {made} ({error})") from None
         if self.checkpoint is not None:
             check_writable("checkpoint", self.checkpoint)
         if self.do_test and self.ew_num == 0:
             raise ValueError("ew_num must be 1 or more where do_test is True, got 0")
         check_workers(self.workers, self.cw_num, self.ew_num * self.do_test)
-        if isinstance(self.workers, Threads) and not self.compiled and acts_elsewhere(self.simulator):
-            raise TypeError(
-                "simulator must have the step and reset of its class, since each thread steps a copy, and what was put "
-                "upon one acts on that one: take workers=td.InProcess(), or td.Workers()"
-            )
+        if isinstance(self.workers, Threads) and not self.compiled:
+            check_copies_act_apart(self.simulator)
 
     def _check_rule(self) -> None:
         """TypeError where the server could not replay."""
@@ -949,13 +756,13 @@ class DistributedQLAgent(QLAgent):
             )
 
     def _header(self) -> dict:
-        return super()._header() | {name: getattr(self, name) for name in self.decisive}
+        return super()._header() | {name: getattr(self, name) for name in self.result_settings}
 
     def _state(self) -> dict[str, np.ndarray]:
         untested = sorted(self._untested)
         tables = [self._untested[episode] for episode in untested]
         return super()._state() | {
-            "recent": np.array([whole(table) for table in self._tables_to_act_on()]),
+            "recent": np.array([materialized(table) for table in tables_to_act_on(self._learned, self.lag)]),
             "untested": np.array(untested, np.int64),
             "untested_q_tables": np.array(tables).reshape(-1, *self._shape),
         }
@@ -966,9 +773,10 @@ class DistributedQLAgent(QLAgent):
         untested = saved.read_episodes("untested", most)
         q_tables = saved.read("untested_q_tables", np.float64, (len(untested), *self._shape))
         super()._restore(saved)
-        self._learned = self._learned._replace(recent=tuple(recent))
+        # The latest is the one that a user gets, and may change in place.
+        self._learned = self._learned._replace(recent=(*recent[:-1], self._learned.q_table))
         self._untested = dict(zip(untested.tolist(), q_tables, strict=True))
-        for name in self.decisive:
+        for name in self.result_settings:
             value, own = saved.header.get(name), getattr(self, name)
             if value != own:
                 warnings.warn(
@@ -977,63 +785,3 @@ class DistributedQLAgent(QLAgent):
                     stacklevel=4,
                 )
 
-
-# Pictures -----------------------------------------------------------------------------------
-
-
-def as_lake(lake) -> FrozenLakeEnv:
-    """A lake: itself, also from within wrappers, or made from a name of `MAPS` or from a map; TypeError for others."""
-    inner = getattr(lake, "unwrapped", lake)
-    if isinstance(inner, FrozenLakeEnv):
-        return inner
-    if hasattr(inner, "step"):
-        raise TypeError(f"lake must be a FrozenLakeEnv, a name of MAPS or a map: others have no map, got {lake}")
-    if isinstance(lake, np.ndarray) and lake.dtype.kind in "fiu":
-        raise TypeError("lake must be a FrozenLakeEnv, a name of MAPS or a map, after the q_table: got numbers")
-    return FrozenLakeEnv(map_name=lake) if isinstance(lake, str) else FrozenLakeEnv(lake)
-
-
-def greedy_path(q_table: np.ndarray, lake) -> list[int]:
-    """The states from S where the greedy policy leads if every move has its likeliest outcome; it ends before a loop.
-
-    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. The last state is a goal if the path leads to one.
-    """
-    lake = as_lake(lake)
-    return [state for state in likeliest_path(lake.table, q_table) if state != lake.exit_state]
-
-
-def _belief(q_table: np.ndarray, lake: FrozenLakeEnv, text: str = "") -> Belief:
-    """What a table says of a lake's cells, as pictures show it: cells never updated have no action."""
-    cells = check_q_table("q_table", q_table, lake.table.shape)[:-1]  # without the exit state
-    learned = cells.any(axis=1).reshape(lake.desc.shape) & np.isin(lake.desc, [b"S", b"F"])
-    values = cells.max(axis=1).reshape(lake.desc.shape)
-    values = np.where(lake.desc == b"H", np.nan, values)  # holes would stretch the scale
-    actions = np.where(learned, cells.argmax(axis=1).reshape(lake.desc.shape), -1)
-    return Belief(values, actions, [divmod(state, lake.ncol) for state in greedy_path(q_table, lake)], text)
-
-
-def plot_image(q_table: np.ndarray, lake, title: str = "Value and greedy policy"):
-    """A lake's learned values as a heat map, the greedy actions as arrows and the likeliest path as a line: the figure.
-
-    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. Cells that were never updated carry no arrow; maps beyond
-    4096 cells are shown without arrows, and thinned out to 1000 cells a side. Raises ValueError where `q_table` does
-    not fit the lake.
-    """
-    lake = as_lake(lake)
-    values, actions, path, _ = _belief(q_table, lake)
-    return plot_grid(values, actions, lake.desc, title, path)
-
-
-def animate(tables: dict[str, list[np.ndarray]], lake, episodes, seconds: float = 0.2) -> Film:
-    """What learners believed of a lake, side by side: a film to be shown or saved as a GIF.
-
-    `tables` maps a learner's name to its q_tables, one after each of `episodes` learned. Each picture has the exact
-    value of the greedy policy below. Raises ValueError where their numbers differ.
-    """
-    lake = as_lake(lake)
-    beliefs = {
-        name: [_belief(table, lake, f"exact value {policy_value(lake.table, table)[0]:.0f}") for table in of_one]
-        for name, of_one in tables.items()
-    }
-    alt = f"{' and '.join(tables)} while learning: the value of each cell, the greedy actions and the likeliest path"
-    return Film(film(lake.desc, beliefs, [f"episode {episode:,}" for episode in episodes], seconds), alt)

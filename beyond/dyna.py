@@ -25,6 +25,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ import numpy as np
 
 from tabular.checks import Setting, check_count, check_number, check_q_table, count_between, refuse_overrides
 from tabular.mistakes import in_few_lines
-from tabular.plan import Batch, Cost, Snapshot, plan
+from tabular.plan import Batch, Cost, Snapshot, plan, tables_to_act_on
 from tabular.saves import Save
 from tabular.simulators import compiled_form
 from td_helpers import CollectingWorker, DistributedQLAgent, QLAgent, QLAgentServer, refuse_rule_methods
@@ -124,6 +125,7 @@ class DynaServer(QLAgentServer):
 class _PlanningAgent:
     """What both agents share: what they have learned includes counts, and an assigned table is planned with."""
 
+    _shown = None  # the q_table that the user has seen last, with its checksum
     planning_steps = Setting(count_between(0, 2**30))
     tolerance = Setting(functools.partial(check_number, low=1e-300, high=math.inf))
 
@@ -165,20 +167,30 @@ class _PlanningAgent:
 
     @property
     def q_table(self) -> np.ndarray:
-        """The action values, float64, (states, actions).
+        """The action values, float64, (states, actions); read-only within a loop over `learn_in_batches`.
 
         What is assigned is checked and copied, and planned with: pairs that were tried get the value that follows from
-        the counts and the others' values.
+        the counts and the others' values. So is what is changed in place, when it is next learned on or saved.
         """
-        return self._learned.q_table
+        q_table = self._learned.q_table
+        if self._usage.in_batches:
+            q_table = q_table.view()
+            q_table.flags.writeable = False
+        elif self._shown is None or self._shown[0] is not q_table:
+            self._shown = q_table, zlib.crc32(q_table)
+        return q_table
 
     @q_table.setter
     def q_table(self, q_table):
-        q_table = check_q_table("q_table", q_table, self._shape)
+        self._before_change("q_table")
+        self._assign(check_q_table("q_table", q_table, self._shape))
+
+    def _assign(self, q_table: np.ndarray) -> None:
+        """Take a table that is yet to be planned with."""
         planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
         learned = self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
-        self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model)
+        self._learned, self._shown = Planned(q_table, learned.episode, learned.steps, (), planner, None, model), None
 
     @property
     def steps(self) -> int:
@@ -206,8 +218,21 @@ class _PlanningAgent:
     def _planning(self) -> Planning:
         return Planning(self.beta, self.tolerance, self.planning_steps)
 
+    def _take_in_changes(self) -> None:
+        """Take the q_table as assigned where it was changed in place."""
+        q_table = self._learned.q_table
+        if self._shown is not None and self._shown[0] is q_table and self._shown[1] != zlib.crc32(q_table):
+            self._assign(q_table.copy())
+
+    def save(self, path) -> None:
+        """Write all that resuming needs to one .npz file, as `TDAgent.save` does."""
+        if not self._usage.in_batches:
+            self._take_in_changes()
+        super().save(path)
+
     def _plan_anew(self) -> None:
-        """Derive the values from the counts again, where the q_table was assigned or beta has changed."""
+        """Derive the values from the counts again, where the q_table was changed or beta has changed."""
+        self._take_in_changes()
         learned = self._learned
         if learned.beta == self.beta:
             return
@@ -280,7 +305,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
         """Learn up to episode `until`, and test where it is due; yields after each batch."""
-        with self._in_use(learns_in_batches=True):
+        with self._usage.by_this_thread(in_batches=True):
             self._rehearse()
             self._plan_anew()
             self._test_if_due(do_test)
@@ -296,8 +321,8 @@ class DynaQAgent(_PlanningAgent, QLAgent):
     def _check_settings(self) -> None:
         super()._check_settings()
         instead = "what is learned comes from its counts: let its kernel act in another way, td.Rule(update, policy)"
-        refuse_overrides(type(self), DynaQAgent, ("learn",), instead)
-        refuse_rule_methods(type(self))
+        refuse_overrides(type(self), DynaQAgent, ("learn",), instead, vars(self))
+        refuse_rule_methods(type(self), vars(self))
 
     def _learn_counts(self, counts: np.ndarray, episode: int) -> None:
         """Take in what was counted up to an episode."""
@@ -337,7 +362,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         return self.batch_size * self.cw_num
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
-        with self._in_use():
+        with self._usage.by_this_thread():
             self._plan_anew()
         yield from super()._run(until, do_test)
 
@@ -356,7 +381,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         counts = np.array(snapshot.counts)
         model, before, switch = self._room_for(counts), self._learned, np.zeros(1, np.bool_)
         planner = Planner.of(snapshot.q_table, snapshot.values, snapshot.waiting)
-        recent = (*self._tables_to_act_on()[1:], snapshot.q_table)
+        recent = (*tables_to_act_on(self._learned, self.lag)[1:], snapshot.q_table)
         after = Planned(snapshot.q_table, batch.last, snapshot.steps, recent, planner, before.beta, model)
         self._versions = before, after, switch
         record_counts(model, counts, switch)
@@ -365,12 +390,12 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 
     def _snapshots(self) -> list[PlannedSnapshot]:
         planner = self._learned.planner
-        older = [Snapshot(q_table, self.steps) for q_table in self._tables_to_act_on()[:-1]]
+        older = [Snapshot(q_table, self.steps) for q_table in tables_to_act_on(self._learned, self.lag)[:-1]]
         return [*older, PlannedSnapshot(self.q_table, self.steps, planner.values, planner.waiting(), self.counts)]
 
     def _own_arrays(self) -> None:
         super()._own_arrays()
-        planner = self._learned.planner.copy()._replace(q_table=self.q_table)
+        planner = self._learned.planner.copy()._replace(q_table=self._learned.q_table)
         self._learned = self._learned._replace(planner=planner)
 
     def _check_rule(self) -> None:

@@ -86,7 +86,7 @@ class FederatedServer(QLAgentServer):
         if any(report.pairs is None for report in reports):
             pairs = np.arange(table.size, dtype=np.int32)
         else:
-            pairs = self.log.distinct(*(report.pairs for report in reports))
+            pairs = self.changes.distinct(*(report.pairs for report in reports))
             self.place[pairs] = np.arange(len(pairs))
             reports = [report._replace(pairs=self.place[report.pairs]) for report in reports]
         values = table[pairs]
@@ -96,7 +96,7 @@ class FederatedServer(QLAgentServer):
             self.combine(values, learning_rate, tuple(reports))
         table[pairs] = values
         self.steps += sum(report.steps for report in reports)
-        seconds, changed = time.perf_counter() - start, self.log.send(pairs, self.steps)
+        seconds, changed = time.perf_counter() - start, self.changes.send(pairs, self.steps)
         cost = Cost(
             collect=sum(report.seconds for report in reports),
             replay=seconds,

@@ -57,7 +57,7 @@ class ChangeLog:
                 changes = Changes(self.batches[0][0], changed, self.q_table.reshape(-1)[changed])
                 if changes.nbytes < self.q_table.nbytes:
                     return changes
-        return self.q_table.copy()
+        return frozen(self.q_table.copy())
 
     def distinct(self, *pairs: np.ndarray) -> np.ndarray:
         """The pairs in these arrays, each once."""
@@ -98,25 +98,37 @@ class Version:
     """An agent's: a q_table, kept as what changed since the one before it until it is asked for."""
 
     def __init__(self, before: np.ndarray | Version, changes: Changes):
+        self.nbytes = before.nbytes
         # Copies, since arrays from Ray fill its store for as long as they are held.
         self.before = before if isinstance(before, Version) else np.array(before)
         self.changes = changes._replace(pairs=np.array(changes.pairs), values=np.array(changes.values))
+        self.bytes_before = before.bytes_until if isinstance(before, Version) else 0  # of changes, since a whole table
+        self.bytes_until = self.bytes_before + changes.nbytes
         self.table = None
 
-    def whole(self) -> np.ndarray:
+    def fills_a_table(self) -> bool:
+        """Whether with its changes another table's worth of them has come in."""
+        return self.bytes_before // self.nbytes < self.bytes_until // self.nbytes
+
+    def materialize(self) -> np.ndarray:
         """The table, read-only."""
         if self.table is None:
             changes, version = [], self
             while isinstance(version, Version) and version.table is None:
                 changes.append(version.changes)
                 version = version.before
-            table = np.array(whole(version))
+            table = np.array(materialized(version))
             for change in reversed(changes):
                 change.apply(table)
-            table.flags.writeable = False
-            self.table = table  # at once: an interrupt leaves all or nothing
+            self.table = frozen(table)  # at once: an interrupt leaves all or nothing
         self.before = self.changes = None
         return self.table
+
+
+def frozen(q_table: np.ndarray) -> np.ndarray:
+    """The array itself, from now on read-only: a change would be seen by some of those who share it, and not by all."""
+    q_table.flags.writeable = False
+    return q_table
 
 
 def following(before: np.ndarray | Version, received: np.ndarray | Changes) -> np.ndarray | Version:
@@ -124,9 +136,9 @@ def following(before: np.ndarray | Version, received: np.ndarray | Changes) -> n
     return Version(before, received) if isinstance(received, Changes) else received
 
 
-def whole(table: np.ndarray | Version) -> np.ndarray:
-    """A table, whichever way it is kept."""
-    return table.whole() if isinstance(table, Version) else table
+def materialized(q_table: np.ndarray | Version) -> np.ndarray:
+    """A q_table as an array, whichever way it is kept."""
+    return q_table.materialize() if isinstance(q_table, Version) else q_table
 
 
 @kernel

@@ -75,7 +75,10 @@ def check_q_table(name: str, q_table, shape: tuple[int, int]) -> np.ndarray:
 
 
 class Setting:
-    """A setting of a class that is checked whenever it is assigned: `check(name, value)` returns what is stored."""
+    """A setting of a class that is checked whenever it is assigned: `check(name, value)` returns what is stored.
+
+    An instance with a method `_before_change(name)` may refuse.
+    """
 
     def __init__(self, check):
         self.check = check
@@ -87,17 +90,22 @@ class Setting:
         return self if instance is None else vars(instance)[self.name]
 
     def __set__(self, instance, value):
-        vars(instance)[self.name] = self.check(self.name, value)
+        value = self.check(self.name, value)
+        if hasattr(instance, "_before_change"):
+            instance._before_change(self.name)
+        vars(instance)[self.name] = value
+
+
+def setting_names(kind: type) -> list[str]:
+    """The names of all settings of a class, those of its bases first."""
+    return list(dict.fromkeys(
+        name for base in reversed(kind.__mro__) for name, value in vars(base).items() if isinstance(value, Setting)
+    ))  # fmt: skip
 
 
 def settings_of(instance) -> dict:
     """The values of all settings of an instance, by name."""
-    return {
-        name: getattr(instance, name)
-        for kind in reversed(type(instance).__mro__)
-        for name, attribute in vars(kind).items()
-        if isinstance(attribute, Setting)
-    }
+    return {name: getattr(instance, name) for name in setting_names(type(instance))}
 
 
 def count_between(low: int, high: int):
@@ -105,10 +113,13 @@ def count_between(low: int, high: int):
     return functools.partial(check_count, low=low, high=high)
 
 
-def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str) -> None:
-    """TypeError where a class overrides a method that its runs do not call: it would do nothing, silently."""
+def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str, own=()) -> None:
+    """TypeError where a class overrides a method that its runs do not call: it would do nothing, silently.
+
+    `own` are the attributes of an instance, which may do so, too.
+    """
     for name in names:
-        if getattr(kind, name) is not getattr(base, name):
+        if name in own or getattr(kind, name) is not getattr(base, name):
             raise TypeError(f"{kind.__name__} must not override {name}, since {instead}")
 
 

@@ -7,6 +7,7 @@ All of it is plain Python. Compiled, it runs on a `PackedTable`; as it stands, o
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from numba.extending import overload, register_jitable
 
 from .cache import KernelCache
 from .stepping import HIGHEST_REWARD, LOWEST_REWARD, checked_start, checked_step
+from .stopping import ctrl_c_held, stop_if_ended
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}  # of compiled code: it lets other threads run, and divides by 0
 
@@ -27,10 +29,23 @@ def kernel(function, options=OPTIONS):
         plain = np.errstate(over="ignore")(function)  # `mix` relies on numbers that wrap
         plain.py_func = function
         return plain
-    compiled = numba.njit(**options)(function)
+    compiled = compiled_when_called(function, options)
     with contextlib.suppress(RuntimeError):  # neither the module's folder nor HOME can be written to
         compiled._cache = KernelCache(function, options)  # what cache=True would set, but for damage and other options
     return compiled
+
+
+def compiled_when_called(function, options=OPTIONS):
+    """What numba makes of a function; Ctrl-C waits while it compiles."""
+    compiled = numba.njit(**options)(function)
+    compiled._compile_for_args = functools.partial(_undisturbed, compiled._compile_for_args)
+    return compiled
+
+
+def _undisturbed(call, *arguments, **named):
+    """Call a function; Ctrl-C waits meanwhile."""
+    with ctrl_c_held():
+        return call(*arguments, **named)
 
 
 def brief_kernel(function):
@@ -40,8 +55,12 @@ def brief_kernel(function):
 
 # Random draws ---------------------------------------------------------------------------
 
-LEARNING, EVALUATION = 0, 1 << 62  # where the two halves of a seed's draws begin
-MAX_STEP = (1 << 20) - 2  # an episode has 2**20 draws to itself, and SARSA looks one ahead
+# A seed's draws are numbered. Each episode, and each trial of a test, has a stream of 2**20 of them to itself, of which
+# number t is that of its step t: the streams of learning come first, those of evaluation from 2**62 on, so that the
+# two cannot meet.
+
+LEARNING, EVALUATION = 0, 1 << 62
+MAX_STEP = (1 << 20) - 2  # SARSA looks one ahead
 MAX_TESTS, MAX_TRIALS, MAX_EPISODES = 1 << 22, 1 << 20, 1 << 40
 
 
@@ -62,7 +81,10 @@ class QuickParameters:
 
     def __init__(self, *values):
         for name, value in zip(self.__slots__, values, strict=True):
-            setattr(self, name, value)
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"a rule may not assign parameters.{name}: compiled it could not")
 
 
 @brief_kernel
@@ -79,6 +101,23 @@ def draw(key, counter):
     """Draw number `counter` of a seed: 32 bits to explore with, in [0, 1), and 32 bits to slip with."""
     bits = mix(np.uint64(key) + np.uint64(counter))
     return np.int64(bits >> np.uint64(32)) * 2.0**-32, np.int64(bits & np.uint64(0xFFFFFFFF))
+
+
+def key_of(seed: int) -> int:
+    """A seed, mixed, so that neighbours have nothing in common: 62 bits, which with a stream's number still fit 63."""
+    return int(mix(seed)) >> 2
+
+
+@register_jitable
+def learning_stream(episode):
+    """Where the draws of a learning episode begin."""
+    return LEARNING + (episode << 20)
+
+
+@register_jitable
+def evaluation_stream(test, trial):
+    """Where the draws of a trial of a test begin."""
+    return EVALUATION + (test << 40) + (trial << 20)
 
 
 # Simulators: a packed table, or an env that is `Stepped` ----------------------------------------------------
@@ -116,16 +155,16 @@ def reset(simulator, key, stream):
 
 def step(simulator, state, action, slip):
     """Act once: (next_state, reward, terminated, truncated)."""
-    env = simulator.env
-    if env is None:
+    if simulator.env is None:
         next_state, reward, terminated, truncated = sample_step.py_func(simulator, state, action, slip)
         return next_state, float(reward), terminated, truncated
-    returned = env.step(action)
+    returned = simulator.act(action)
     try:
         next_state, reward, terminated, truncated, _ = returned
         if (
             type(next_state) is int and 0 <= next_state < simulator.states
             and type(reward) is float and LOWEST_REWARD <= reward <= HIGHEST_REWARD
+            and type(terminated) is bool and type(truncated) is bool
         ):  # fmt: skip
             return next_state, reward, terminated, truncated
     except (TypeError, ValueError):
@@ -240,6 +279,10 @@ class Experience(NamedTuple):
     def episodes_that_fit(self, max_step: int) -> int:
         """How many more episodes of at most `max_step` steps there is room for, however long they turn out."""
         return (len(self.pairs) - int(self.length[0])) // (max_step + 1)
+
+    def clear(self) -> None:
+        """Make room for others."""
+        self.length[0] = 0
 
     def recorded(self) -> tuple[np.ndarray, np.ndarray]:
         """What was written so far: (pairs, rewards), as views."""
@@ -396,7 +439,7 @@ def learning_loop(episode_of, update, policy):
     def learn(q_table, simulator, actions, parameters, first, episodes, log):
         steps = 0
         for episode in range(first, first + episodes):
-            stream = LEARNING + (episode << 20)
+            stream = learning_stream(episode)
             steps += episode_of(q_table, simulator, actions, parameters, stream, log, update, policy)
         return steps
 
@@ -442,11 +485,11 @@ def belongs(pairs, states, width):
 
 
 @kernel
-def evaluate(policy, simulator, parameters, first, trials, total=0.0):
-    """`total`, and the discounted returns of `policy[state]` in `trials` episodes, whose draws begin at `first`."""
+def evaluate(policy, simulator, parameters, test, first, trials, total=0.0):
+    """`total` plus the discounted returns of `policy[state]` in `trials` trials of a test, from number `first` on."""
     beta, key = parameters.beta, parameters.key
-    for trial in range(trials):
-        stream = first + (trial << 20)
+    for trial in range(first, first + trials):
+        stream = evaluation_stream(test, trial)
         state = reset(simulator, key, stream)
         discount = 1.0
         for t in range(1, parameters.max_step + 1):
@@ -469,6 +512,7 @@ def in_parts(episodes: int, max_step: int) -> Iterator[tuple[int, int]]:
     """(episodes done before, episodes) of parts that take a twentieth of a second each: Ctrl-C falls between them."""
     done, size = 0, max(1, FIRST_STEPS // max_step)
     while done < episodes:
+        stop_if_ended()
         count, start = min(size, episodes - done), time.monotonic()
         yield done, count
         done += count

@@ -48,8 +48,8 @@ def _last_frame(error: Exception, is_own) -> types.TracebackType | None:
     return last
 
 
-def not_compiled(error: Exception, functions) -> Exception:
-    """What to raise where numba cannot compile functions that plain Python runs."""
+def not_compiled(error: Exception, functions, replays: bool) -> Exception:
+    """What to raise where numba cannot compile functions that plain Python runs, to learn by or to replay by."""
     text = str(error)
     # The innermost of nested problems is the last that a step of the compiler failed at.
     problem = re.split(r"Failed in nopython mode pipeline \(step: .*\)", text)[-1]
@@ -61,8 +61,14 @@ def not_compiled(error: Exception, functions) -> Exception:
         return told
     if len(lines) > 1 and lines[1].startswith(">>>"):
         what = "it has no " + re.sub(r"Literal\[\w+\]\((.*?)\)", r"\1", lines[1][3:].strip())
+    if "Cannot determine Numba type of <class 'function'>" in what:
+        what += ", since a helper must stand in the rule's own file or notebook"
+    elif "Cannot determine Numba type of <class 'type'>" in what:
+        what += ", since settings must be numbers in the rule's own file or notebook"
     place = _line_in(problem, functions)
     way_out = "write it in another way, or step the simulator with compiled=False"
+    if replays:
+        way_out = "write it in another way: a server replays compiled, also what was collected with compiled=False"
     return mistake(TypeError(f"numba cannot compile {place} ({what}): {way_out}"))
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .changes import Changes, Version
+from .changes import Changes, Version, following, materialized
 
 
 class Batch(NamedTuple):
@@ -60,15 +60,41 @@ class Learned(NamedTuple):
     q_table: np.ndarray | Version  # float64, (states, actions)
     episode: int  # how many were learned
     steps: int
-    recent: tuple = ()  # of a distributed agent: the tables that the next batches are collected on, latest last
+    recent: tuple = ()  # of a distributed agent: the tables after the latest batches, the last of them q_table
+
+    def after(self, batch: Batch, snapshot: Snapshot, lag: int) -> Learned:
+        """What is learned once a batch is, too."""
+        q_table = following(self.q_table, snapshot.q_table)
+        recent = (*tables_to_act_on(self, lag)[1:], q_table)
+        if isinstance(q_table, Version) and q_table.fills_a_table():
+            materialized(recent[0])  # drops the changes before it
+        return Learned(q_table, batch.last, snapshot.steps, recent)
 
 
-def plan(first: int, until: int, size: int, test_interval: int | None) -> Iterator[Batch]:
+def tables_to_act_on(learned, lag: int) -> tuple:
+    """The q_tables that the next `lag` batches are collected on, the latest last.
+
+    Where fewer batches were learned, the first of them are collected on the same table.
+    """
+    recent = learned.recent[-lag:] or (learned.q_table,)
+    return (recent[0],) * (lag - len(recent)) + recent
+
+
+def with_own_arrays(learned):
+    """The same, without arrays from Ray, which are read-only, and fill its store for as long as they are held.
+
+    The latest table is the one that a user gets, and may change in place.
+    """
+    q_table = np.array(materialized(learned.q_table))
+    older = (table if isinstance(table, Version) else np.array(table) for table in learned.recent[:-1])
+    return learned._replace(q_table=q_table, recent=(*older, q_table))
+
+
+def plan(first: int, until: int, size: int, test_interval: int | None, number: int = 0) -> Iterator[Batch]:
     """The batches of episodes `first` to `until` - 1: `size` each, cut at multiples of `test_interval`, if any.
 
-    So whatever tables are tested stand at exact multiples of the test interval.
+    So whatever tables are tested stand at exact multiples of the test interval. The first batch has this number.
     """
-    number = 0
     while first < until:
         last = min(first + size, until)
         if test_interval:

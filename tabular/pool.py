@@ -206,7 +206,7 @@ class Workers(Pool):
             self.start()
             import ray  # which starting may have been the first to do
 
-            pickled = {role: ray.cloudpickle.dumps(maker) for role, maker in makers.items()}
+            pickled = {role: _pickled(maker) for role, maker in makers.items()}
             # A large lake is stored once, and not sent along with every call.
             self._makers = {role: ray.put(maker) if len(maker) > 50_000 else maker for role, maker in pickled.items()}
             self._begin_sequence()
@@ -336,10 +336,16 @@ def _host_of(ray):
                 self.maker, self.held = maker, pickle.loads(maker)()
             from ray.exceptions import RayError
 
+            from tabular.pool import travelling
+
             try:
                 return getattr(self.held, method)(*arguments)
             except RayError as error:  # the simulator's, which is not to be taken for a loss of ours
                 raise RuntimeError(f"{method} failed with an error of Ray's: {error}") from error
+            except KeyboardInterrupt as error:  # likewise: to Ray it would be a call that was cancelled
+                raise RuntimeError(f"{method} failed with KeyboardInterrupt, which only a driver is sent") from error
+            except Exception as error:
+                raise travelling(error) from None
 
         def take_turn(self, sequence: int, number: int) -> None:
             """OutOfTurn unless this is the next call of the latest sequence."""
@@ -352,6 +358,34 @@ def _host_of(ray):
             self.next += 1
 
     return Host
+
+
+def travelling(error: Exception) -> Exception:
+    """An error as it can be sent to another process: itself, or what it says where it cannot be pickled."""
+    import ray
+
+    try:
+        pickle.loads(ray.cloudpickle.dumps(error))
+        return error
+    except Exception:  # of whatever kind its class raises
+        pass
+    told = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
+    for note in getattr(error, "__notes__", []):
+        told.add_note(note)
+    return told
+
+
+def _pickled(maker) -> bytes:
+    """A maker as it is sent; TypeError where the simulator among its arguments cannot be."""
+    import ray
+
+    try:
+        return ray.cloudpickle.dumps(maker)
+    except Exception as error:
+        raise TypeError(
+            f"simulator must be one that can be pickled, since each process steps its own ({error}): take "
+            "workers=td.InProcess()"
+        ) from error
 
 
 def _spawn():

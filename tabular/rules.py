@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
+import math
 import pickle
 import threading
 import traceback
@@ -20,6 +22,7 @@ from .kernels import (
     Experience,
     GrowingExperience,
     QuickParameters,
+    compiled_when_called,
     explore_or_exploit,
     kernel,
     learning_loop,
@@ -49,9 +52,12 @@ def place_noted():
             if frame.f_globals is vars(kernels):
                 place |= {name: frame.f_locals[name] for name in ("episode", "trial", "t") if name in frame.f_locals}
         unit = "trial" if "trial" in place else "episode"
+        if isinstance(error, StopIteration):  # which would end a caller's loop without a word
+            told = RuntimeError("the simulator or the rule raised StopIteration")
+            error = told.with_traceback(error.__traceback__)
         if unit in place:
             error.add_note(f"in {unit} {place[unit]}, step {place['t']} (0: reset)")
-        raise
+        raise error
 
 
 # Checks, before compiled code reads and writes where it is told --------------------------------
@@ -99,6 +105,8 @@ def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
     """ValueError unless the q_table and the log fit the simulator and the episodes."""
     states = len(simulator.outcomes) if type(simulator) is PackedTable else len(q_table)
     shape = (states, len(actions))
+    if type(simulator) is PackedTable and simulator.outcomes.shape[1] != len(actions):
+        raise ValueError(f"actions must be those of the simulator, {simulator.outcomes.shape[1]}, got {len(actions)}")
     _check_table(q_table, shape)
     if type(log) is Experience:
         room = log.episodes_that_fit(parameters.max_step)
@@ -140,6 +148,8 @@ class Rule:
     these have changed. Raises TypeError for anything else. The first episode is tried in plain Python, which tells of
     mistakes as Python does: a rule that returns a value is refused, and one that changes nothing is warned of.
 
+    A rule keeps nothing between its calls: of a distributed run's steps a collector and the server both learn.
+
     A rule travels to other processes as these functions with all that they read, and is compiled anew there; what they
     import from elsewhere travels as a name.
     """
@@ -167,7 +177,7 @@ class Rule:
         _check_task(q_table, simulator, actions, parameters, episodes, log)
         if type(simulator) is not PackedTable or numba.config.DISABLE_JIT:
             return self.plain(q_table, simulator, actions, parameters, first, episodes, log)
-        first_episode = lambda table: self._first_episode(table, simulator, actions, _short(parameters), first)
+        first_episode = lambda table: self._first_episode(table, simulator, actions, _short(parameters), first)[1]
         task = simulator, actions, parameters, first, episodes, log
         return self._call(self.kernel, first_episode if episodes else None, q_table, *task)
 
@@ -185,13 +195,15 @@ class Rule:
         try:
             with place_noted():
                 if not self.tried and episodes:
-                    steps = self._first_episode(rows, simulator, actions, parameters, first, plain_log)
+                    steps, trial = self._first_episode(rows, simulator, actions, parameters, first, plain_log)
+                    self.tried = trial.judged()
                     first, episodes = first + 1, episodes - 1
                 steps += self.py_func(rows, simulator, actions, parameters, first, episodes, plain_log)
         except Exception as error:
             tell_line(error, self._functions())
             raise
         rows.write_back()
+        self._check_finite(q_table)
         if type(log) is Experience:
             plain_log.write_to(log)
         return steps
@@ -229,7 +241,7 @@ class Rule:
         if self.tried:
             return
         if type(simulator) is PackedTable:
-            first_episode = lambda table: self._first_episode(table, simulator, actions, _short(parameters), first)
+            first_episode = lambda table: self._first_episode(table, simulator, actions, _short(parameters), first)[1]
             self._tried_in_plain_python(first_episode, q_table)
         else:
             self.plain(np.array(q_table), simulator, actions, _short(parameters, 100), first, 1)  # of those that wait
@@ -258,7 +270,7 @@ class Rule:
 
     def _compile(self) -> _Loops:
         if self._own:  # not kept for the next process: numba would not notice a change in the file that has them
-            compile_loop, sources = numba.njit(**OPTIONS), Sources(*self._own)
+            compile_loop, sources = compiled_when_called, Sources(*self._own)
             compiled = sources.compiled(numba.njit(**OPTIONS, boundscheck=True))
             update, policy = compiled.get(self.update, self.update), self.policy
             if policy in compiled:
@@ -281,43 +293,62 @@ class Rule:
             if not self._own:
                 raise
             if isinstance(error, numba.core.errors.NumbaError) or not getattr(loop, "signatures", True):
-                raise problem or not_compiled(error, self._functions()) from None
+                raise problem or not_compiled(error, self._functions(), loop is self._loops.replay) from None
             tell_compiled(error, self._functions())
             raise
         if problem:
-            self.tried = True  # it is one of lists, and not of arrays
+            self.tried = True  # it is one of arrays, and not of lists
+        self._check_finite(q_table)
         return steps
 
+    def _check_finite(self, q_table) -> None:
+        """FloatingPointError where a rule of one's own has left nan or inf, of which compiled code says nothing."""
+        if self._own and not math.isfinite(q_table.sum()) and not np.isfinite(q_table).all():
+            state, action = np.argwhere(~np.isfinite(q_table))[0].tolist()
+            told = f"{self.update.__name__} left {q_table[state, action]} in q_table[{state}, {action}]"
+            raise mistake(FloatingPointError(f"{told}: compiled=False tells where, if Python would refuse it"))
+
     def _tried_in_plain_python(self, first_episode, q_table) -> Exception | None:
-        """Try an episode on copies of a table, as lists and else as an array: the error where neither can do it."""
+        """Try an episode on copies of a table, as lists and as an array: the error where neither can do it."""
+        learned, problem = [], None
         for copy in (Rows, np.array):
+            table = copy(q_table)
             try:
                 with place_noted():
-                    first_episode(copy(q_table))
-                return None
+                    trial = first_episode(table)
+                    if not learned:
+                        self.tried = trial.judged()
+                learned.append(table.as_array() if copy is Rows else table)
             except Exception as error:
+                if learned:  # it is one of lists: compiled it will do, or numba will tell
+                    return None
                 problem = error
                 told = getattr(error, "in_rule", False)
                 tell_line(error, self._functions())
                 if told or not isinstance(error, AttributeError | TypeError):
                     raise
-        return problem
+        if len(learned) == 2 and not np.allclose(*learned, equal_nan=True):
+            name = self.update.__name__
+            raise mistake(
+                TypeError(
+                    f"{name} learns one thing where rows of the q_table are lists, as stepped, and another where they "
+                    "are arrays, as compiled: 2 * row, row + row, row < row and row[1:] differ, so go by row[action]"
+                )
+            )
+        return None if learned else problem
 
-    def _first_episode(self, table, simulator, actions, parameters, first, log=None) -> int:
-        """Learn an episode in plain Python, and look at what the rule does: the steps."""
-        trial = _Trial(self, table)
+    def _first_episode(self, table, simulator, actions, parameters, first, log=None) -> tuple[int, _Trial]:
+        """Learn an episode in plain Python: the steps, and what the rule did."""
+        trial = _Trial(self, table, parameters)
         loop = learning_loop(self._episode, trial.update, trial.policy)
-        steps = loop(table, simulator, actions, parameters, first, 1, log)
-        self.tried = trial.judged(parameters)
-        return steps
+        return loop(table, simulator, actions, parameters, first, 1, log), trial
 
-    def _first_replayed(self, table, pairs, rewards, actions, parameters) -> int:
+    def _first_replayed(self, table, pairs, rewards, actions, parameters) -> _Trial:
         """Replay the first episode likewise."""
-        trial, end = _Trial(self, table), min(TRIAL_STEPS, int(np.argmax(pairs < 0))) + 1
+        trial, end = _Trial(self, table, parameters), min(TRIAL_STEPS, int(np.argmax(pairs < 0))) + 1
         pairs = np.append(pairs[: end - 1], np.int32(-1))
-        steps = replay_loop(trial.update)(table, pairs, rewards[:end], actions, parameters)
-        self.tried = trial.judged(parameters)
-        return steps
+        replay_loop(trial.update)(table, pairs, rewards[:end], actions, parameters)
+        return trial
 
     def _functions(self) -> list:
         """The rule's own functions, and those of their files that they call."""
@@ -326,7 +357,7 @@ class Rule:
     def __reduce__(self):
         if globals().get(self.__name__) is self:
             return self.__name__
-        return _received, (pickled((self.update, self.policy)),)
+        return _received, (pickled((self.update, self.policy)), Sources(*self._own).of_modules())
 
     def __deepcopy__(self, memo) -> Rule:
         """Itself: agents in threads share what is compiled of it."""
@@ -344,7 +375,7 @@ def _checked(policy):
         if not isinstance(action, int | np.integer) or not 0 <= action < len(actions):
             told = f"{policy.__name__} must return an action, 0 to {len(actions) - 1}, it returned {action!r}"
             raise mistake(ValueError(told))
-        return action
+        return int(action)
 
     return policy if policy is explore_or_exploit else act
 
@@ -356,7 +387,7 @@ def _checked_compiled(policy):
         action = policy(row, actions, epsilon, explore)
         if not 0 <= action < len(actions):
             raise ValueError("the policy must return an action, 0 or more and below their number")
-        return action
+        return int(action)
 
     return act
 
@@ -380,8 +411,8 @@ class _Loops(NamedTuple):
 class _Trial:
     """A rule's update and policy, watched while they play an episode on a table."""
 
-    def __init__(self, rule: Rule, table):
-        self.rule, self.table = rule, table
+    def __init__(self, rule: Rule, table, parameters):
+        self.rule, self.table, self.parameters = rule, table, parameters
         self.before = table.table if isinstance(table, Rows) else table.copy()
         self.rewarded, self.returned = False, None
 
@@ -396,7 +427,7 @@ class _Trial:
         row = list(row) if self.rule.policy is explore_or_exploit else row  # plain, it is one for lists
         return _checked(self.rule.policy)(row, actions, epsilon, explore)
 
-    def judged(self, parameters) -> bool:
+    def judged(self) -> bool:
         """Whether it is known what the rule does; TypeError for what no rule may do, a warning for what none should."""
         name = self.rule.update.__name__
         if self.returned is not None:
@@ -404,7 +435,7 @@ class _Trial:
             raise mistake(TypeError(told))
         if self.changed():
             return True
-        if self.rewarded and parameters.learning_rate > 0:
+        if self.rewarded and self.parameters.learning_rate > 0:
             warn_caller(f"{name} changed nothing in the q_table in its first episode, although rewards came")
             return True
         return False
@@ -419,8 +450,19 @@ class _Trial:
 _received_rules = weakref.WeakValueDictionary()
 
 
-def _received(functions: bytes) -> Rule:
-    """The rule that another process sent: the same one, compiled once, if it sends it again as it was."""
+def _received(functions: bytes, of_modules: tuple = ()) -> Rule:
+    """The rule that another process sent: the same one, compiled once, if it sends it again as it was.
+
+    RuntimeError where it reads something else of a module here than it did there.
+    """
+    for module, name, value in of_modules:
+        try:
+            here = getattr(importlib.import_module(module), name, None)
+        except ImportError:  # it is no file, and was sent along
+            continue
+        if type(here) is not type(value) or repr(here) != repr(value):
+            told = f"the rule reads {module}.{name}, which is {value!r} where it was sent from and {here!r} here"
+            raise RuntimeError(f"{told}, where the file is imported as it stands: keep it in the rule's own file")
     rule = _received_rules.get(functions)
     if rule is None:
         rule = _received_rules[functions] = Rule(*pickle.loads(functions))

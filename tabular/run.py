@@ -34,7 +34,7 @@ class Recovery:
         """The result of a call, waited for as long as patience lasts, but at least twice the longest wait so far."""
         return self.pool.result(call, max(self.patience, 2 * self._longest))
 
-    def mend(self, lost: Lost) -> None:
+    def recover(self, lost: Lost) -> None:
         """Replace a lost process, or wait for one that cannot be reached; RuntimeError where that goes on for long."""
         if isinstance(lost, Unreachable):
             self._wait_for(lost)
@@ -137,7 +137,7 @@ class Tests:
         try:
             mean, seconds = self.recovery.result(call)
         except Lost as lost:
-            self.recovery.mend(lost)
+            self.recovery.recover(lost)
             self.send(episode)
             return
         self.recovery.succeeded()

@@ -67,11 +67,19 @@ def start_ray(num_cpus: int | None = None) -> None:
             logging.getLogger("ray").setLevel(logging.ERROR)
             # A run sends again what it loses; Ray would print the error of every call that was given up.
             os.environ.setdefault(IGNORE_LOST_ERRORS, "1")
-            address = os.environ.get("RAY_ADDRESS") or "local"
+            _check_token()
+            address = os.environ.get("RAY_ADDRESS", "").strip() or "local"
             if address == "local":
                 _call_in_lasting_thread(_start_private_ray, num_cpus)
             else:
                 _join_cluster(address)
+
+
+def _check_token() -> None:
+    """ValueError where RAY_AUTH_TOKEN cannot be sent, which would end this process without an error of Python's."""
+    token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise ValueError("RAY_AUTH_TOKEN must be one line of ASCII letters, since it is sent in a header")
 
 
 def _ray_runs() -> bool:
@@ -301,8 +309,10 @@ def _remove_leftovers(base: str) -> None:
     for folder in Path(base).glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError):  # of another kind or owner, or locked
             found = folder.lstat()
-            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != 0o700:
                 continue
+            if {path.name for path in folder.iterdir()} - {ALIVE, "s"} or (folder / ALIVE).stat().st_size > 0:
+                continue  # somebody else's, of a name like ours
             lock = os.open(folder / ALIVE, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -358,7 +368,7 @@ def _join_cluster(address: str) -> None:
         try:
             place = canonicalize_bootstrap_address(address)
         except ValueError as error:
-            raise ConnectionError(f"RAY_ADDRESS={address} is not of the form host:port") from error
+            raise ConnectionError(f"RAY_ADDRESS must be local, auto or host:port, got {address}") from error
         _check_cluster(place, f"RAY_ADDRESS={address}")
     modules = [str(FOLDER / name) for name in MODULES if (FOLDER / name).exists()]
     try:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import inspect
+import itertools
 import random
 import sys
 import time
+import types
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -137,49 +140,143 @@ def copied(simulator):
         return None
 
 
-_listened_to = weakref.WeakSet()  # envs that are known to follow their seed, or were told of
+class Known:
+    """Envs that something is known of, each by itself: some are equal to others, and some have no hash."""
+
+    def __init__(self):
+        self._found = {}
+
+    def add(self, env) -> None:
+        """Remember an env for as long as it lives, if it can be."""
+        number = id(env)
+        with contextlib.suppress(TypeError):  # it takes no weak reference
+            self._found[number] = weakref.ref(env, lambda _: self._found.pop(number, None))
+
+    def __contains__(self, env) -> bool:
+        known = self._found.get(id(env))
+        return known is not None and known() is env
+
+
+_listened_to = Known()  # envs that are known to follow their seed, or were told of
 
 
 def warn_if_unseeded(simulator) -> None:
     """Warn, once for an env, where two resets with one seed lead to different episodes: no result would repeat."""
-    with contextlib.suppress(TypeError):  # it has no hash, or no weak reference
-        if simulator in _listened_to:
-            return
-        _listened_to.add(simulator)
+    if simulator in _listened_to:
+        return
+    _listened_to.add(simulator)
     if all(samples(_unwrapped(simulator)[0], name) for name in ("step", "reset")):
         return
     env = copied(simulator)
     if env is None:
         return
-    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 (an env may draw from these)
     try:
-        first, second = _played(env), _played(env)
+        with _global_draws_kept():
+            follows = _are_alike(_some(_episodes(env, 0)), _some(_episodes(env, 0)))
     except Exception:  # learning will tell of it
         return
-    finally:
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)  # noqa: NPY002
-    both = min(len(first), len(second))
-    if first[:both] != second[:both]:
+    if not follows:
         warn_caller(
             "the simulator does not follow reset(seed=): two episodes of one seed differ, so no result can be repeated "
             "(draw from self.np_random, which super().reset(seed=seed) seeds)"
         )
 
 
-def _played(env) -> list:
-    """What an env returns in a hundred steps, or in 2 ms, but five steps at least, of episodes with seeds 0, 1, ..."""
-    (states, actions), choose, found = shape_of(env), random.Random(0), []
-    until = time.perf_counter() + 0.002
-    for seed in range(100):
-        found.append(checked_start(env.reset(seed=seed), states))
+_apart = Known()  # envs whose copies are known to act apart
+
+
+def check_copies_act_apart(simulator) -> None:
+    """TypeError where copies of an env that are stepped side by side do something else than one by itself.
+
+    They do where they share a generator, an attribute of their class, or a function that acts on the original.
+    """
+    if simulator in _apart:
+        return
+    if acts_elsewhere(simulator) or not _copies_act_apart(simulator):
+        raise TypeError(
+            "simulator must be one whose copies share nothing that a step changes, and whose step and reset are those "
+            "of its class, since each thread steps a copy (draw from self.np_random, and not from random or "
+            "np.random): take workers=td.InProcess(), or td.Workers()"
+        )
+    _apart.add(simulator)
+
+
+def _copies_act_apart(simulator) -> bool:
+    """Whether two copies, stepped in turn, do what one does by itself; True where that cannot be told."""
+    if all(samples(_unwrapped(simulator)[0], name) for name in ("step", "reset")):
+        return True
+    with _global_draws_kept():
+        try:
+            copies = [copy.deepcopy(simulator) for _ in range(3)]
+            if _leads_to(copies[0], _layers(simulator)):
+                return False
+            alone, again = (_some(_episodes(copies[0], 0)) for _ in range(2))
+        except Exception:  # the run will tell of it
+            return True
+        try:
+            beside = _some(one for one, _ in zip(_episodes(copies[1], 0), _episodes(copies[2], 1), strict=False))
+        except Exception:
+            return False
+    return _are_alike(alone, beside) or not _are_alike(alone, again)
+
+
+def _leads_to(copied, originals: Iterator) -> bool:
+    """Whether a copy still has hold of one of the originals, as a function does that was made for it, or is its method.
+
+    Functions are not copied: one that is kept in an attribute acts on whatever it was made with.
+    """
+    wanted, seen, reached = set(map(id, originals)), set(), [copied]
+    while reached and len(seen) < 100_000:
+        value = reached.pop()
+        if id(value) in wanted:
+            return True
+        if id(value) in seen or isinstance(value, type | types.ModuleType):
+            continue
+        seen.add(id(value))
+        if isinstance(value, types.FunctionType):  # but not all that is global where it was defined
+            reached += [*(value.__closure__ or ()), *(value.__defaults__ or ())]
+        else:
+            reached += gc.get_referents(value)
+    return False
+
+
+@contextlib.contextmanager
+def _global_draws_kept() -> Iterator[None]:
+    """Put Python's and numpy's global generators back, from which an env may draw."""
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
+
+
+def _episodes(env, seed: int) -> Iterator:
+    """What an env returns, step by step, in episodes with seeds from `seed` on."""
+    (states, actions), choose = shape_of(env), random.Random(0)
+    for number in itertools.count(seed):
+        yield checked_start(env.reset(seed=number), states)
         ended = False
         while not ended:
-            if len(found) >= 100 or (len(found) > 5 and time.perf_counter() > until):
-                return found
-            found.append(checked_step(env.step(choose.randrange(actions)), states))
-            ended = found[-1][2] or found[-1][3]
+            step = checked_step(env.step(choose.randrange(actions)), states)
+            yield step
+            ended = step[2] or step[3]
+
+
+def _some(played: Iterator) -> list:
+    """The first hundred, or those of 2 ms, but six at least."""
+    found, until = [], time.perf_counter() + 0.002
+    for result in played:
+        found.append(result)
+        if len(found) >= 100 or (len(found) > 5 and time.perf_counter() > until):
+            break
     return found
+
+
+def _are_alike(first: list, second: list) -> bool:
+    """Whether two lists are the same, as far as both go."""
+    both = min(len(first), len(second))
+    return first[:both] == second[:both]
 
 
 def fingerprint(simulator, table, limit: int) -> str:
@@ -196,12 +293,16 @@ def fingerprint(simulator, table, limit: int) -> str:
 
 
 class Policy(NamedTuple):
-    """A function of a state in the form of an array of actions."""
+    """A function of a state in the form of an array of actions; ValueError for what is no action."""
 
-    function: object
+    function: Callable
+    actions: int
 
     def __getitem__(self, state):
-        return self.function(state)
+        action = self.function(state)
+        if not isinstance(action, int | np.integer | np.bool_) or not 0 <= action < self.actions:
+            raise ValueError(f"policy must return an action, 0 to {self.actions - 1}, it returned {action!r}")
+        return action
 
 
 class Rollout(NamedTuple):

@@ -47,6 +47,12 @@ class Sources:
                 return True
         return any(array.tobytes() != content for array, content in self.arrays)
 
+    def of_modules(self) -> tuple[tuple[str, str, object], ...]:
+        """The numbers, words and the like that are read from modules: (module, name, value)."""
+        own = {id(function.__globals__) for function in self.functions}
+        read = ((space.get("__name__"), name, value) for space, name, value in self.names if id(space) not in own)
+        return tuple((module, name, value) for module, name, value in read if isinstance(value, PLAIN))
+
     def compiled(self, compile: Callable) -> dict:
         """What `compile` makes of each function, as they call each other: of copies, since numba forgets none."""
         spaces = {id(function.__globals__): {"__name__": function.__module__} for function in self.functions}
@@ -99,7 +105,7 @@ def _with_helpers(functions) -> list:
 def _names(function) -> Iterator[tuple[dict, str]]:
     """Where a function, and those within it, look up names: (globals, name), and (a module's, name) for np.exp."""
     for code in codes(function):
-        module = None
+        module, local = None, {}  # a module that was just loaded, and those with a local name
         for instruction in dis.get_instructions(code):
             name, found = instruction.argval, None
             if instruction.opname == "LOAD_GLOBAL":
@@ -107,6 +113,10 @@ def _names(function) -> Iterator[tuple[dict, str]]:
                 found = _value(function.__globals__, name)
             elif instruction.opname == "LOAD_DEREF" and name in function.__code__.co_freevars:
                 found = _content(function.__closure__[function.__code__.co_freevars.index(name)])
+            elif instruction.opname == "STORE_FAST":
+                local[name] = module
+            elif instruction.opname.startswith("LOAD_FAST"):
+                found = local.get(name[-1] if isinstance(name, tuple) else name)
             elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and module is not None:
                 yield vars(module), name
                 found = _value(vars(module), name)
@@ -136,8 +146,8 @@ def _same(one, other) -> bool:
 
 
 def _arrays(value) -> Iterator[np.ndarray]:
-    """The arrays in a value: an array, or a tuple that may hold some. They may change in place."""
-    if isinstance(value, np.ndarray):
+    """The arrays in a value: an array, a record, or a tuple that may hold some. They may change in place."""
+    if isinstance(value, np.ndarray | np.void):
         yield value
     elif isinstance(value, tuple):
         for item in value:

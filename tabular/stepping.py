@@ -7,16 +7,18 @@ import reprlib
 
 import numpy as np
 
+from .stopping import between_steps
+
 LOWEST_REWARD, HIGHEST_REWARD = -1e38, 1e38  # float32 holds them, and sums of as many as there can be are finite
 
 
 class Stepped:
     """An env, and the number of its states, as the loops step it."""
 
-    __slots__ = ("env", "states")
+    __slots__ = ("act", "env", "states")
 
     def __init__(self, env, states: int):
-        self.env, self.states = env, states
+        self.env, self.states, self.act = env, states, between_steps(env.step)
 
 
 # What an env returns --------------------------------------------------------------------
@@ -35,7 +37,8 @@ def checked_step(returned, states: int) -> tuple[int, float, bool, bool]:
         expected = "(state, reward, terminated, truncated, info), as gym's since 0.26"
         raise ValueError(f"the simulator's step must return {expected}, got {reprlib.repr(returned)}")
     next_state, reward, terminated, truncated, _ = returned
-    return _checked_state(next_state, states), _checked_reward(reward), terminated, truncated
+    ends = _checked_end("terminated", terminated), _checked_end("truncated", truncated)
+    return _checked_state(next_state, states), _checked_reward(reward), *ends
 
 
 def _checked_state(state, states: int) -> int:
@@ -47,6 +50,13 @@ def _checked_state(state, states: int) -> int:
     if not 0 <= number < states:
         raise ValueError(f"the simulator's state must be one of 0 to {states - 1}, got {reprlib.repr(state)}")
     return number
+
+
+def _checked_end(name: str, value) -> bool:
+    """Whether an episode has ended, as Python's bool."""
+    if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "biu" or value not in (0, 1):
+        raise ValueError(f"the simulator's {name} must be True or False, got {reprlib.repr(value)}")
+    return bool(value)
 
 
 def _checked_reward(reward) -> float:
@@ -91,10 +101,10 @@ class Rows(dict):
             state, action = self._pair(place)
             self[state][action] = value
         else:
-            row, values = self[self._state(place)], np.asarray(value, np.float64)
-            if values.shape not in ((), (len(row),)):
-                raise ValueError(f"a row of the q_table must have {len(row)} values, got {value}; {USE_OF_ROWS}")
-            row[:] = np.broadcast_to(values, len(row)).tolist()
+            row, values, width = self[self._state(place)], np.asarray(value, np.float64), self.table.shape[1]
+            if values.shape not in ((), (width,)):  # as after row *= 2, which repeats a list
+                raise ValueError(f"a row of the q_table must have {width} values, got {value}; {USE_OF_ROWS}")
+            row[:] = np.broadcast_to(values, width).tolist()
 
     def __len__(self):
         return self.states
@@ -134,3 +144,10 @@ class Rows(dict):
         """Store the rows in the table."""
         for state, row in self.items():
             self.table[state] = row
+
+    def as_array(self) -> np.ndarray:
+        """What the table would be."""
+        rows = Rows(self.table.copy())
+        rows.update(self)
+        rows.write_back()
+        return rows.table

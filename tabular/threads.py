@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import ctypes
 import math
 import threading
 from collections import deque
 
 from .pool import Pool
+from .stopping import Stopped, stopped_when
 
 
 class Call:
@@ -37,43 +37,25 @@ class Desk:
         self.worker, self.calls, self.busy = worker, deque(), False
 
 
-class Stopped(BaseException):
-    """Raised in a thread whose run has ended, between two steps of Python."""
+class Team:
+    """The threads of one run, and what they have to do."""
 
+    def __init__(self, makers: dict):
+        self.makers = makers
+        self.guard = threading.Lock()  # for all that follows
+        self.desks: dict[tuple[str, int], Desk] = {}
+        self.ready: list[Desk] = []  # desks whose first call can be done
+        self.idle: dict[int, threading.Lock] = {}  # threads that wait for one, by their number
+        self.threads: list[threading.Thread] = []
+        self.ended = threading.Event()
 
-class Threads(Pool):
-    """Runs calls in threads of this process, side by side: for the cores of this machine, without Ray.
-
-    Compiled learning needs no Python while it runs, so threads share the cores; simulators that wait (that sleep, or
-    read from the network) wait side by side. Simulators that compute in Python gain nothing: only one thread at a time
-    runs Python. Each worker has a deep copy of the simulator; TypeError where there can be none. The bits are those of
-    `InProcess` and `Workers`. A thread cannot be replaced, so `patience` means nothing here, and `restarts` stays 0.
-    Ctrl-C ends a run's threads, a stepped one after its present step.
-    """
-
-    cw_num = ew_num = math.inf
-    ahead = 2  # times `lag` batches: while one is collected another one waits for its table
-    ships = False
-
-    @contextlib.contextmanager
-    def run(self, makers: dict):
-        """Take a turn; until its end each worker is what its role's maker makes, from a copy of the simulator."""
-        with self._turn():
-            self._makers = makers
-            self._guard, self._desks, self._ready = threading.Lock(), {}, []
-            self._threads, self._idle, self._ended = [], {}, False
-            try:
-                yield self
-            finally:
-                self._stop()
-
-    def submit(self, role: str, i: int, method: str, *arguments) -> Call:
-        """Send a call on its way: what stands for its result."""
-        desk = self._desks.get((role, i))
+    def submit(self, role: str, i: int, method: str, arguments: tuple) -> Call:
+        """Send a call on its way."""
+        desk = self.desks.get((role, i))
         if desk is None:
-            desk = self._desks[role, i] = Desk(self._worker(role))
+            desk = self.desks[role, i] = Desk(self._worker(role))
         call = Call(getattr(desk.worker, method), arguments)
-        with self._guard:
+        with self.guard:
             for argument in arguments:
                 if type(argument) is Call and not argument.done:
                     argument.followers.append(desk)
@@ -82,31 +64,38 @@ class Threads(Pool):
                 self._hand_over(desk)
         return call
 
-    def result(self, call: Call, timeout: float | None = None):
-        """What a call returned, once it has, or its own error; however long that takes."""
+    def wait_for(self, call: Call) -> None:
+        """Wait until a call is done, however long that takes."""
         if not call.done:
-            with self._guard:
+            with self.guard:
                 if not call.done:
                     call.waiter = threading.Lock()
                     call.waiter.acquire()
             if call.waiter:
                 call.waiter.acquire()
-        if call.error is not None:
-            raise call.error
-        return call.value
+
+    def stop(self) -> None:
+        """End the threads, each after its present step, part or compilation, and wait until they have."""
+        with self.guard:
+            self.ended.set()
+            for turn in self.idle.values():
+                turn.release()
+        for thread in self.threads:
+            if thread.ident is not None:  # it did start
+                thread.join()
 
     def _worker(self, role: str):
         """A new worker."""
         try:
-            maker = copy.deepcopy(self._makers[role])
+            maker = copy.deepcopy(self.makers[role])
         except Exception as error:
             raise TypeError(
                 f"simulator must be one that copy.deepcopy can copy, since each thread steps its own ({error}): take "
-                "workers=td.InProcess(), or td.Workers()"
+                "workers=td.InProcess()"
             ) from error
         return maker()
 
-    # With the lock held
+    # With the guard held
 
     def _take_if_ready(self, desk: Desk) -> bool:
         """Whether a desk's first call can be done now; it is then busy."""
@@ -120,12 +109,12 @@ class Threads(Pool):
 
     def _hand_over(self, desk: Desk) -> None:
         """Have a thread do what is ready: one that is idle, or a new one."""
-        self._ready.append(desk)
-        if self._idle:
-            self._idle.popitem()[1].release()
-        elif len(self._threads) < len(self._desks):
-            thread = threading.Thread(target=self._work, name=f"td worker {len(self._threads)}", daemon=True)
-            self._threads.append(thread)
+        self.ready.append(desk)
+        if self.idle:
+            self.idle.popitem()[1].release()
+        elif len(self.threads) < len(self.desks):
+            thread = threading.Thread(target=self._work, name=f"td worker {len(self.threads)}", daemon=True)
+            self.threads.append(thread)  # first, since it may be interrupted while it starts
             thread.start()
 
     def _finish(self, desk: Desk, call: Call) -> None:
@@ -136,7 +125,7 @@ class Threads(Pool):
             call.waiter.release()
         free = [other for other in (desk, *call.followers) if self._take_if_ready(other)]
         if free:
-            self._ready.append(free.pop())  # for this thread
+            self.ready.append(free.pop())  # for this thread
             for other in free:
                 self._hand_over(other)
 
@@ -147,16 +136,16 @@ class Threads(Pool):
         turn = threading.Lock()
         turn.acquire()
         desk = call = None
-        with contextlib.suppress(Stopped):
+        with stopped_when(self.ended.is_set):
             while True:
-                with self._guard:
+                with self.guard:
                     if call is not None:
                         self._finish(desk, call)
-                    if self._ended:
+                    if self.ended.is_set():
                         return
-                    desk = self._ready.pop() if self._ready else None
+                    desk = self.ready.pop() if self.ready else None
                     if desk is None:
-                        self._idle[threading.get_ident()] = turn
+                        self.idle[threading.get_ident()] = turn
                 if desk is None:
                     turn.acquire()
                     call = None
@@ -164,18 +153,42 @@ class Threads(Pool):
                     call = desk.calls[0]
                     _do(call)
 
-    def _stop(self) -> None:
-        """End the threads, and wait until they have."""
-        with self._guard:  # without which no thread ends: another one might have its number by now
-            self._ended = True
-            for turn in self._idle.values():
-                turn.release()
-            for thread in self._threads:
-                if thread.ident not in self._idle:
-                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Stopped))
-        for thread in self._threads:
-            thread.join()
-        self._desks, self._threads = {}, []
+
+class Threads(Pool):
+    """Runs calls in threads of this process, side by side: for the cores of this machine, without Ray.
+
+    Compiled learning needs no Python while it runs, so threads share the cores; simulators that wait (that sleep, or
+    read from the network) wait side by side. Simulators that compute in Python gain nothing: only one thread at a time
+    runs Python. Each worker has a deep copy of the simulator; TypeError where there can be none. The bits are those of
+    `InProcess` and `Workers`. A thread cannot be replaced, so `patience` means nothing here, and `restarts` stays 0.
+    Ctrl-C ends a run's threads: one that steps after its present step, one that learns compiled within a twentieth of a
+    second, one that is being compiled for when that is done.
+    """
+
+    cw_num = ew_num = math.inf
+    ahead = 2  # times `lag` batches: while one is collected another one waits for its table
+    ships = False
+
+    @contextlib.contextmanager
+    def run(self, makers: dict):
+        """Take a turn; until its end each worker is what its role's maker makes, from a copy of the simulator."""
+        with self._turn():
+            self._team = Team(makers)
+            try:
+                yield self
+            finally:
+                self._team.stop()
+
+    def submit(self, role: str, i: int, method: str, *arguments) -> Call:
+        """Send a call on its way: what stands for its result."""
+        return self._team.submit(role, i, method, arguments)
+
+    def result(self, call: Call, timeout: float | None = None):
+        """What a call returned, once it has, or its own error; however long that takes."""
+        self._team.wait_for(call)
+        if call.error is not None:
+            raise call.error
+        return call.value
 
 
 def _do(call: Call) -> None:

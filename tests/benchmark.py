@@ -32,7 +32,7 @@ import td_helpers as td  # noqa: E402
 from beyond import FederatedQLAgent  # noqa: E402
 from figures.summaries import between, markdown  # noqa: E402
 from tabular.files import atomic_write  # noqa: E402
-from tabular.kernels import EVALUATION, Experience, Parameters, evaluate  # noqa: E402
+from tabular.kernels import Experience, Parameters, evaluate  # noqa: E402
 
 FIGURES: list[dict] = []
 ACTIONS = (0, 1, 2, 3)
@@ -148,7 +148,7 @@ def bench_kernels() -> None:
         counting = model._replace(rewards=np.ones_like(model.rewards))
         policy = np.argmax(td.value_iteration(lake.table, tolerance=1e-3) if lake.desc.size < 1e5 else q_table, axis=1)
         work = lambda policy=policy, counting=counting, count=count, episodes=episodes: evaluate(
-            policy, counting, count, EVALUATION, min(episodes, 10_000)
+            policy, counting, count, 0, 0, min(episodes, 10_000)
         )
         figure(f"greedy evaluation, {name}", rates(work), "million steps/s")
 

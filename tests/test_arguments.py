@@ -322,3 +322,69 @@ LETTERS = np.array([["S", "F"], ["F", "G"]])
 @pytest.mark.parametrize("desc", [("SF", "FG"), LETTERS.tolist(), LETTERS, LETTERS.astype("S1")])
 def test_a_map_may_be_any_sequence_of_rows(desc):
     assert td.FrozenLakeEnv(desc).desc.tolist() == [[b"S", b"F"], [b"F", b"G"]]
+
+
+# What would not be used -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base, name", [
+    (td.QLAgent, "learning_rate"), (td.SARSAAgent, "epsilon"), (td.DistributedQLAgent, "batch_size"),
+    (FederatedQLAgent, "cap"), (FederatedQLAgent, "seed"),
+])  # fmt: skip
+def test_a_setting_in_a_class_body_is_refused_when_the_class_is_made(base, name):
+    with pytest.raises(TypeError, match=f"Mine.{name} must not be set in the class.*argument"):
+        type("Mine", (base,), {name: 0.5})
+
+
+def test_a_setting_in_a_class_body_that_computes_is_left_alone():
+    class Decaying(td.QLAgent):
+        @property
+        def epsilon(self):
+            return 0.5 if self.episode < 10 else 0.1
+
+        @epsilon.setter
+        def epsilon(self, value):
+            pass
+
+    agent = Decaying(td.FrozenLakeEnv())
+    agent.learn(10)
+    assert agent.epsilon == 0.1
+
+
+@pytest.mark.parametrize("kind, names", [
+    (td.QLAgent, ["greedy_policy", "explore_or_exploit_policy", "update", "policy"]),
+    (td.DistributedQLAgent, ["learn", "evaluate", "parameters", "learn_on", "evaluate_on", "greedy_policy", "update"]),
+    (FederatedQLAgent, ["learn", "evaluate", "policy"]),
+])  # fmt: skip
+def test_a_method_put_on_an_agent_that_no_run_would_call_is_refused(kind, names):
+    settings = {} if kind is td.QLAgent else {"workers": td.InProcess(), "do_test": False}
+    for name in names:
+        agent = kind(td.FrozenLakeEnv(), **settings)
+        setattr(agent, name, lambda *arguments: 0)
+        with pytest.raises(TypeError, match=f"must not override {name}|{name} would not be called"):
+            agent.learn_and_evaluate(progress=False)
+        assert agent.episode == 0
+
+
+def test_workers_whose_settings_would_follow_an_episode_that_they_do_not_know_are_refused():
+    class Decaying(td.QLAgent):
+        def parameters(self, max_step=None):
+            return super().parameters(max_step)._replace(epsilon=1 / (1 + self.episode))
+
+    class Team(td.DistributedQLAgent):
+        single = Decaying
+
+    with pytest.raises(TypeError, match="Decaying must not override parameters, since workers know no episode"):
+        Team(td.FrozenLakeEnv(), workers=td.InProcess())
+
+
+def test_a_class_of_workers_agents_that_asks_for_more_is_refused_at_construction():
+    class Flavoured(td.QLAgent):
+        def __init__(self, simulator, flavour, **settings):
+            super().__init__(simulator, **settings)
+
+    class Team(td.DistributedQLAgent):
+        single = Flavoured
+
+    with pytest.raises(TypeError, match=r"Flavoured must be made by a simulator and the settings of TDAgent.*flavour"):
+        Team(td.FrozenLakeEnv(), workers=td.InProcess())

@@ -10,7 +10,7 @@ from test_run import Losing
 import td_helpers as td
 from beyond import FederatedQLAgent, FederatedSARSAAgent
 from beyond.federated import FederatedServer, FederatedWorker
-from tabular.changes import ChangeLog, Changes, Replica, Version, whole
+from tabular.changes import ChangeLog, Changes, Replica, Version, materialized
 from tabular.pool import Lost
 from tabular.simulated_ray import simulated
 
@@ -264,10 +264,10 @@ def test_a_version_is_put_together_from_all_that_came_before():
         before = versions[-1] if versions else table
         versions.append(Version(before, Changes(0, np.array([pair], np.int32), np.array([value]))))
     for order in itertools.permutations(range(3)):
-        found = [whole(versions[i]).ravel().tolist() for i in order]
+        found = [materialized(versions[i]).ravel().tolist() for i in order]
         expected = [[1, 0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 2, 0, 0], [3, 0, 0, 0, 0, 2, 0, 0]]
         assert found == [expected[i] for i in order]
-    assert not table.any() and not whole(versions[0]).flags.writeable
+    assert not table.any() and not materialized(versions[0]).flags.writeable
 
 
 # A server's merge ----------------------------------------------------------------------------

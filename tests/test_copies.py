@@ -180,6 +180,36 @@ def test_a_run_of_batches_is_not_learned_into(name):
     assert learned(agent)[0] == whole_run(agent_of(name))[0]
 
 
+CHANGES = {
+    "a setting": lambda agent: setattr(agent, "epsilon", 0.5),
+    "a setting of the same value": lambda agent: setattr(agent, "learning_rate", agent.learning_rate),
+    "the q_table": lambda agent: setattr(agent, "q_table", np.ones_like(agent.q_table)),
+    "the episode": lambda agent: setattr(agent, "episode", 7),
+    "a save": lambda agent: agent.load("there is none"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("name", ["distributed", "federated", "Dyna-Q", "distributed Dyna-Q"])
+def test_a_run_of_batches_is_not_changed_from_within(name, change):
+    agent, calm = agent_of(name), agent_of(name)
+    for _ in agent.learn_in_batches(40):
+        with pytest.raises(RuntimeError, match="may not be assigned while this agent learns in batches"):
+            change(agent)
+    calm.learn(40)
+    assert learned(agent) == learned(calm)
+    agent.epsilon = 0.5  # now it may
+
+
+@kinds
+def test_another_thread_does_not_change_an_agent_that_learns(name):
+    ring, caught, given = Watched(), [], {"initial_value": 0.0} if "Dyna" in name else {}
+    agent = agent_of(name, ring, **given)
+    ring.watch = lambda: caught or caught.append(in_another_thread(lambda: setattr(agent, "epsilon", 0.5)))
+    assert whole_run(agent) == whole_run(agent_of(name, Ring(), **given))
+    assert isinstance(caught[0], RuntimeError) and "may not be assigned while" in str(caught[0])
+
+
 @kinds
 def test_copies_learn_side_by_side(name):
     agent = agent_of(name)
@@ -196,9 +226,31 @@ def test_copies_learn_side_by_side(name):
     assert [learned(made) for made in copies] == [expected] * 4
 
 
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, pickled])
+def test_no_copy_writes_over_the_originals_checkpoint(tmp_path, make):
+    agent = agent_of("distributed", checkpoint=tmp_path / "one.npz")
+    agent.learn(20)
+    before = (tmp_path / "one.npz").read_bytes()
+    other = make(agent)
+    other.workers = td.InProcess()
+    other.learn(20)
+    assert (tmp_path / "one.npz").read_bytes() == before
+    agent.learn(20)
+    assert (tmp_path / "one.npz").read_bytes() != before
+
+
 def test_a_copy_made_while_an_agent_learns_is_free():
     agent = agent_of("distributed")
     for _ in agent.learn_in_batches(10):
         made = copy.copy(agent)
         made.workers = td.InProcess()
         assert in_another_thread(lambda made=made: made.learn(5)) is None
+
+
+def test_an_agent_whose_simulator_cannot_be_copied_says_so():
+    class Window(Ring):
+        def __deepcopy__(self, memo):
+            raise RuntimeError("a window")
+
+    with pytest.raises(TypeError, match=r"this agent cannot be copied, since its simulator cannot \(a window\)"):
+        copy.copy(td.QLAgent(Window()))

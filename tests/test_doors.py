@@ -188,3 +188,76 @@ def test_a_rule_learns_in_place_on_an_array_of_any_order(make):
     for table in tables:
         agent_of(td.QLAgent).learn_on(table, 0, 20)
     assert np.array_equal(*tables) and not np.array_equal(tables[0], TABLE)
+
+
+# A table that is changed in place -------------------------------------------------------
+
+DYNA = DynaQAgent, DistributedDynaQAgent  # which copy before they change
+ALONE = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent, "Dyna-Q": DynaQAgent}
+TEAMS = {  # with one worker the collected table is the latest
+    "distributed": (td.DistributedQLAgent, 1),
+    "federated": (FederatedQLAgent, 2),
+    "federated SARSA": (FederatedSARSAAgent, 2),
+    "distributed Dyna-Q": (DistributedDynaQAgent, 2),
+}
+
+
+def learners():
+    """Agents that have learned nothing, by kind and by where they run."""
+    for name, kind in ALONE.items():
+        yield name, lambda kind=kind: kind(LAKE, 0.3, 0.1)
+    for name, (kind, workers) in TEAMS.items():
+        for pool in (td.InProcess, td.Threads):
+            settings = {"cw_num": workers, "batch_size": 5, "do_test": False}
+            make = lambda kind=kind, pool=pool, settings=settings: kind(LAKE, 0.3, 0.1, workers=pool(), **settings)
+            yield f"{name}, {pool.__name__}", make
+
+
+def saved_and_loaded(agent, make, folder):
+    agent.save(folder / "save.npz")
+    return make().load(folder / "save.npz")
+
+
+@pytest.mark.parametrize("reloaded", [False, True], ids=["after a run", "after a load"])
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in learners()])
+def test_a_change_in_place_is_learned_on(make, reloaded, tmp_path):
+    agents = make(), make()
+    for agent in agents:
+        agent.learn(40)
+    if reloaded:
+        agents = [saved_and_loaded(agent, make, tmp_path) for agent in agents]
+    changed, assigned = agents
+    changed.q_table[:] = TABLE
+    changed.q_table[3, 2] += 1.0
+    expected = TABLE.copy()
+    expected[3, 2] += 1.0
+    assigned.q_table = expected
+    for agent in agents:
+        agent.learn(40)
+    assert changed.q_table.tobytes() == assigned.q_table.tobytes()
+
+
+@pytest.mark.parametrize("make", [pytest.param(make, id=name) for name, make in learners()])
+def test_a_change_in_place_is_saved(make, tmp_path):
+    agents = make(), make()
+    for agent in agents:
+        agent.learn(40)
+    agents[0].q_table[:] = TABLE
+    agents[1].q_table = TABLE
+    resumed = [saved_and_loaded(agent, make, tmp_path) for agent in agents]
+    for agent in resumed:
+        agent.learn(40)
+    assert resumed[0].q_table.tobytes() == resumed[1].q_table.tobytes()
+
+
+@pytest.mark.parametrize(
+    "kind", [td.DistributedQLAgent, FederatedQLAgent, FederatedSARSAAgent, DynaQAgent, DistributedDynaQAgent]
+)
+def test_within_a_loop_over_batches_a_table_is_read_only_and_afterwards_it_is_not(kind):
+    agent = agent_of(kind)
+    before = agent.q_table
+    for batch in agent.learn_in_batches(40):
+        for table in [agent.q_table] if issubclass(kind, DYNA) else [before, agent.q_table]:
+            with pytest.raises(ValueError, match="read-only"):
+                table[0, 0] = 1.0 * batch.number
+    agent.q_table[0, 0] = 1.0

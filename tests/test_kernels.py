@@ -344,7 +344,7 @@ def test_values_and_visits_may_be_fields_of_one_array():
 
 def test_compiled_evaluation_equals_plain_bit_for_bit(lake_table):
     policy = random_q_table(lake_table.outcomes.shape[:2]).argmax(axis=1)
-    arguments = policy, lake_table, PARAMETERS, kernels.EVALUATION, 200
+    arguments = policy, lake_table, PARAMETERS, 0, 0, 200
     assert kernels.evaluate(*arguments) == kernels.evaluate.py_func(*arguments)
 
 
@@ -398,7 +398,7 @@ def test_1500_actions_are_learned_replayed_and_evaluated(rule):
         replayed = zeros(simulator)
         assert rule.replay(replayed, *logs[0].recorded(), actions, PARAMETERS) == steps
         assert replayed.tobytes() == q_table.tobytes()
-    assert math.isfinite(kernels.evaluate(q_table.argmax(axis=1), simulator, PARAMETERS, kernels.EVALUATION, 5))
+    assert math.isfinite(kernels.evaluate(q_table.argmax(axis=1), simulator, PARAMETERS, 0, 0, 5))
 
 
 # Logs, and what is refused before anything is learned ----------------------------------------
@@ -625,7 +625,7 @@ tables = np.zeros((3, *simulator.outcomes.shape[:2]))
 rules.q_learning(tables[0], simulator, actions, parameters, 0, 30, log)
 rules.q_learning.replay(tables[1], *log.recorded(), actions, parameters)
 rules.sarsa(tables[2], simulator, actions, parameters, 0, 30)
-total = kernels.evaluate(policy, simulator, parameters, kernels.EVALUATION, 9)
+total = kernels.evaluate(policy, simulator, parameters, 0, 0, 9)
 print(hashlib.sha256(tables.tobytes() + np.float64(total).tobytes()).hexdigest())
 """
 

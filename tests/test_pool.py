@@ -382,3 +382,45 @@ def test_a_simulator_that_ends_its_process_is_given_up_and_the_workers_serve_on(
         assert agent.restarts <= 2 * 6  # each of the collectors six times
         again = finished(workers)
     assert learned(again) == learned(finished(td.InProcess())) and again.restarts <= 2
+
+
+# Errors and simulators that do not travel -----------------------------------------------------
+
+
+def faults():
+    """Errors that a simulator raises, of classes that travel with it, by what is told of them."""
+
+    class Odd(Exception):
+        def __init__(self, one, two):
+            super().__init__(f"{one} and {two}")
+
+    class Locked(Exception):
+        def __init__(self):
+            super().__init__("the door is locked")
+            self.lock = threading.Lock()
+
+    return {"Odd: one and two": lambda: Odd("one", "two"), "Locked: the door is locked": Locked,
+            "KeyboardInterrupt": KeyboardInterrupt}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", faults())
+def test_an_error_that_cannot_travel_is_told_with_its_place(workers, words):
+    make = faults()[words]
+
+    def fault(env):
+        raise make()
+
+    settings = {"cw_num": 1, "batch_size": 5, "do_test": False, "max_step": 10, "workers": workers}
+    agent = td.DistributedQLAgent(Ring(at=(3, 2), fault=fault, ends=False), **settings)
+    with pytest.raises(RuntimeError, match=words) as caught:
+        agent.learn(10)
+    assert len(str(caught.value).splitlines()) == 1
+    if words != "KeyboardInterrupt":
+        assert "episode 3, step 2" in "\n".join(caught.value.__notes__)
+
+
+def test_a_simulator_that_cannot_be_pickled_is_named(workers):
+    ring = Ring()
+    ring.lock = threading.Lock()
+    with pytest.raises(TypeError, match=r"simulator must be one that can be pickled.*take workers=td\.InProcess"):
+        td.DistributedQLAgent(ring, cw_num=1, do_test=False, workers=workers).learn(5)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import td_helpers as td
 from beyond import FederatedQLAgent, FederatedSARSAAgent
-from tabular.kernels import EVALUATION, draw, evaluate
+from tabular.kernels import draw, evaluate
 
 FOUR = (0, 1, 2, 3)
 few = settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=list(HealthCheck))
@@ -68,7 +68,7 @@ def test_compiled_learning_equals_plain(case, table_seed):
 def test_compiled_evaluation_equals_plain(case):
     agent = case[0](case[1], **case[2])
     policy = random_q_table((case[1].exit_state + 1, 4)).argmax(axis=1)
-    arguments = policy, case[1].table.packed, agent.parameters(), EVALUATION, 10
+    arguments = policy, case[1].table.packed, agent.parameters(), 0, 0, 10
     assert evaluate(*arguments) == evaluate.py_func(*arguments)
 
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import pickle
 import subprocess
 import sys
 import traceback
+import types
 
 import gymnasium
 import numba
@@ -711,3 +713,171 @@ def test_an_update_is_ones_own_affair_where_learn_is():
     agent = Own(td.FrozenLakeEnv())
     agent.learn(1)
     assert agent.q_table[0, 0] == 1.0
+
+
+# What a rule may not do ---------------------------------------------------------------------
+
+
+def assigns(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    parameters.epsilon = 0.0
+    q_table[state][action] += reward
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_rule_that_assigns_a_parameter_is_refused_in_both_regimes(compiled):
+    class Assigning(td.QLAgent):
+        kernel = td.Rule(assigns)
+
+    with pytest.raises((AttributeError, TypeError)) as caught:
+        Assigning(td.FrozenLakeEnv(), compiled=compiled).learn(5)
+    assert any("parameters.epsilon = 0.0" in note for note in [str(caught.value), *caught.value.__notes__])
+
+
+SEEN = np.zeros((5, 2))
+
+
+def counts(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    SEEN[state, action] += 1
+    q_table[state][action] += reward
+
+
+def test_a_rule_that_a_server_cannot_compile_is_told_so_where_collectors_step():
+    class Counting(td.QLAgent):
+        kernel = td.Rule(counts)
+
+    class Team(td.DistributedQLAgent):
+        single = Counting
+
+    agent = Team(Ring(), workers=td.InProcess(), compiled=False)
+    with pytest.raises(TypeError, match=r"numba cannot compile .*a server replays compiled, also what was collected"):
+        agent.learn(5)
+
+
+# One thing on lists, another on arrays --------------------------------------------------------
+
+
+def doubles_a_row(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    q_table[state][action] += 0.1 * (reward + max(2 * q_table[next_state]) - q_table[state][action])
+
+
+def adds_rows(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    q_table[state][action] += 0.1 * (reward + max(q_table[next_state] + q_table[state]) - q_table[state][action])
+
+
+def writes_to_a_slice(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    rest = q_table[state][1:]
+    rest[0] += reward
+    q_table[state][action] += reward
+
+
+@pytest.mark.parametrize("update", [doubles_a_row, adds_rows, writes_to_a_slice])
+@pytest.mark.parametrize("learn", [lambda agent: agent.learn(30), lambda agent: a_replaying(agent).learn(30)])
+def test_a_rule_that_learns_another_thing_compiled_than_stepped_is_refused_compiled(update, learn):
+    single = type("Own", (td.QLAgent,), {"kernel": td.Rule(update)})
+    agent = single(td.FrozenLakeEnv(), 0.3, 0.1, initial_value=5.0, max_step=50)
+    with pytest.raises(TypeError, match="learns one thing where rows of the q_table are lists, as stepped"):
+        learn(agent)
+
+
+def a_replaying(agent):
+    team = type("Team", (td.DistributedQLAgent,), {"single": type(agent)})
+    return team(td.FrozenLakeEnv(), 0.3, 0.1, initial_value=5.0, max_step=50, do_test=False, workers=td.InProcess())
+
+
+def repeats_a_row(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    q_table[state] *= 2
+
+
+def test_a_row_that_grew_is_refused_where_it_grew():
+    agent = type("Own", (td.QLAgent,), {"kernel": td.Rule(repeats_a_row)})(td.FrozenLakeEnv(), compiled=False)
+    with pytest.raises(ValueError, match="a row of the q_table must have 4 values") as caught:
+        agent.learn(1)
+    assert any("repeats_a_row, line" in note for note in caught.value.__notes__)
+
+
+# What compiled code passes over ---------------------------------------------------------------
+
+
+def divides_at_the_goal(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    q_table[state][action] += 0.1 / (reward - 1000.0)
+
+
+@pytest.mark.parametrize("compiled, error", [(True, FloatingPointError), (False, ZeroDivisionError)])
+def test_a_division_by_zero_after_the_first_episode_is_told(compiled, error):
+    agent = type("Own", (td.QLAgent,), {"kernel": td.Rule(divides_at_the_goal)})(
+        td.FrozenLakeEnv(["SHHH", "FFFG"]), 1.0, compiled=compiled, max_step=300, seed=1
+    )
+    agent.kernel.rehearse(agent.q_table, agent.simulator, agent.actions, agent.parameters(), 0)
+    with pytest.raises(error):
+        agent.learn(300)
+    assert agent.episode == 0 and not agent.q_table.any()
+
+
+def test_actions_that_are_not_the_tables_are_refused():
+    table = td.FrozenLakeEnv().table.packed
+    parameters = td.QLAgent(td.FrozenLakeEnv()).parameters()
+    with pytest.raises(ValueError, match="actions must be those of the simulator, 4, got 6"):
+        td.q_learning(np.zeros((17, 6)), table, tuple(range(6)), parameters, 0, 5)
+
+
+# What a rule reads that changes ---------------------------------------------------------------
+
+RECORD = np.array([(1.0,)], [("scale", "f8")])[0]
+OF_A_RULE = types.ModuleType("settings_of_a_rule")
+OF_A_RULE.scale = 1.0
+
+
+def reads_a_record(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    q_table[state][action] = RECORD["scale"] * reward
+
+
+def reads_a_module_by_a_local_name(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    own = OF_A_RULE
+    q_table[state][action] = own.scale * reward
+
+
+@pytest.mark.parametrize("update, change", [
+    (reads_a_record, lambda value: RECORD.__setitem__("scale", value)),
+    (reads_a_module_by_a_local_name, lambda value: setattr(OF_A_RULE, "scale", value)),
+])  # fmt: skip
+def test_what_changes_in_place_is_read_again(update, change):
+    change(1.0)
+    agent = type("Own", (td.QLAgent,), {"kernel": td.Rule(update)})(td.FrozenLakeEnv(), seed=1)
+    agent.learn(20)
+    before = agent.q_table.copy()
+    change(2.0)
+    agent.learn(2000)
+    assert agent.q_table.min() == 2 * before.min() == -2000.0
+
+
+def test_a_module_of_settings_that_differs_elsewhere_is_told(tmp_path, monkeypatch):
+    (tmp_path / "settings_in_a_file.py").write_text("scale = 1.0", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    space = {"td": td, "__name__": "__main__"}
+    code = (
+        "import settings_in_a_file\n"
+        "def update(q_table, state, action, reward, next_state, terminated, actions, parameters):\n"
+        "    q_table[state][action] = settings_in_a_file.scale * reward\n"
+        "rule = td.Rule(update)"
+    )
+    exec(code, space)
+    alike = pickle.dumps(space["rule"])
+    assert isinstance(pickle.loads(alike), td.Rule)
+    space["settings_in_a_file"].scale = 3.0
+    sent = pickle.dumps(space["rule"])
+    space["settings_in_a_file"].scale = 1.0  # as it is in a process that imports the file
+    with pytest.raises(RuntimeError, match=r"settings_in_a_file\.scale, which is 3.0 where it was sent from and 1.0"):
+        pickle.loads(sent)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_policy_may_return_a_truth(compiled):
+    def policy(row, actions, epsilon, explore):
+        return row[1] > row[0]
+
+    for simulator in (td.FrozenLakeEnv(), Ring()):
+        agent = type("Own", (td.QLAgent,), {"kernel": td.Rule(td.q_learning_update, policy)})(
+            simulator, compiled=compiled and simulator.observation_space.n == 17, max_step=20
+        )
+        agent.learn(3)
+        assert agent.steps > 0

@@ -314,3 +314,9 @@ def test_an_abandoned_run_goes_on_to_the_same_bits():
     assert agent.episode == batch.last == 40 and np.any(agent.q_table)
     agent.learn(97)
     assert learned(agent)[:3] == calm()[:3]
+
+
+def test_batches_are_numbered_on_where_work_is_lost_and_sent_again():
+    pool = Losing({2: Lost, 5: Lost})
+    numbers = [batch.number for batch in agent_on(pool, do_test=False).learn_in_batches(137)]
+    assert pool.begun == 3 and numbers == list(range(14))

@@ -532,3 +532,29 @@ def test_two_threads_that_save_to_one_path_never_leave_a_broken_file(path):
         found.add(small().load(path).episode)
     assert not errors
     assert found <= possible and os.listdir(path.parent) == ["agent.npz"]
+
+
+# What could not be loaded is not saved -----------------------------------------------------
+
+
+class Infinite(td.QLAgent):
+    """An agent whose tests have no finite value."""
+
+    def evaluate(self, *arguments, **settings):
+        return float("inf")
+
+
+def test_a_test_without_a_finite_value_is_refused_when_it_is_done():
+    with pytest.raises(ValueError, match="what evaluate returns must be a number from"):
+        Infinite(td.FrozenLakeEnv(), learning_episodes=20, test_interval=10).learn_and_evaluate(progress=False)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_table_that_is_not_finite_is_not_saved(path, value):
+    agent = td.QLAgent(td.FrozenLakeEnv())
+    agent.save(path)
+    before = path.read_bytes()
+    agent.q_table[3, 1] = value
+    with pytest.raises(ValueError, match="q_table must be finite to be saved"):
+        agent.save(path)
+    assert path.read_bytes() == before

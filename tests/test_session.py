@@ -370,3 +370,24 @@ def test_a_ray_that_the_user_has_started_is_used_as_it_is():
     print(json.dumps(bits))
     """
     assert json.loads(run_python(LEARN + code)) == [expected()]
+
+
+@pytest.mark.parametrize("make", [
+    lambda folder: (folder / "alive").write_text("well", encoding="utf-8"),
+    lambda folder: (folder / "data.csv").touch(),
+    lambda folder: folder.chmod(0o755),
+], ids=["its file has content", "it has other files", "others may enter it"])  # fmt: skip
+def test_a_folder_that_only_looks_like_ours_is_left_alone(base, make):
+    folder = base / "ray-thesis"
+    folder.mkdir(mode=0o700)
+    (folder / "alive").touch()
+    make(folder)
+    session._remove_leftovers(base)
+    assert (folder / "alive").exists()
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "süß", "a\x7f"])
+def test_a_token_that_no_header_can_hold_is_refused_before_ray_starts(monkeypatch, token):
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    with pytest.raises(ValueError, match="RAY_AUTH_TOKEN must be one line of ASCII letters"):
+        session._check_token()

@@ -1,18 +1,20 @@
 """Runs in threads: the bits of all other pools, errors and interrupts as there, and no thread that is left behind."""
 
 import contextlib
+import random
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from helpers import Ring, interrupted, learned, same_as_by_hand
 from orders import KINDS, WAYS, agent_on, calm, settings_of
 
 import td_helpers as td
 from beyond import FederatedQLAgent
-from tabular.threads import Stopped
+from tabular.stopping import stop_if_ended
 
 LAKE = td.FrozenLakeEnv()
 SMALL = {"learning_episodes": 137, "test_interval": 20, "trials": 5, "max_step": 100, "seed": 5, "batch_size": 5}
@@ -257,7 +259,7 @@ class Player:
     def spin(self):
         with contextlib.suppress(Exception):
             while True:
-                pass
+                stop_if_ended()
 
 
 @pytest.fixture
@@ -277,7 +279,8 @@ def test_a_call_has_the_results_of_those_among_its_arguments(pool):
     second = pool.submit("collector", 1, "add", first, first)
     third = pool.submit("server", 0, "add", second, 7)
     assert pool.result(third) == 1
-    assert pool._desks["collector", 1].worker.sent == [(1, 1)] and pool._desks["server", 0].worker.sent == [(1, 7)]
+    desks = pool._team.desks
+    assert desks["collector", 1].worker.sent == [(1, 1)] and desks["server", 0].worker.sent == [(1, 7)]
 
 
 def test_a_call_that_follows_a_failed_one_has_failed_and_others_go_on(pool):
@@ -295,5 +298,175 @@ def test_a_call_that_computes_for_ever_ends_with_its_run():
         time.sleep(0.01)
 
 
-def test_what_ends_threads_is_not_caught_by_a_simulator_that_catches_exceptions():
-    assert not issubclass(Stopped, Exception)
+class Locking(Ring):
+    """A simulator whose steps take a lock that all copies share, and that catches all that there is to catch."""
+
+    lock = threading.Lock()
+
+    def step(self, action):
+        try:
+            with self.lock:
+                time.sleep(0.0005)
+                return super().step(action)
+        except BaseException:
+            return super().step(action)
+
+
+def test_an_interrupt_falls_between_steps_and_leaves_no_lock_taken(monkeypatch):
+    agent = small(simulator=Locking(), do_test=False)
+    for number in (1, 2, 3):
+        with interrupted(monkeypatch, agent.workers, "result", number):
+            agent.learn(137)
+        assert not Locking.lock.locked()
+    agent.learn(137 - agent.episode)
+    assert learned(agent) == learned(finished(simulator=Ring(), workers=td.InProcess(), do_test=False))
+
+
+COMPILING = """
+import os, signal, sys, threading, time
+import td_helpers as td
+from tabular import kernels
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def make_rule():
+    def update(q_table, state, action, reward, next_state, terminated, actions, parameters):
+        q_table[state][action] += parameters.learning_rate * (reward - q_table[state][action])
+    return td.Rule(update)
+
+def agent_of(kind, **settings):
+    single = type("Own", (td.QLAgent,), {"kernel": make_rule()})
+    if kind is td.QLAgent:
+        return single(td.FrozenLakeEnv(), seed=3)
+    team = type("Team", (kind,), {"single": single})
+    return team(td.FrozenLakeEnv(), seed=3, do_test=False, cw_num=3, batch_size=5, **settings)
+
+pressed = threading.Event()
+inner = kernels._undisturbed
+def press_and_compile(call, *arguments, **named):
+    if not pressed.is_set():
+        pressed.set()
+        os.kill(os.getpid(), signal.SIGINT)
+    return inner(call, *arguments, **named)
+kernels._undisturbed = press_and_compile
+for kind, settings in [(td.QLAgent, {})] * 2 + [(td.DistributedQLAgent, {"workers": td.Threads()})] * 3:
+    agent = agent_of(kind, **settings)
+    pressed.clear()
+    try:
+        agent.learn(40)
+        print("not interrupted")
+    except KeyboardInterrupt:
+        print(agent.episode < 40, sum(thread.name.startswith("td worker") for thread in threading.enumerate()))
+    agent.learn(40 - agent.episode)
+    calm = agent_of(kind, **({"workers": td.InProcess()} if settings else {}))
+    calm.learn(40)
+    print((agent.q_table == calm.q_table).all())
+"""
+
+
+def test_ctrl_c_while_numba_compiles_waits_and_harms_nothing(root):
+    command = [sys.executable, "-c", COMPILING]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.splitlines() == ["True 0", "True"] * 5 and done.stderr == ""
+
+
+# Simulators whose copies are not apart ---------------------------------------------------
+
+
+class OfPython(Ring):
+    """It follows its seed, by way of Python's global generator."""
+
+    def reset(self, *, seed=None, options=None):
+        random.seed(seed)
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        return super().step(action if random.random() < 0.7 else 1 - action)
+
+
+class OfNumpy(Ring):
+    """The same, by way of numpy's."""
+
+    def reset(self, *, seed=None, options=None):
+        np.random.seed(seed % 2**32)  # noqa: NPY002
+        return super().reset(seed=seed)
+
+    def step(self, action):
+        return super().step(action if np.random.random() < 0.7 else 1 - action)  # noqa: NPY002
+
+
+class OfItsClass(Ring):
+    """Its place is its class's."""
+
+    place = [0]
+
+    def reset(self, *, seed=None, options=None):
+        self.place[0] = 0
+        return super().reset(seed=seed)[0], {}
+
+    def step(self, action):
+        self.place[0] = (self.place[0] + (1 if action else -1)) % 5
+        return self.place[0], -1.0, self.place[0] == 3, False, {}
+
+
+class OfClosures(Ring):
+    """It moves by functions that are its own, and that a copy does not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.at, self.moves = 0, {0: lambda: self.go(-1), 1: lambda: self.go(1)}
+
+    def go(self, by):
+        self.at = (self.at + by) % 5
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at = 0
+        return 0, {}
+
+    def step(self, action):
+        self.moves[action]()
+        return self.at, -1.0, self.at == 3, False, {}
+
+
+@pytest.mark.parametrize("kind", [OfPython, OfNumpy, OfItsClass, OfClosures])
+@pytest.mark.parametrize("agent", KINDS)
+def test_a_simulator_whose_copies_share_something_is_refused_before_any_work(kind, agent):
+    given = {"initial_value": 0.0} if "Dyna" in agent else {}
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with pytest.raises(TypeError, match=r"copies share nothing that a step changes.*InProcess.*Workers"):
+        KINDS[agent](kind(), workers=td.Threads(), **given)
+    assert random.getstate() == states[0]
+    assert (np.random.get_state()[1] == states[1][1]).all()  # noqa: NPY002
+
+
+def test_a_simulator_that_no_seed_holds_is_not_refused_for_it():
+    class Unseeded(Ring):
+        def step(self, action):
+            return super().step(random.SystemRandom().randrange(2))
+
+    with pytest.warns(UserWarning, match="does not follow reset"):
+        finished(simulator=Unseeded(), compiled=False)
+
+
+# Threads that cannot start ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()], ids=type)
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_stops_the_start_of_a_thread_comes_out_and_the_run_goes_on_later(monkeypatch, error, number):
+    start, started = threading.Thread.start, []
+
+    def failing(thread):
+        started.append(thread)
+        if len(started) == number:
+            raise error
+        start(thread)
+
+    agent = small()
+    with monkeypatch.context() as context:
+        context.setattr(threading.Thread, "start", failing)
+        with pytest.raises(type(error)) as caught:
+            agent.learn_and_evaluate(progress=False)
+    assert caught.value is error
+    agent.learn_and_evaluate(progress=False)
+    assert learned(agent) == learned(finished(workers=td.InProcess()))

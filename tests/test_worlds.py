@@ -288,7 +288,7 @@ def test_a_reset_put_upon_a_wrapper_is_called():
 
 def test_an_env_whose_copies_would_act_on_it_is_not_stepped_in_threads():
     settings = {"cw_num": 2, "do_test": False, "workers": td.Threads()}
-    with pytest.raises(TypeError, match="simulator must have the step and reset of its class, since each thread"):
+    with pytest.raises(TypeError, match="step and reset are those of its class, since each thread"):
         td.DistributedQLAgent(gym.wrappers.TimeLimit(patched(td.FrozenLakeEnv()), 9), **settings)
     td.DistributedQLAgent(td.FrozenLakeEnv(), compiled=False, max_step=9, **settings).learn(4)
 
@@ -443,3 +443,87 @@ def test_listening_to_an_env_disturbs_no_bit(kind):
         agent_on(kind, env).learn(5)
     assert (random.getstate(), repr(np.random.get_state())) == before  # noqa: NPY002
     assert env.resets == 5
+
+
+@kinds
+def test_an_env_that_raises_stop_iteration_ends_no_loop_of_the_callers(kind):
+    class Exhausted(Ring):
+        def step(self, action):
+            return next(iter(()))
+
+    agent = agent_on(kind, Exhausted())
+    with pytest.raises(RuntimeError, match="the simulator or the rule raised StopIteration") as caught:
+        for _ in iter(lambda: agent.learn(5), None):
+            pass
+    assert any("step 1" in note for note in caught.value.__notes__)
+
+
+# How an episode ends --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", [True, np.True_, np.array(True), 1, np.int8(1)], ids=repr)
+def test_an_end_may_be_any_truth(ends):
+    class Ending(Ring):
+        def step(self, action):
+            state, reward, _, truncated, info = super().step(action)
+            return state, reward, ends if self.s == 2 else False, truncated, info
+
+    agent = agent_on(KINDS["Q-learning"], Ending())
+    agent.learn(5)
+    assert 10 <= agent.steps < 5 * 30 and not agent.q_table[3:].any()
+
+
+@kinds
+@pytest.mark.parametrize(
+    "place, bad", [(2, {"a": 1}), (2, "no"), (2, float("nan")), (3, np.array([True, False])), (3, None)]
+)
+def test_what_is_no_truth_is_refused_in_a_sentence(kind, place, bad):
+    def returned(env):
+        step = [1, -1.0, False, False, {}]
+        step[place] = bad
+        return tuple(step)
+
+    agent = agent_on(kind, Ring(at=(0, 2), fault=returned, ends=False))
+    with pytest.raises(ValueError, match=f"simulator's {('terminated', 'truncated')[place - 2]} must be True or False"):
+        agent.learn(5)
+
+
+# A lake that is changed after it was made -----------------------------------------------------
+
+
+def test_a_lake_refuses_what_its_table_would_not_follow():
+    lake = td.FrozenLakeEnv()
+    with pytest.raises(AttributeError):
+        lake.transition_prob = (1.0, 0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="read-only"):
+        lake.desc[0, 1] = b"H"
+    assert pickle.loads(pickle.dumps(lake)).transition_prob == lake.transition_prob
+
+
+# Envs that look alike to Python ---------------------------------------------------------------
+
+
+class Equal(Ring):
+    """All are equal, and none has a hash; it draws from where no seed reaches."""
+
+    def __eq__(self, other):
+        return True
+
+    def step(self, action):
+        return super().step(random.SystemRandom().randrange(2))
+
+
+def test_each_env_is_told_of_once_whatever_it_is_equal_to():
+    for _ in range(2):
+        agent = agent_on(KINDS["Q-learning"], Equal())
+        with pytest.warns(UserWarning, match="does not follow reset"):
+            agent.learn(5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            agent.learn(5)
+
+
+@pytest.mark.parametrize("action", [-1, 2, None, 1.0, np.array([0])], ids=repr)
+def test_a_policy_that_returns_no_action_is_refused_by_a_test_of_it(action):
+    with pytest.raises(ValueError, match="policy must return an action, 0 to 1, it returned"):
+        agent_on(KINDS["Q-learning"], Ring()).evaluate(lambda state: action, trials=2)

@@ -1,0 +1,178 @@
+"""The assignment's environment: a frozen lake, as an env of gym and as a transition table."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import io
+from bisect import bisect
+
+import numpy as np
+
+from .checks import check_probabilities
+from .grids import MAPS, generate_random_map, neighbours, parse_map
+from .plots import grid_pixels
+from .tables import Moves, TransitionTable, read_only_lists, samples_table
+
+try:
+    with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice, which no filter stops
+        import gym
+except ImportError:
+    import gymnasium as gym
+
+LEFT, DOWN, RIGHT, UP = range(4)
+
+
+class FrozenLakeEnv(gym.Env):
+    """A slippery grid world: walk from S to G over ice (F), past holes (H).
+
+    `desc` is a list of equally long strings of the letters S, F, H, G, or None for `map_name` (a key of `MAPS`; both
+    None: a random 8 x 8 map). Action a (LEFT, DOWN, RIGHT, UP) moves in direction (a + k) % 4 with probability
+    `transition_prob[k]`; a wall keeps the agent in place. A step from S or F costs 1. Standing on H or G, any action
+    pays -1000 or +1000 and leads to the exit state, number nrow * ncol, which ends the episode. States are numbered
+    row by row. Raises TypeError or ValueError for maps that are ragged, empty, of unknown letters, or without S or G,
+    for an unknown map name, and for probabilities that are not four numbers that sum to 1.
+    """
+
+    metadata = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 4}
+    reward_range = (-1000, 1000)
+
+    def __init__(self, desc=None, map_name="4x4", transition_prob=(0.97, 0.01, 0.01, 0.01), render_mode=None):
+        if desc is None and map_name not in [None, *MAPS]:
+            raise ValueError(f"map_name must be one of {sorted(MAPS)}, got {map_name!r}")
+        if render_mode not in (None, *self.metadata["render_modes"]):
+            raise ValueError(f"render_mode must be None, 'human', 'ansi' or 'rgb_array', got {render_mode!r}")
+        if desc is None:
+            desc = generate_random_map() if map_name is None else MAPS[map_name]
+        self.desc = parse_map(desc)
+        self.desc.flags.writeable = False  # its table would not follow
+        self.nrow, self.ncol = self.desc.shape
+        self._transition_prob = check_probabilities("transition_prob", transition_prob, 4)
+        self.render_mode = render_mode
+        self.exit_state = self.desc.size
+        self.observation_space = gym.spaces.Discrete(self.exit_state + 1)
+        self.action_space = gym.spaces.Discrete(4)
+        self._starts = np.flatnonzero(self.desc == b"S").tolist()
+        self._order = np.argsort(-np.array(self.transition_prob), kind="stable").tolist()  # likely first
+        self._sorted_prob = [self.transition_prob[k] for k in self._order]
+        self._cumulative = np.cumsum(self._sorted_prob).tolist()
+        self._draws = []  # uniform numbers drawn ahead, since numpy draws 64 nearly as fast as one
+        self._moves = Moves(self)
+        self.s, self.lastaction = self._starts[0], None
+
+    def __getstate__(self):
+        """What was derived from the map is not shipped to other processes; it is made again."""
+        derived = ("table", "P", "initial_state_distrib", "_moves")
+        return {name: value for name, value in self.__dict__.items() if name not in derived}
+
+    def __setstate__(self, state):
+        for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
+            setattr(self, name, value)
+        self._moves = Moves(self)
+
+    def __deepcopy__(self, memo):
+        """A copy with a generator of its own; the table, which is never changed, is the same."""
+        lake = memo[id(self)] = type(self).__new__(type(self))
+        lake.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        if "table" in vars(self):
+            lake.table = self.table
+        return lake
+
+    @property
+    def transition_prob(self) -> tuple[float, ...]:
+        """The probabilities of going where one wants to, and in the three other directions; for others make a lake."""
+        return self._transition_prob
+
+    @samples_table
+    def step(self, action):
+        """Act once: (state, reward, terminated, truncated, info). Raises ValueError for an unknown action."""
+        try:
+            outcomes = self._moves[self.s][action]
+        except (KeyError, TypeError):
+            raise ValueError(f"action must be 0, 1, 2 or 3, got {action!r}") from None
+        if not self._draws:
+            self._draws = self.np_random.random(64).tolist()
+        slip = self._draws.pop()
+        k = 0 if slip < self._cumulative[0] else bisect(self._cumulative, slip, 0, 3)
+        probability, next_state, reward, terminated = outcomes[k]
+        self.s, self.lastaction = next_state, action
+        if self.render_mode == "human":
+            self.render()
+        return next_state, reward, terminated, False, {"prob": probability}
+
+    @samples_table
+    def reset(self, *, seed=None, options=None):
+        """Back to S (one of them, drawn, where there are several): (state, info)."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._draws = []
+        starts = self._starts
+        self.s = starts[0] if len(starts) == 1 else starts[int(self.np_random.integers(len(starts)))]
+        self.lastaction = None
+        if self.render_mode == "human":
+            self.render()
+        return self.s, {"prob": 1.0 / len(starts)}
+
+    def render(self):
+        """The map, the agent's cell in red: text for "ansi", printed for "human", pixels (uint8) for "rgb_array"."""
+        if self.render_mode is None:
+            return None
+        if self.render_mode == "rgb_array":
+            return grid_pixels(self.desc, None if self.s == self.exit_state else divmod(self.s, self.ncol))
+        rows = [[cell.decode() for cell in row] for row in self.desc]
+        lines = []
+        if self.s == self.exit_state:
+            lines.append("exit")
+        else:
+            row, col = divmod(self.s, self.ncol)
+            rows[row][col] = gym.utils.colorize(rows[row][col], "red", highlight=True)
+        lines.append("" if self.lastaction is None else f"  ({('Left', 'Down', 'Right', 'Up')[self.lastaction]})")
+        text = "\n".join([*lines, *map("".join, rows)]) + "\n"
+        return text if self.render_mode == "ansi" else print(text)
+
+    @functools.cached_property
+    def table(self) -> TransitionTable:
+        """The lake as arrays of shape (states, 4, 4), exit state included; most are broadcast views."""
+        shape = (self.exit_state + 1, 4, 4)
+        letters = np.append(self.desc.ravel(), b"X")  # the exit state, behind the last cell
+        terminated = np.isin(letters, [b"H", b"G", b"X"])
+        reward = np.select([letters == b"H", letters == b"G", letters == b"X"], [-1000.0, 1000.0, 0.0], -1.0)
+        directions = (np.arange(4)[:, None] + self._order) % 4  # of an action, from its likeliest outcome on
+        next_state = np.full(shape, self.exit_state, np.int32)
+        next_state[:-1] = neighbours(self.desc.shape)[:, directions]
+        next_state[terminated] = self.exit_state
+        return TransitionTable(
+            probability=np.broadcast_to(np.array(self._sorted_prob), shape),
+            next_state=next_state,
+            reward=np.broadcast_to(reward[:, None, None], shape),
+            terminated=np.broadcast_to(terminated[:, None, None], shape),
+            start=self.initial_state_distrib,
+        )
+
+    @functools.cached_property
+    def P(self) -> dict:
+        """P[state][action] is the list of (probability, next_state, reward, terminated); made when first asked for.
+
+        It refuses to be edited, as `table` and `step` would not follow: for other dynamics override `step`.
+        """
+        return read_only_lists(self._moves, len(self.table.next_state), np.argsort(self._order).tolist())
+
+    @functools.cached_property
+    def initial_state_distrib(self) -> np.ndarray:
+        """The probability that an episode starts in a state, shape (states,): even over the S cells."""
+        distribution = np.zeros(self.exit_state + 1)
+        distribution[self._starts] = 1.0 / len(self._starts)
+        return distribution
+
+
+def as_lake(lake) -> FrozenLakeEnv:
+    """A lake: itself, also from within wrappers, or made from a name of `MAPS` or from a map; TypeError for others."""
+    inner = getattr(lake, "unwrapped", lake)
+    if isinstance(inner, FrozenLakeEnv):
+        return inner
+    if hasattr(inner, "step"):
+        raise TypeError(f"lake must be a FrozenLakeEnv, a name of MAPS or a map: others have no map, got {lake}")
+    if isinstance(lake, np.ndarray) and lake.dtype.kind in "fiu":
+        raise TypeError("lake must be a FrozenLakeEnv, a name of MAPS or a map, after the q_table: got numbers")
+    return FrozenLakeEnv(map_name=lake) if isinstance(lake, str) else FrozenLakeEnv(lake)

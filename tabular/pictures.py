@@ -1,0 +1,56 @@
+"""Pictures of what a q_table says of a lake: values, greedy actions, the likeliest path, and a film of learning."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .checks import check_q_table
+from .exact import likeliest_path, policy_value
+from .lake import FrozenLakeEnv, as_lake
+from .plots import Belief, Film, film, plot_grid
+
+
+def greedy_path(q_table: np.ndarray, lake) -> list[int]:
+    """The states from S where the greedy policy leads if every move has its likeliest outcome; it ends before a loop.
+
+    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. The last state is a goal if the path leads to one.
+    """
+    lake = as_lake(lake)
+    return [state for state in likeliest_path(lake.table, q_table) if state != lake.exit_state]
+
+
+def _belief(q_table: np.ndarray, lake: FrozenLakeEnv, text: str = "") -> Belief:
+    """What a table says of a lake's cells, as pictures show it: cells never updated have no action."""
+    cells = check_q_table("q_table", q_table, lake.table.shape)[:-1]  # without the exit state
+    learned = cells.any(axis=1).reshape(lake.desc.shape) & np.isin(lake.desc, [b"S", b"F"])
+    values = cells.max(axis=1).reshape(lake.desc.shape)
+    values = np.where(lake.desc == b"H", np.nan, values)  # holes would stretch the scale
+    actions = np.where(learned, cells.argmax(axis=1).reshape(lake.desc.shape), -1)
+    return Belief(values, actions, [divmod(state, lake.ncol) for state in greedy_path(q_table, lake)], text)
+
+
+def plot_image(q_table: np.ndarray, lake, title: str = "Value and greedy policy"):
+    """A lake's learned values as a heat map, the greedy actions as arrows and the likeliest path as a line: the figure.
+
+    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. Cells that were never updated carry no arrow; maps beyond
+    4096 cells are shown without arrows, and thinned out to 1000 cells a side. Raises ValueError where `q_table` does
+    not fit the lake.
+    """
+    lake = as_lake(lake)
+    values, actions, path, _ = _belief(q_table, lake)
+    return plot_grid(values, actions, lake.desc, title, path)
+
+
+def animate(tables: dict[str, list[np.ndarray]], lake, episodes, seconds: float = 0.2) -> Film:
+    """What learners believed of a lake, side by side: a film to be shown or saved as a GIF.
+
+    `tables` maps a learner's name to its q_tables, one after each of `episodes` learned. Each picture has the exact
+    value of the greedy policy below. Raises ValueError where their numbers differ.
+    """
+    lake = as_lake(lake)
+    beliefs = {
+        name: [_belief(table, lake, f"exact value {policy_value(lake.table, table)[0]:.0f}") for table in of_one]
+        for name, of_one in tables.items()
+    }
+    alt = f"{' and '.join(tables)} while learning: the value of each cell, the greedy actions and the likeliest path"
+    return Film(film(lake.desc, beliefs, [f"episode {episode:,}" for episode in episodes], seconds), alt)

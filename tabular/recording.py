@@ -1,0 +1,62 @@
+"""What a collector saw: every step of what it learned, for a server to replay."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from .kernels import Experience
+
+LARGEST_LOG = 2**18  # entries, unless one episode may take more
+
+
+class Recorder:
+    """Records what is learned, in logs that are kept and used in turn: making them anew takes as long as learning.
+
+    `logs` is how many records are in use at a time. `ships` is False where these are handed over in memory: they are
+    then views, which hold until their log's next turn.
+    """
+
+    def __init__(self, ships: bool = True, logs: int = 1):
+        self.ships = ships
+        self.logs = deque([Experience.empty(0)] * logs)
+
+    def record(self, learn: Callable, first: int, episodes: int, max_step: int) -> tuple[np.ndarray, np.ndarray]:
+        """(pairs, rewards), as in `Experience`, of the episodes that `learn(first, episodes, log)` learns.
+
+        `learn` returns the number of steps; RuntimeError where others are recorded. Where they are shipped, rewards
+        are float32 if that is exact.
+        """
+        log = self._next_log(episodes, max_step)
+        parts, done, steps = [], 0, 0
+        while done < episodes:
+            fitting = min(log.episodes_that_fit(max_step), episodes - done)
+            if fitting == 0:
+                parts.append([part.copy() for part in log.recorded()])
+                log.clear()
+                continue
+            steps += learn(first + done, fitting, log)
+            done += fitting
+        parts.append(log.recorded())
+        pairs, rewards = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
+        if len(pairs) != steps + episodes:  # an episode takes one more, for its end
+            raise RuntimeError(f"the rule recorded {len(pairs) - episodes} of {steps} steps: nothing to replay")
+        return packed(pairs, rewards) if self.ships else (pairs, rewards)
+
+    def _next_log(self, episodes: int, max_step: int) -> Experience:
+        """An empty log, with room for all episodes however long they are, or for as many as `LARGEST_LOG` holds."""
+        longest = max_step + 1  # entries of an episode
+        entries = max(longest, min(episodes * longest, LARGEST_LOG))
+        self.logs.rotate(-1)
+        if len(self.logs[0].pairs) < entries:
+            self.logs[0] = Experience.empty(entries)
+        self.logs[0].clear()
+        return self.logs[0]
+
+
+def packed(pairs: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Copies to be shipped; rewards as float32 where that is exact."""
+    short = rewards.astype(np.float32)
+    return pairs.copy(), short if np.array_equal(short, rewards) else rewards.copy()
