@@ -80,15 +80,11 @@ def check_claims(study: Study, data: Data, names: list[str], seeds_from: int, dr
     with other_seeds(seeds_from):
         fresh = concerned(data | run_experiments(study, names, rows))
     shutil.rmtree(rows)
-    text = report.text_of_claims(door_of(study), names, committed, fresh, seeds_from)
+    door = f"{study.folder.relative_to(study.root).as_posix()}/make_figures.py"
+    text = report.text_of_claims(door, names, committed, fresh, seeds_from)
     (draft / "claims_fresh.md").write_text(text, encoding="utf-8")
     if problems := [str(claim) for claim in fresh if not claim.holds]:
         raise FalseClaims("\n".join(problems))
-
-
-def door_of(study: Study) -> str:
-    """The study's command line, from the project's folder."""
-    return f"{study.folder.relative_to(study.root).as_posix()}/make_figures.py"
 
 
 def publish(draft: Path, folder: Path, root: Path) -> None:

@@ -49,21 +49,15 @@ def mean_length(data: Data, map: str, epsilon: float, unit: str = "episodes") ->
     return mean, mean + spread[1], mean + spread[2]
 
 
-def falls(data: Data, map: str, epsilon: float) -> float:
-    """How often a run falls below the threshold in 1,000 episodes."""
-    watched = settings_of(run)["watched"]
-    return where(data["relapses"], map=map, epsilon=epsilon)["falls"].mean() / (watched / 1_000)
-
-
 def table(data: Data) -> str:
     """Relapses by map and epsilon."""
-    rows = []
+    thousands, rows = settings_of(run)["watched"] / 1_000, []  # of episodes
     for map, epsilon in itertools.product(EPISODES, EPSILONS):
         group = where(data["relapses"], map=map, epsilon=epsilon)
         rows.append([
             map,
             f"{epsilon:g}",
-            number(falls(data, map, epsilon), 1),
+            number(group["falls"].mean() / thousands, 1),
             interval(mean_length(data, map, epsilon), ".0f"),
             interval(mean_length(data, map, epsilon, "steps"), ",.0f"),
             f"{group['steps_below'].sum() / group['steps'].sum():.0%}",

@@ -282,6 +282,12 @@ def test_a_target_is_lost_again_by_those_who_reached_it_and_end_below():
     assert federated.lost_again({"federated": pd.DataFrame(rows)}, 16, 2) == 1
 
 
+def test_rows_are_chosen_by_their_first_columns_and_by_name():
+    rows = pd.DataFrame({"map": ["a", "a", "b"], "seed": [1, 2, 1], "value": [3, 4, 5]})
+    chosen = where(rows, "a"), where(rows, "a", 2), where(rows, "a", value=3), where(rows, seed=1)
+    assert [one["value"].tolist() for one in chosen] == [[3, 4], [4], [3], [3, 5]]
+
+
 def test_only_what_stands_between_the_marks_is_replaced():
     text = "a <!-- one -->\nold\n<!-- end --> b <!-- two -->\nkept\n<!-- end -->"
     assert between(text, "one", "new") == text.replace("old", "new")
