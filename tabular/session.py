@@ -368,7 +368,7 @@ def _join_cluster(address: str) -> None:
         try:
             place = canonicalize_bootstrap_address(address)
         except ValueError as error:
-            raise ConnectionError(f"RAY_ADDRESS must be local, auto or host:port, got {address}") from error
+            raise ConnectionError(f"RAY_ADDRESS={address} is not of the form host:port, nor local or auto") from error
         _check_cluster(place, f"RAY_ADDRESS={address}")
     modules = [str(FOLDER / name) for name in MODULES if (FOLDER / name).exists()]
     try:

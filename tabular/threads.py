@@ -78,8 +78,8 @@ class Team:
         """End the threads, each after its present step, part or compilation, and wait until they have."""
         with self.guard:
             self.ended.set()
-            for turn in self.idle.values():
-                turn.release()
+            while self.idle:  # each is woken once
+                self.idle.popitem()[1].release()
         for thread in self.threads:
             if thread.ident is not None:  # it did start
                 thread.join()
