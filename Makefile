@@ -1,7 +1,7 @@
 # make          install, run the notebook in place, print its comparison
 # make test     install, lint, pytest and nbval, two files side by side, the notebook first, as it takes longest
 # make test-long  the tests that take half a minute or more each
-# make report   run the experiments of the report's nine items anew; make figures: redraw from the data
+# make report   run the experiments of the report's nine items anew; make figures: redraw both reports from the data
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONHASHSEED := 0
@@ -28,9 +28,11 @@ lab: .venv/installed
 
 report: .venv/installed
 	$(BIN)/python figures/make_figures.py
+	$(BIN)/python beyond/figures/make_figures.py --draw
 
 figures: .venv/installed
 	$(BIN)/python figures/make_figures.py --draw
+	$(BIN)/python beyond/figures/make_figures.py --draw
 	$(BIN)/python figures/learning.py
 
 bench: .venv/installed
