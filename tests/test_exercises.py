@@ -1,8 +1,8 @@
 """What the notebook's exercises promise: each "Try this" is done here, and what one should see is seen."""
 
 import itertools
-import re
 import pdb
+import re
 import sys
 
 import nbformat
