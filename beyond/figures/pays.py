@@ -11,11 +11,11 @@ from figures.assignment import HALLWAY, LAKE, SINGLE
 from figures.rows import Data, settings_of
 from figures.summaries import between, interval, markdown, median_range
 
-MARK = "scale"  # of the place in README.md
+MARK = "scale"  # marks the table's place in README.md
 
 
 def table(data: Data) -> str:
-    """Speed-ups over one core: measured, and computed for more cores than there were."""
+    """A table of speed-ups over one core: measured, or computed where the machine has too few cores."""
     side = max(federated.SIDES)
     batch = {name: timing.CASES[name, LAKE].get("batch_size", 100) for name in ("compiled", "stepped")}
     alone, planner = ("Q-learning", SINGLE), ("Dyna-Q", SINGLE)
@@ -45,7 +45,7 @@ def table(data: Data) -> str:
 
 
 def text(data: Data) -> str:
-    """What counts as near, and from which size of lake and cost of a step distributing pays."""
+    """Return the notes below the table: what counts as near the optimum, and where distributing begins to pay."""
     largest, side = max(federated.SIDES), dyna_large.LARGEST
     even, fewer = federated.even_side(data), dyna_large.fewer(data, 1024)
     microseconds = round_cost.dyna_break_even(data, 1024), *(break_even.measured(data, count) for count in (2, 8))
@@ -65,5 +65,5 @@ def text(data: Data) -> str:
 
 
 def in_readme(readme: str, data: Data) -> str:
-    """The README's text with its table made anew from these data."""
+    """Return the README's text with its table updated from these data."""
     return between(readme, MARK, f"{table(data)}\n\n{text(data)}")
