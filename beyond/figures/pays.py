@@ -31,7 +31,7 @@ def table(data: Data) -> str:
          median_range(timing.speed_ups(data, "waits", HALLWAY, 8), ".2f")],
         [f"16x16, steps wait 200 µs, 8 collectors, {small}", "policy",
          median_range(dyna_clock.speed_ups(data, "waiting", alone, ("Q-learning", 8)))],
-        ["the same with Dyna-Q, against one core of it", "policy",
+        ["the same with Dyna-Q, against Dyna-Q on one core", "policy",
          median_range(dyna_clock.speed_ups(data, "waiting", planner, ("Dyna-Q", 8)))],
         [f"{side} x {side}, picked among six, compiled, 2 federated workers at a higher rate", "policy",
          interval(federated.speed_up(data, side, 2).speed_up, ".2f")],
@@ -51,15 +51,15 @@ def text(data: Data) -> str:
     microseconds = round_cost.dyna_break_even(data, 1024), *(break_even.measured(data, count) for count in (2, 8))
     clocked = settings_of(dyna_clock.run)
     sentences = (
-        f"Near is within {WITHIN} of {exact.best(data, LAKE).value:.0f} on 16x16 (learning rate "
-        f"{clocked['rate']:g}, epsilon {clocked['epsilon']:g}, from {clocked['initial_value']:.0f}), and within "
-        f"{LARGE_WITHIN} of {federated.best_on(largest):.0f} on the lake of {largest} x {largest}.",
+        f"Near means within {WITHIN} of {exact.best(data, LAKE).value:.0f} on 16x16 (learning rate "
+        f"{clocked['rate']:g}, epsilon {clocked['epsilon']:g}, initial value {clocked['initial_value']:.0f}), and "
+        f"within {LARGE_WITHIN} of {federated.best_on(largest):.0f} on the {largest} x {largest} lake.",
         f"Two federated workers begin to pay at about {even:.0f} x {even:.0f}.",
-        f"Where steps wait, in batches of 10, two collectors outpace one core from about {microseconds[1]:.0f} µs a "
+        f"If steps wait, with batches of 10, two collectors outpace one core from about {microseconds[1]:.0f} µs per "
         f"step, eight from about {microseconds[2]:.0f}.",
-        f"On a lake of {side} x {side} (one seed) each of 1,024 workers of Dyna-Q needs {fewer:.0f} times fewer steps "
-        f"than one alone, all together {1024 / fewer:.0f} times as many: computed, with a core each, that pays where a "
-        f"step takes more than {microseconds[0]:.0f} µs.",
+        f"On a {side} x {side} lake (one seed), each of 1,024 Dyna-Q workers needs {fewer:.0f} times fewer steps than "
+        f"one alone, and all together {1024 / fewer:.0f} times as many; computed for one core per worker, that pays "
+        f"if a step takes more than {microseconds[0]:.0f} µs.",
     )
     return textwrap.fill(" ".join(sentences), 120)
 
