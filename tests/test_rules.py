@@ -1,4 +1,4 @@
-"""Rules of one's own: any spelling that an array allows, changed code, and mistakes that are told."""
+"""Users' rules: any indexing that an array allows, changed code, and mistakes with clear errors."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ regimes = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "s
 
 
 def agent_of(update, simulator=None, policy=td.explore_or_exploit, **settings):
-    """A single-core agent that learns by a rule of one's own."""
+    """Return a single-core agent that learns by a user's rule."""
     kind = type("OwnAgent", (td.TDAgent,), {"kernel": td.Rule(update, policy)})
     return kind(simulator or td.FrozenLakeEnv(), 0.3, 0.1, **({"do_test": False, "max_step": 60, "seed": 3} | settings))
 
@@ -139,7 +139,7 @@ class OwnAgent(td.TDAgent):
     kernel = td.Rule(update)
 """,
 }
-CHANGES = (  # each doubles what the rule learns, or halves it
+CHANGES = (  # each doubles or halves what the rule learns
     "SCALE = 2.0",
     "WEIGHTS[1] = 2.0",
     "WEIGHTS = np.full(3, 4.0)",
@@ -156,7 +156,7 @@ DRY = ["SG"], (1.0, 0.0, 0.0, 0.0)
 
 
 def notebook(**more) -> dict:
-    """The names of a notebook whose cells were run."""
+    """Run a notebook's cells; return its names."""
     names = {"__name__": "__main__"}
     for cell in (CELLS | more).values():
         exec(cell, names)
@@ -164,13 +164,13 @@ def notebook(**more) -> dict:
 
 
 def on_the_shortest_lake(kind, **settings):
-    """An agent that learns at a rate of 1: what it knows is what it was paid last, 1000 for the goal, scaled."""
+    """Return an agent with learning rate 1, whose values are the latest scaled rewards (1000 at the goal)."""
     lake = td.FrozenLakeEnv(DRY[0], transition_prob=DRY[1])
     return kind(lake, 0.3, 1.0, do_test=False, max_step=60, **settings)
 
 
 def goal_value(agent) -> float:
-    """What it knows of the goal when it has learned anew."""
+    """Learn again from zeros; return the value of reaching the goal."""
     agent.q_table = np.zeros((3, 4))
     agent.learn(5)
     return float(agent.q_table.max())
@@ -339,7 +339,7 @@ PLAIN_ALONE = {
 
 
 def shown(error) -> str:
-    """An error as Python prints it where nobody catches it, and as IPython does."""
+    """Return an uncaught error as Python prints it, and check that IPython prints the same."""
     lines = "".join(traceback.format_exception(error.value)).splitlines()
     assert error.value._render_traceback_() == lines
     return "\n".join(lines)
@@ -865,7 +865,7 @@ def test_a_module_of_settings_that_differs_elsewhere_is_told(tmp_path, monkeypat
     assert isinstance(pickle.loads(alike), td.Rule)
     space["settings_in_a_file"].scale = 3.0
     sent = pickle.dumps(space["rule"])
-    space["settings_in_a_file"].scale = 1.0  # as it is in a process that imports the file
+    space["settings_in_a_file"].scale = 1.0  # as in a process that imports the file
     with pytest.raises(RuntimeError, match=r"settings_in_a_file\.scale, which is 3.0 where it was sent from and 1.0"):
         pickle.loads(sent)
 

@@ -1,4 +1,4 @@
-"""The simulated Ray: copies, orders and clocks as Ray has them, one turn at a time, repeated by its seed."""
+"""The simulated Ray: copies, orders and clocks as in Ray, one turn at a time, reproducible from a seed."""
 
 import contextlib
 import itertools
@@ -15,7 +15,7 @@ from tabular.simulated_ray import FATES, NotSimulated, Stuck, simulated
 
 @pytest.fixture
 def ray():
-    """A calm simulated Ray."""
+    """A simulated Ray without faults."""
     with simulated(0):
         import ray
 
@@ -23,7 +23,7 @@ def ray():
 
 
 class Box:
-    """Holds a list of what it was sent."""
+    """An actor that keeps a list of what it was sent."""
 
     def __init__(self, *first):
         self.held = list(first)
@@ -172,7 +172,7 @@ def test_a_killed_actor_does_nothing_any_more(seed):
         import ray
 
         box, asking = ray.remote(Box).remote(), ray.remote(Box).remote()
-        asks = [asking.ask.remote(box, i) for i in range(1000)]  # takes minutes
+        asks = [asking.ask.remote(box, i) for i in range(1000)]  # takes minutes of virtual time
         ray.kill(asking)
         time.sleep(1.0)
         held = ray.get(box.add.remote("killed"))
@@ -236,7 +236,7 @@ def test_where_things_happen_for_ever_the_program_is_stuck_and_told():
 # Fates ---------------------------------------------------------------------------------------
 
 DIED, UNAVAILABLE, SILENCE, LOST = "ActorDiedError", "ActorUnavailableError", "GetTimeoutError", "ObjectLostError"
-FATE = {  # what the call itself ends with in an hour, and what an actor then holds that is sent "next"
+FATE = {  # by fate: the call's outcome within an hour, and what an actor that is sent "next" then holds
     "does not run": (UNAVAILABLE, ["before", "next"]),
     "answer lost": (UNAVAILABLE, ["before", "it", "next"]),
     "runs late": (UNAVAILABLE, ["before", "next", "it"]),

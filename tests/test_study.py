@@ -1,4 +1,4 @@
-"""A study: what its modules mark is found, run and published, whole or not at all, and bad input is told."""
+"""Studies: experiments and pictures are found, run and published atomically, and bad input is refused."""
 
 import ast
 import contextlib
@@ -25,22 +25,22 @@ PACKAGES = {"figures": figures, "beyond/figures": beyond.figures}
 
 
 def contents(study) -> dict:
-    """All files of the project's copy."""
+    """Return all files of a copied project, by path."""
     return {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()}
 
 
 def committed_report(study) -> str:
-    """The study's report as committed."""
+    """Return the study's committed report."""
     return (study.folder.parent / "Report.md").read_text(encoding="utf-8")
 
 
 def sources(folder: Path) -> dict[Path, ast.Module]:
-    """The parsed modules of a folder."""
+    """Return the parsed modules of a folder, by path."""
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.py"))}
 
 
 def imported(module: ast.Module) -> set[str]:
-    """The names of the modules that a module imports anywhere, those of packages dotted."""
+    """Return the dotted names of all modules that a module imports."""
     names = set()
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
@@ -50,11 +50,11 @@ def imported(module: ast.Module) -> set[str]:
     return names
 
 
-# The house
+# Imports
 
 
 def test_nothing_of_the_assignment_imports_a_wing():
-    for folder in (ROOT, ROOT / "figures", ROOT / "tabular"):  # td_helpers.py is in the first
+    for folder in (ROOT, ROOT / "figures", ROOT / "tabular"):  # td_helpers.py is in ROOT
         for path, module in sources(folder).items():
             wings = {name for name in imported(module) if name.partition(".")[0] in ("beyond", "course")}
             assert not wings, path.name
@@ -113,7 +113,7 @@ def test_a_new_file_is_a_new_experiment_with_its_pictures_data_and_numbers(tmp_p
     import sky_of_tests
 
     study = Study.of(sky_of_tests)
-    assert list(study.experiments) == ["weather", "waiting"]  # what measures time runs last
+    assert list(study.experiments) == ["weather", "waiting"]  # timed experiments run last
     assert [settings_of(run) for run in study.experiments.values()] == [{"seeds": 2}, {"seeds": 3}]
     make_figures.main(study, [])
     made = {
@@ -154,7 +154,7 @@ def test_the_tasks_of_an_experiment_can_be_sent_to_other_processes(monkeypatch, 
     package = PACKAGES[folder]
     cloudpickle.register_pickle_by_value(package)
     try:
-        with contextlib.suppress(KeyError):  # some look at their rows, of which there are none
+        with contextlib.suppress(KeyError):  # some look up their rows, which are missing
             list(run())
         task, cases = sent[0]
         assert isinstance(ray.remote(num_cpus=1)(task), ray.remote_function.RemoteFunction)
@@ -169,7 +169,7 @@ def test_the_tasks_of_an_experiment_can_be_sent_to_other_processes(monkeypatch, 
 
 @pytest.fixture
 def short(copy):
-    """A report of one sentence without pictures, so that publishing it takes no time."""
+    """A study whose report is one sentence without pictures, so that it is quick to publish."""
     (copy.folder / "report_template.md").write_text(
         "The optimum is {{ exact.best(HALLWAY).value | number(1) }}.\n", encoding="utf-8"
     )
@@ -177,12 +177,12 @@ def short(copy):
 
 
 def text_of(study) -> str:
-    """The text of a study's template."""
+    """Return a study's template."""
     return (study.folder / "report_template.md").read_text(encoding="utf-8")
 
 
 def add(study, text: str) -> None:
-    """Add to a study's template."""
+    """Append text to a study's template."""
     (study.folder / "report_template.md").write_text(text_of(study) + text, encoding="utf-8")
 
 
@@ -232,13 +232,13 @@ def test_a_false_claim_about_times_is_a_warning(short, capsys):
 
 
 def few_curves(seeds=2, tests=2, episodes={HALLWAY: 4_000}, rates=(0.1,), epsilons=(0.3,)):  # noqa: B006
-    """Curves of a second."""
+    """Yield curves that take a second."""
     yield from curves.run(seeds, tests, episodes, rates, epsilons)
 
 
 @pytest.fixture
 def few_seeds(short):
-    """A report with one claim, about the curves of two seeds."""
+    """A study whose report has two claims, one of them about the curves of two seeds."""
     experiment(few_curves)
     with simulated(0):
         write_rows(short.folder / "data" / "curves.csv", few_curves, few_curves())

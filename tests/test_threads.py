@@ -1,4 +1,4 @@
-"""Runs in threads: the bits of all other pools, errors and interrupts as there, and no thread that is left behind."""
+"""Runs in threads: the same bits, errors and interrupts as in other pools, and no thread left behind."""
 
 import contextlib
 import random
@@ -22,19 +22,19 @@ SMALL = {"learning_episodes": 137, "test_interval": 20, "trials": 5, "max_step":
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
-    """Every test ends without a thread of a run."""
+    """Check that no thread of a run outlives a test."""
     yield
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("td worker")] == []
 
 
 def small(kind=td.DistributedQLAgent, simulator=LAKE, workers=None, **settings):
-    """An agent of a few episodes."""
+    """Return an agent with few episodes."""
     workers = workers or td.Threads()
     return kind(simulator, 0.3, 0.1, workers=workers, **({"cw_num": 3, "ew_num": 2} | SMALL | settings))
 
 
 def finished(*arguments, **settings):
-    """The same, once it has learned all."""
+    """Return an agent that has learned all its episodes."""
     agent = small(*arguments, **settings)
     agent.learn_and_evaluate(progress=False)
     return agent
@@ -46,7 +46,7 @@ def finished(*arguments, **settings):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", KINDS)
 def test_a_run_in_threads_has_the_bits_of_one_after_another(monkeypatch, tmp_path, name, way):
-    monkeypatch.setattr(td, "LARGE", 0 if way == "tables as what changed" else td.LARGE)
+    monkeypatch.setattr(td, "LARGE", 0 if way == "tables as changes" else td.LARGE)
     settings = settings_of(KINDS[name], way)
     if way == "checkpoints":
         settings["checkpoint"] = tmp_path / "agent.npz"
@@ -195,7 +195,7 @@ def test_a_stepped_run_is_stopped_within_its_batch(monkeypatch):
             return super().step(action)
 
     agent = small(simulator=Endless(ends=False), max_step=10**6, cw_num=2, do_test=False)
-    with interrupted(monkeypatch, agent.workers, "result", 1):  # of a batch that would take a minute
+    with interrupted(monkeypatch, agent.workers, "result", 1):  # the result of a batch that would take a minute
         agent.learn(10)
     steps = Endless.steps
     assert agent.episode == 0 and steps < 10**6
@@ -299,7 +299,7 @@ def test_a_call_that_computes_for_ever_ends_with_its_run():
 
 
 class Locking(Ring):
-    """A simulator whose steps take a lock that all copies share, and that catches all that there is to catch."""
+    """A simulator whose steps take a lock shared by all copies, and catch every exception."""
 
     lock = threading.Lock()
 
@@ -373,7 +373,7 @@ def test_ctrl_c_while_numba_compiles_waits_and_harms_nothing(root):
 
 
 class OfPython(Ring):
-    """It follows its seed, by way of Python's global generator."""
+    """A ring that draws from Python's global generator, which its reset seeds."""
 
     def reset(self, *, seed=None, options=None):
         random.seed(seed)
@@ -384,7 +384,7 @@ class OfPython(Ring):
 
 
 class OfNumpy(Ring):
-    """The same, by way of numpy's."""
+    """A ring that draws from numpy's global generator, which its reset seeds."""
 
     def reset(self, *, seed=None, options=None):
         np.random.seed(seed % 2**32)  # noqa: NPY002
@@ -395,7 +395,7 @@ class OfNumpy(Ring):
 
 
 class OfItsClass(Ring):
-    """Its place is its class's."""
+    """A ring that keeps its state in its class."""
 
     place = [0]
 
@@ -409,7 +409,7 @@ class OfItsClass(Ring):
 
 
 class OfClosures(Ring):
-    """It moves by functions that are its own, and that a copy does not have."""
+    """A ring whose moves are closures over the original, which copies share."""
 
     def __init__(self):
         super().__init__()

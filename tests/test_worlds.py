@@ -1,4 +1,4 @@
-"""Worlds that users bring: what an env may return, and what is refused in a sentence, the same for all agents."""
+"""Users' envs: what step and reset may return, and what is refused, in one sentence and alike for all agents."""
 
 import contextlib
 import fractions
@@ -35,7 +35,7 @@ both = pytest.mark.parametrize("kind", BOTH.values(), ids=BOTH)
 
 
 def agent_on(kind, simulator, **settings):
-    """An agent of 20 episodes, with a test of three after ten."""
+    """Return an agent with 20 episodes and a test of three trials every ten."""
     agent_class, more = kind
     if "cw_num" in more:
         more = more | {"workers": td.InProcess()}
@@ -44,7 +44,7 @@ def agent_on(kind, simulator, **settings):
 
 
 def sentence(error) -> str:
-    """What an error says, without the notes that say where it fell."""
+    """Return an error's message, without the notes on where it occurred."""
     return str(error.value).splitlines()[0]
 
 
@@ -52,7 +52,7 @@ def sentence(error) -> str:
 
 
 def returns(state=1, reward=-1.0, ended=False):
-    """A fault: a step that gives this, and perhaps ends the episode."""
+    """Return a fault: a step with this result."""
     return lambda env: (state, reward, ended, False, {})
 
 
@@ -119,7 +119,7 @@ STARTS = {
 
 
 class StartsAt(Ring):
-    """A ring whose reset returns what it is told."""
+    """A ring whose reset returns `start`."""
 
     def __init__(self, start):
         super().__init__()
@@ -210,14 +210,14 @@ def test_over_ray_the_same_is_refused_with_the_same_sentence(workers):
 
 
 class OrderEnforcing(gymnasium.RewardWrapper):
-    """A wrapper of one's own, which has the name of one that changes nothing."""
+    """A user's wrapper with the name of one that changes nothing."""
 
     def reward(self, reward):
         return reward - 100.0
 
 
 class PricedTimeLimit(gym.wrappers.TimeLimit):
-    """A kind of TimeLimit, which changes the reward."""
+    """A subclass of TimeLimit that changes the reward."""
 
     def step(self, action):
         state, reward, *rest = super().step(action)
@@ -225,7 +225,7 @@ class PricedTimeLimit(gym.wrappers.TimeLimit):
 
 
 def priced(step):
-    """A step that costs 100 more, under the names of the one it calls."""
+    """Return a step that costs 100 more, with the name and attributes of the one it calls."""
 
     @functools.wraps(step)
     def priced_step(*arguments):
@@ -324,7 +324,7 @@ class HalfPrice(gym.RewardWrapper):
 
 
 def test_an_env_may_declare_its_step_and_travel():
-    """By value, as from a notebook: what is declared is the very code."""
+    """The env is pickled by value, as from a notebook; the declaration still applies to its code."""
     env = pickle.loads(numba.cloudpickle.dumps(declared_lake()))
     assert td.QLAgent(env).compiled and type(env).__name__ == "Declared"
 
@@ -342,7 +342,7 @@ def declared_lake():
 
 
 class OwnChance(Ring):
-    """A ring whose generator is made once: it does not follow the seed of a reset."""
+    """A ring that makes its generator once, and so ignores the seed of a reset."""
 
     def __init__(self):
         super().__init__()
@@ -367,7 +367,7 @@ class NumpysChance(OwnChance):
 
 
 class Drifting(OwnChance):
-    """A ring that is another in each of its episodes."""
+    """A ring that behaves differently in each episode."""
 
     def chance(self):
         return float(self.resets)
@@ -504,7 +504,7 @@ def test_a_lake_refuses_what_its_table_would_not_follow():
 
 
 class Equal(Ring):
-    """All are equal, and none has a hash; it draws from where no seed reaches."""
+    """A ring that equals everything, has no hash, and draws from an unseeded source."""
 
     def __eq__(self, other):
         return True
