@@ -80,8 +80,8 @@ def check_claims(study: Study, data: Data, names: list[str], seeds_from: int, dr
     with other_seeds(seeds_from):
         fresh = concerned(data | run_experiments(study, names, rows))
     shutil.rmtree(rows)
-    door = f"{study.folder.relative_to(study.root).as_posix()}/make_figures.py"
-    text = report.text_of_claims(door, names, committed, fresh, seeds_from)
+    script = f"{study.folder.relative_to(study.root).as_posix()}/make_figures.py"
+    text = report.text_of_claims(script, names, committed, fresh, seeds_from)
     (draft / "claims_fresh.md").write_text(text, encoding="utf-8")
     if problems := [str(claim) for claim in fresh if not claim.holds]:
         raise FalseClaims("\n".join(problems))

@@ -115,8 +115,8 @@ def render(study: Study, data: Data) -> tuple[str, list[Claim]]:
     return text, claims
 
 
-def text_of_claims(door: str, names: list[str], committed: list[Claim], fresh: list[Claim], seeds_from: int) -> str:
-    """Return the text of claims_fresh.md: each claim and its numbers under both sets of seeds; `door` is the script."""
+def text_of_claims(script: str, names: list[str], committed: list[Claim], fresh: list[Claim], seeds_from: int) -> str:
+    """Return the text of claims_fresh.md: each claim and its numbers under both sets of seeds; `script` makes it."""
     rows = [
         [one.words, one.values, other.values, "holds" if other.holds else "**fails**"]
         for one, other in zip(committed, fresh, strict=True)
@@ -124,7 +124,7 @@ def text_of_claims(door: str, names: list[str], committed: list[Claim], fresh: l
     table = markdown(["the data show that", "seeds from 0", f"seeds from {seeds_from:,}", "again"], rows)
     return f"""# The report's claims under other seeds
 
-This is what `python {door} --seeds-from {seeds_from}` makes of these experiments, with every
+This is what `python {script} --seeds-from {seeds_from}` makes of these experiments, with every
 seed raised by {seeds_from:,}: {", ".join(names)}.
 
 Beside each claim stand the numbers that it compares, in the order in which it reads them. Claims about time are left

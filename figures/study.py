@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 import td_helpers as td
 from figures.rows import Data, read_rows
 
-DOOR = "make_figures"  # the module that is the command line
+COMMAND_LINE = "make_figures"  # the module that is the command line
 
 
 def experiment(run: Callable | None = None, *, timed: bool = False, seeds: bool = True):
@@ -71,7 +71,7 @@ class Study:
     @classmethod
     def of(cls, package: ModuleType, base: Study | None = None, rewrite: Callable | None = None) -> Study:
         """Import all modules of a package and return its study."""
-        names = sorted(found.name for found in pkgutil.iter_modules(package.__path__) if found.name != DOOR)
+        names = sorted(found.name for found in pkgutil.iter_modules(package.__path__) if found.name != COMMAND_LINE)
         modules = {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
         own = [
             (name, function)

@@ -83,8 +83,8 @@ def copies(tmp_path, studies):
         shutil.copy(studies[folder].folder.parent / "Report.md", (tmp_path / folder).parent)
     shutil.copy(ROOT / "README.md", tmp_path)
     assignment = dataclasses.replace(studies["figures"], folder=tmp_path / "figures")
-    wing = dataclasses.replace(studies["beyond/figures"], folder=tmp_path / "beyond" / "figures", base=assignment)
-    return {"figures": assignment, "beyond/figures": wing}
+    further = dataclasses.replace(studies["beyond/figures"], folder=tmp_path / "beyond" / "figures", base=assignment)
+    return {"figures": assignment, "beyond/figures": further}
 
 
 @pytest.fixture

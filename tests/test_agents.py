@@ -199,7 +199,7 @@ def test_stepped_and_compiled_learning_reach_the_same_value():
     assert values == pytest.approx([td.value_iteration(lake.table)[0].max()] * 2, abs=1.0)
 
 
-# What is learned -------------------------------------------------------------------------
+# Learned values --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -247,7 +247,7 @@ def test_a_ring_without_p_is_learned_by_stepping():
     assert agent.q_table[0, 1] == pytest.approx(5 * -1.125, abs=0.5)  # five steps of -1 to -1.25
 
 
-# Learning in another way ---------------------------------------------------------------------
+# Overriding learn ----------------------------------------------------------------------------
 
 
 class ByHand(td.TDAgent):

@@ -324,7 +324,7 @@ def test_a_map_may_be_any_sequence_of_rows(desc):
     assert td.FrozenLakeEnv(desc).desc.tolist() == [[b"S", b"F"], [b"F", b"G"]]
 
 
-# What would not be used -------------------------------------------------------------------
+# Settings and methods that would be ignored -----------------------------------------------
 
 
 @pytest.mark.parametrize("base, name", [

@@ -131,7 +131,7 @@ def test_what_cannot_be_kept_or_read_is_compiled_anew_and_told_once(seen, name):
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_what_was_damaged_is_whole_afterwards(seen, name):
+def test_a_damaged_cache_is_repaired(seen, name):
     assert seen[name]["after"] == [8, 1, []]
 
 

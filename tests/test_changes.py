@@ -50,7 +50,7 @@ def heavy(monkeypatch, *arguments, **changes):
     return learned(agent)
 
 
-# The bits --------------------------------------------------------------------------------
+# Bits ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
@@ -171,7 +171,7 @@ def test_a_large_lake_is_light_by_itself(monkeypatch):
     assert agent.cost.sent < agent.batches * agent.q_table.nbytes / 3
 
 
-# What is sent ------------------------------------------------------------------------------
+# Messages ----------------------------------------------------------------------------------
 
 
 def test_a_log_sends_the_pairs_of_the_last_batches_each_once_with_the_values_of_now():
@@ -208,7 +208,7 @@ def test_what_a_server_sent_is_left_alone_by_what_it_learns_later():
     assert isinstance(first, Changes) and first.values.tobytes() == before
 
 
-# What workers keep -------------------------------------------------------------------------
+# Workers' tables ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", [td.CollectingWorker, FederatedWorker])
@@ -244,7 +244,7 @@ def test_changes_to_a_table_that_a_worker_does_not_have_are_refused():
         replica.take(changes)
 
 
-# What an agent keeps -----------------------------------------------------------------------
+# The agent's changes -----------------------------------------------------------------------
 
 
 def test_an_agent_keeps_no_more_changes_than_a_table_and_those_of_the_lag_take():
@@ -270,7 +270,7 @@ def test_a_version_is_put_together_from_all_that_came_before():
     assert not table.any() and not materialized(versions[0]).flags.writeable
 
 
-# A server's merge ----------------------------------------------------------------------------
+# Merging -------------------------------------------------------------------------------------
 
 
 def test_a_merge_of_few_pairs_changes_those_and_tells_of_them():

@@ -20,24 +20,24 @@ from test_session import LEARN, ROOT, expected, run_python
 import td_helpers as td
 
 RAY = str(Path(sys.executable).with_name("ray"))
-TELL = """
+CONNECT = """
     import json, os, time
     import td_helpers as td
 
-    def told(address):
+    def error_for(address):
         os.environ["RAY_ADDRESS"], begin = address, time.monotonic()
         try:
             td.start_ray()
         except ConnectionError as error:
             return time.monotonic() - begin, str(error)
 
-    print(json.dumps([told(address) for address in json.loads(os.environ["ADDRESSES"])]))
+    print(json.dumps([error_for(address) for address in json.loads(os.environ["ADDRESSES"])]))
 """
 
 
-def told(*addresses, **environment) -> list[str]:
+def errors_for(*addresses, **environment) -> list[str]:
     """Return the error of start_ray for each address: one line, within 30 s."""
-    found = json.loads(run_python(TELL, ADDRESSES=json.dumps(addresses), **environment))
+    found = json.loads(run_python(CONNECT, ADDRESSES=json.dumps(addresses), **environment))
     assert all(seconds < 30 and "\n" not in problem for seconds, problem in found)
     return [problem for _, problem in found]
 
@@ -99,7 +99,7 @@ def test_auto_joins_the_cluster_of_this_machine(head, joined):
 @pytest.mark.parametrize("token", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}], ids=["missing", "wrong"])
 def test_a_missing_or_wrong_token_is_told(head, token, tmp_path):
     address, _ = head
-    (problem,) = told(address, HOME=str(tmp_path), **token)
+    (problem,) = errors_for(address, HOME=str(tmp_path), **token)
     assert f"RAY_ADDRESS={address} asks for a token" in problem
     assert "copy the head node's ~/.ray/auth_token" in problem
 
@@ -142,7 +142,7 @@ def wrong():
         listener(b"") as silent,
         listener(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n") as http,
     ):
-        *problems, of_silent, of_http = told(*WRONG, silent, http)
+        *problems, of_silent, of_http = errors_for(*WRONG, silent, http)
     return dict(zip(WRONG, problems, strict=True)) | {"silent": (silent, of_silent), "http": (http, of_http)}
 
 

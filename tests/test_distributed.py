@@ -34,7 +34,7 @@ def finished(*arguments, **settings):
 cut_batches = pytest.mark.filterwarnings("ignore:a batch of .* is cut")
 
 
-# The bits --------------------------------------------------------------------------------
+# Bits ------------------------------------------------------------------------------------
 
 
 @cut_batches
@@ -174,10 +174,10 @@ def test_a_result_without_tests_does_not_depend_on_the_test_interval():
 
 
 def test_batches_that_tests_cut_are_told_of_once():
-    with pytest.warns(UserWarning, match="a batch of 50 episodes is cut to 20, since a test follows every 20") as told:
+    with pytest.warns(UserWarning, match="a batch of 50 episodes is cut to 20, since a test follows every 20") as seen:
         agent = finished(batch_size=50)
         agent.learn(20)
-    assert len(told) == 1 and told[0].filename == __file__
+    assert len(seen) == 1 and seen[0].filename == __file__
     assert agent.batches == 7 + 2  # 137 to 140, to 157
 
 
@@ -355,7 +355,7 @@ def test_the_table_can_be_written_to_afterwards():
     assert agent.q_table[0, 0] == 7.0
 
 
-# Never garbage ---------------------------------------------------------------------------
+# Misuse is refused -----------------------------------------------------------------------
 
 
 class DistributedSARSA(td.DistributedQLAgent):

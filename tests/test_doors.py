@@ -1,4 +1,4 @@
-"""Every entry point for a table: any array or lists become the agent's own C-ordered float64 copy."""
+"""Every entry point ("door") for a table: any array or lists become the agent's own C-ordered float64 copy."""
 
 import numpy as np
 import pandas
@@ -123,7 +123,7 @@ doors = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 
 @pytest.fixture(scope="module")
 def learned_from_c():
-    """Return a function: the result learned through a door from a plain array, computed once."""
+    """Return what a plain array learns through a door, as a cached function of the door."""
     found = {}
     return lambda door: found.setdefault(door, door(TABLE.copy()))
 
@@ -190,7 +190,7 @@ def test_a_rule_learns_in_place_on_an_array_of_any_order(make):
     assert np.array_equal(*tables) and not np.array_equal(tables[0], TABLE)
 
 
-# A table that is changed in place -------------------------------------------------------
+# Tables changed in place ----------------------------------------------------------------
 
 DYNA = DynaQAgent, DistributedDynaQAgent  # these copy before they change
 ALONE = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent, "Dyna-Q": DynaQAgent}

@@ -416,7 +416,7 @@ def test_over_ray_it_learns_the_same_bits_whatever_is_killed(in_flight, seed):
     assert bits == calm and agent.restarts == len(hit) >= 2
 
 
-# The book -------------------------------------------------------------------------------------
+# The book's example ---------------------------------------------------------------------------
 
 
 class DynaMaze(gym.Env):

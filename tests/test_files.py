@@ -70,7 +70,7 @@ def written(path) -> bool:
     return path.stat().st_size > 0 and not [name for name in os.listdir(path.parent) if name.endswith(".tmp")]
 
 
-# What is replaced -----------------------------------------------------------------------------
+# Only regular files are replaced --------------------------------------------------------------
 
 
 def listen(path):
@@ -141,7 +141,7 @@ def test_what_is_no_path_is_refused(tmp_path, monkeypatch, given):
     assert os.listdir(tmp_path) == []
 
 
-# As its owner has it --------------------------------------------------------------------------
+# Modes, owners and links ----------------------------------------------------------------------
 
 
 @doors
@@ -227,7 +227,7 @@ def test_a_name_may_be_as_long_as_the_system_lets_it(tmp_path, letters):
     assert (tmp_path / letters).read_bytes() == GIF.gif
 
 
-# What cannot be written -----------------------------------------------------------------------
+# Failures -------------------------------------------------------------------------------------
 
 
 def test_a_missing_folder_is_told_by_the_path_that_was_given(tmp_path):
@@ -349,9 +349,9 @@ def test_a_checkpoint_that_fails_is_told_and_tried_again_while_the_run_goes_on(p
         episodes.append(agent().load(path).episode)
 
     monkeypatch.setattr(td.DistributedQLAgent, "save", full_for_a_moment)
-    with pytest.warns(UserWarning, match="checkpoint was not written .*No space left.*: the run goes on") as told:
+    with pytest.warns(UserWarning, match="checkpoint was not written .*No space left.*: the run goes on") as warned:
         saver.learn_and_evaluate(progress=False)
-    assert len(told) == 1 and episodes == [5, 15, 20, 20]
+    assert len(warned) == 1 and episodes == [5, 15, 20, 20]
     assert learned(saver) == learned(agent().load(path)) == whole_run()
 
 
@@ -359,12 +359,12 @@ def test_checkpoints_that_fail_all_the_time_are_told_once(tmp_path):
     path = tmp_path / "folder" / "agent"
     path.parent.mkdir()
     saver = agent(checkpoint=path, checkpoint_seconds=0)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("default")
         for _ in saver.learn_in_batches(20):
             shutil.rmtree(path.parent, ignore_errors=True)
-    assert [str(entry.message).partition("): ")[2][:12] for entry in told] == ["the run goes", "what was lea"]
-    assert str(path) in str(told[0].message) and learned(saver)[0] == whole_run()[0]
+    assert [str(entry.message).partition("): ")[2][:12] for entry in warned] == ["the run goes", "what was lea"]
+    assert str(path) in str(warned[0].message) and learned(saver)[0] == whole_run()[0]
 
 
 class Fails(Ring):
@@ -385,8 +385,8 @@ def test_an_error_of_the_run_is_not_hidden_by_one_of_its_checkpoint(tmp_path, er
     saver = agent(Fails(error), checkpoint=path, compiled=False, do_test=False, batch_size=1)
     path.parent.rmdir()
     saver._check_settings = lambda: None  # the folder existed when checked
-    told = pytest.warns(UserWarning, match="No such file.*: what was learned is in the agent")
-    with told, pytest.raises(type(error)):
+    warned = pytest.warns(UserWarning, match="No such file.*: what was learned is in the agent")
+    with warned, pytest.raises(type(error)):
         saver.learn(100)
     assert 0 < saver.episode <= 60
 

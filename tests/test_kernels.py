@@ -217,7 +217,7 @@ def test_evaluation_after_more_test_intervals_than_there_are_streams():
     assert agent.evaluate(trials=2, max_steps=3) == agent.evaluate(trials=2, max_steps=3) >= -3
 
 
-# Compiled against plain ------------------------------------------------------------------
+# Compiled and plain ----------------------------------------------------------------------
 
 
 def expected_sarsa_update(q_table, state, action, reward, next_state, terminated, actions, parameters):
@@ -401,7 +401,7 @@ def test_1500_actions_are_learned_replayed_and_evaluated(rule):
     assert math.isfinite(kernels.evaluate(q_table.argmax(axis=1), simulator, PARAMETERS, 0, 0, 5))
 
 
-# Logs, and what is refused before anything is learned ----------------------------------------
+# Logs, and refused input ---------------------------------------------------------------------
 
 
 def test_experience_is_a_pair_and_a_reward_a_step_and_how_the_episode_ended():
@@ -494,7 +494,7 @@ def test_tables_and_logs_that_do_not_fit_are_refused():
     assert not q_table.any()
 
 
-# Rules of one's own ------------------------------------------------------------------------
+# Users' rules ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -651,7 +651,7 @@ def test_a_built_in_loop_is_compiled_once_for_all_processes(tmp_path):
     assert [answer(COMPILED_ANEW, given, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)] == ["1", "0"]
 
 
-# Stopping --------------------------------------------------------------------------------
+# Interrupts ------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ def test_the_same_arrays_are_read_only(workers):
     assert seen(ray) == unreal == ([False, True], [False, False])
 
 
-# Long ----------------------------------------------------------------------------------------
+# Long tests ----------------------------------------------------------------------------------
 
 LOST = """
 import json, logging, sys

@@ -64,4 +64,4 @@ def test_a_fault_is_found_and_shrunk_to_what_it_takes():
     shrunk = shrink(Faulty, "with tests", failing, outcome.faults)
     assert "another table" in shrunk.wrong and len(shrunk.faults) == 1
     assert not play(Faulty, "with tests", failing, {}).wrong
-    assert any(f"'with tests', {failing}, {shrunk.faults}" in told for told in failures(Faulty, [failing]))
+    assert any(f"'with tests', {failing}, {shrunk.faults}" in text for text in failures(Faulty, [failing]))

@@ -75,7 +75,7 @@ def test_a_turn_is_given_back_whatever_ends_it(kind):
         pass
 
 
-# What a pool leaves behind ----------------------------------------------------------------
+# Leftovers of pools -----------------------------------------------------------------------
 
 
 def test_a_pool_that_was_used_can_be_forgotten():
@@ -127,7 +127,7 @@ def test_the_class_of_processes_is_made_once_for_each_ray():
     assert of_simulation is not pool._host()
 
 
-# The bits over Ray -----------------------------------------------------------------------
+# Bits over Ray ---------------------------------------------------------------------------
 
 
 @kinds
@@ -374,17 +374,17 @@ def end_process(env):
 @seeds
 def test_a_simulator_that_ends_its_process_is_given_up_and_the_workers_serve_on(seed):
     dying = Ring(at=(2, 3), fault=end_process, ends=False)
-    told = r"collector \d died during collect.*: does the simulator end its process"
+    message = r"collector \d died during collect.*: does the simulator end its process"
     with simulated(seed), td.Workers(3, 2) as workers:
         agent = agent_on(workers, simulator=dying, cw_num=2, do_test=False)
-        with pytest.raises(RuntimeError, match=told):
+        with pytest.raises(RuntimeError, match=message):
             agent.learn(137)
         assert agent.restarts <= 2 * 6  # six times for each collector
         again = finished(workers)
     assert learned(again) == learned(finished(td.InProcess())) and again.restarts <= 2
 
 
-# Errors and simulators that do not travel -----------------------------------------------------
+# Errors and simulators that cannot be pickled -------------------------------------------------
 
 
 def faults():

@@ -258,7 +258,7 @@ def test_routes_are_read_from_the_path():
     assert assignment.route_of(lake, down_the_hallway) == "hallway"
 
 
-def test_who_is_on_the_bypass_before_the_hallway_is_read_from_the_routes_at_the_tests():
+def test_the_bypass_before_the_hallway_is_read_from_the_routes():
     setting = {"map": HALLWAY, "algorithm": "SARSA", "learning_rate": 0.1, "epsilon": 0.3}
     routes = ["nnbh", "nhnb", "nnnn", "bbbb", "hhhh"]
     data = {"curves": pd.DataFrame([setting | {"routes": one} for one in routes])}
@@ -270,7 +270,7 @@ def test_the_mean_value_after_an_episode_is_that_of_its_test(data):
     assert curves.mean_after(data, 600, *setting) == curves.curve(data, *setting)[:, 1].mean()  # a test every 300
 
 
-def test_a_target_is_lost_again_by_those_who_reached_it_and_end_below():
+def test_lost_again_counts_seeds_that_hold_the_target_and_end_below_it():
     high, low = federated.best_on(16), federated.best_on(16) - 2 * until.LARGE_WITHIN
     runs = [[low] * 3 + [high] * 5, [high] * 7 + [low], [low] * 8]
     rows = [

@@ -48,7 +48,7 @@ def undisturbed() -> tuple:
     return learned(agent)
 
 
-# Processes that are lost -----------------------------------------------------------------
+# Lost processes --------------------------------------------------------------------------
 
 
 def kill_at(agent, workers, episode: int, slots, hit: list) -> None:
@@ -87,7 +87,7 @@ def test_kills_at_random_moments_change_no_bit_and_each_is_counted_once(kind, se
     assert agent.restarts == len(hit) > 0
 
 
-# Processes that hang ---------------------------------------------------------------------
+# Hanging processes -----------------------------------------------------------------------
 
 
 @seeds
@@ -102,8 +102,8 @@ def test_a_process_that_stops_answering_is_told_of_and_replaced_without_a_change
             if sent_to == slot and next(earlier, None) is None and not faults:
                 faults[simulation.calls] = "hangs"
 
-        told = pytest.warns(UserWarning, match=rf"{role} {i} has not answered \w+\(.*\) in \d+ s: it is replaced")
-        with before_each_call(agent.workers, hang), told:
+        warned = pytest.warns(UserWarning, match=rf"{role} {i} has not answered \w+\(.*\) in \d+ s: it is replaced")
+        with before_each_call(agent.workers, hang), warned:
             agent.learn_and_evaluate(progress=False)
         time.sleep(1.0)
         alive = sum(not process.dead for process in simulation.processes.values())
@@ -304,7 +304,7 @@ def test_a_driver_killed_at_any_moment_leaves_a_checkpoint_from_which_the_same_b
     assert learned(agent) == undisturbed()
 
 
-# What Ray needs --------------------------------------------------------------------------
+# Ray's requirements ----------------------------------------------------------------------
 
 
 def run_python(code: str, **environment) -> subprocess.CompletedProcess:
@@ -319,9 +319,9 @@ def run_python(code: str, **environment) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("call", ["start_ray()", "Workers().start()", "DistributedQLAgent(td.FrozenLakeEnv()).learn()"])
 def test_a_missing_ray_is_told_with_what_runs_without_it(call):
     ended = run_python(f"import sys; sys.modules['ray'] = None; import td_helpers as td; td.{call}")
-    told = ended.stderr.splitlines()[-1]
-    assert told.startswith("ImportError: ray is not installed: pip install -r requirements.txt. Without it")
-    assert "workers=td.InProcess() or td.Threads()" in told and "those on one core" in told
+    error = ended.stderr.splitlines()[-1]
+    assert error.startswith("ImportError: ray is not installed: pip install -r requirements.txt. Without it")
+    assert "workers=td.InProcess() or td.Threads()" in error and "those on one core" in error
 
 
 def test_a_home_that_cannot_be_written_to_is_told_with_what_to_do():

@@ -28,7 +28,7 @@ def agent_of(update, simulator=None, policy=td.explore_or_exploit, **settings):
     return kind(simulator or td.FrozenLakeEnv(), 0.3, 0.1, **({"do_test": False, "max_step": 60, "seed": 3} | settings))
 
 
-# Spellings -----------------------------------------------------------------------------------
+# Indexing ------------------------------------------------------------------------------------
 
 
 def by_rows(q_table, state, action, reward, next_state, terminated, actions, parameters):
@@ -110,12 +110,12 @@ def test_what_a_stepped_table_cannot_do_is_refused_with_what_it_can(use):
     agent = agent_of(update, Ring())
     with pytest.raises((TypeError, AttributeError, ValueError, IndexError)) as caught:
         agent.learn(1)
-    told = "\n".join([str(caught.value), *caught.value.__notes__])
-    assert "q_table[state], q_table[state][action] or q_table[state, action]" in told or "states 0 to 4" in told
+    message = "\n".join([str(caught.value), *caught.value.__notes__])
+    assert "q_table[state], q_table[state][action] or q_table[state, action]" in message or "states 0 to 4" in message
     assert not agent.q_table.any()
 
 
-# Code that changes ---------------------------------------------------------------------------
+# Changed code --------------------------------------------------------------------------------
 
 CELLS = {
     "imports": "import types, numpy as np, td_helpers as td",
@@ -365,10 +365,10 @@ def test_a_mistake_in_a_compiled_rule_is_pythons_own_with_the_rules_line(update,
     kind, message = MISTAKES[update]
     with pytest.raises(kind, match=message) as caught:
         way(agent_of(update))
-    told = shown(caught)
-    assert len(told.splitlines()) <= 15 and "numba" not in told and "tabular" not in told
+    printed = shown(caught)
+    assert len(printed.splitlines()) <= 15 and "numba" not in printed and "tabular" not in printed
     assert any("in episode 0, step 1" in note for note in caught.value.__notes__)
-    assert f"in {update.__name__ if update is not in_a_helper else 'helper'}, line " in told
+    assert f"in {update.__name__ if update is not in_a_helper else 'helper'}, line " in printed
 
 
 @pytest.mark.parametrize("update", MISTAKES, ids=lambda update: update.__name__)
@@ -604,13 +604,13 @@ def test_a_rule_that_returns_a_value_at_times_is_refused(compiled):
 @pytest.mark.parametrize("update", [forgets_to_write, writes_to_a_copy], ids=lambda update: update.__name__)
 def test_a_rule_that_changes_nothing_is_told_once(update, learn, compiled):
     agent = agent_of(update, compiled=compiled)
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as warned:
         learn(agent)
         learn(agent)
-    assert [str(warning.message) for warning in told] == [
+    assert [str(warning.message) for warning in warned] == [
         f"{update.__name__} changed nothing in the q_table in its first episode, although rewards came"
     ]
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
 
 
 def test_over_ray_a_rule_that_changes_nothing_is_told_here(workers):
@@ -702,7 +702,7 @@ def test_a_rules_own_functions_may_stand_in_the_class():
     assert agent.q_table.any()
 
 
-def test_an_update_is_ones_own_affair_where_learn_is():
+def test_update_may_be_a_method_if_learn_is_overridden():
     class Own(td.TDAgent):
         def update(self):
             self.q_table[0, 0] += 1.0
@@ -715,7 +715,7 @@ def test_an_update_is_ones_own_affair_where_learn_is():
     assert agent.q_table[0, 0] == 1.0
 
 
-# What a rule may not do ---------------------------------------------------------------------
+# Forbidden in rules -------------------------------------------------------------------------
 
 
 def assigns(q_table, state, action, reward, next_state, terminated, actions, parameters):
@@ -753,7 +753,7 @@ def test_a_rule_that_a_server_cannot_compile_is_told_so_where_collectors_step():
         agent.learn(5)
 
 
-# One thing on lists, another on arrays --------------------------------------------------------
+# Differences between lists and arrays ---------------------------------------------------------
 
 
 def doubles_a_row(q_table, state, action, reward, next_state, terminated, actions, parameters):
@@ -795,7 +795,7 @@ def test_a_row_that_grew_is_refused_where_it_grew():
     assert any("repeats_a_row, line" in note for note in caught.value.__notes__)
 
 
-# What compiled code passes over ---------------------------------------------------------------
+# Mistakes that compiled code would miss -------------------------------------------------------
 
 
 def divides_at_the_goal(q_table, state, action, reward, next_state, terminated, actions, parameters):
@@ -820,7 +820,7 @@ def test_actions_that_are_not_the_tables_are_refused():
         td.q_learning(np.zeros((17, 6)), table, tuple(range(6)), parameters, 0, 5)
 
 
-# What a rule reads that changes ---------------------------------------------------------------
+# Changing objects that a rule reads -----------------------------------------------------------
 
 RECORD = np.array([(1.0,)], [("scale", "f8")])[0]
 OF_A_RULE = types.ModuleType("settings_of_a_rule")

@@ -215,7 +215,7 @@ def test_a_loss_of_before_the_last_replacement_is_not_counted(monkeypatch):
     assert agent.restarts == 0 and learned(agent) == calm()
 
 
-# Patience --------------------------------------------------------------------------------------
+# Timeouts --------------------------------------------------------------------------------------
 
 
 def test_an_unreachable_process_is_waited_for_and_not_replaced(clock):
@@ -269,7 +269,7 @@ def test_the_time_for_which_a_process_hung_is_not_that_of_a_batch(clock):
     assert set(pool.timeouts) == {45}
 
 
-# What is on its way ----------------------------------------------------------------------------
+# Calls in flight -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind, most", [(td.DistributedQLAgent, 2 * 3), (FederatedQLAgent, 2)])

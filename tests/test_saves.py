@@ -67,7 +67,7 @@ def saved(monkeypatch, path):
     return path
 
 
-# Going on --------------------------------------------------------------------------------
+# Resuming --------------------------------------------------------------------------------
 
 
 @kinds
@@ -149,7 +149,7 @@ def test_a_save_of_the_same_collectors_and_batches_is_loaded_without_a_word(path
     assert not recwarn.list
 
 
-# Refused ---------------------------------------------------------------------------------
+# Refused files ---------------------------------------------------------------------------
 
 
 def refused(agent, path, match):
@@ -330,7 +330,7 @@ def test_a_missing_file_is_reported_as_missing(tmp_path):
         small().load(tmp_path / "none.npz")
 
 
-# More than fits ---------------------------------------------------------------------------
+# Oversized arrays -------------------------------------------------------------------------
 
 FULL = {  # one agent per kind of save; stopped in a test, all its arrays have content
     "single-core": small,
@@ -454,7 +454,7 @@ def test_an_array_in_fortrans_order_is_loaded_in_the_order_that_is_learned_on(mo
     assert run(agent) == run(FULL[kind]())
 
 
-# Of earlier versions ----------------------------------------------------------------------
+# Earlier versions -------------------------------------------------------------------------
 
 EARLIER = {  # files in tests/saves: (agent, episodes learned), and the commit that wrote it
     "single_core": (small, 23),  # 1c4a91c
@@ -534,7 +534,7 @@ def test_two_threads_that_save_to_one_path_never_leave_a_broken_file(path):
     assert found <= possible and os.listdir(path.parent) == ["agent.npz"]
 
 
-# What could not be loaded is not saved -----------------------------------------------------
+# Agents that cannot be saved ---------------------------------------------------------------
 
 
 class Infinite(td.QLAgent):

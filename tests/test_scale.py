@@ -76,10 +76,10 @@ def test_the_local_rate_is_that_of_the_experiment_and_capped():
 
 def test_unequal_epsilons_go_from_a_fifth_to_four_times():
     agent = variants.Epsilons(LAKE, 0.1, cw_num=3, ew_num=0, do_test=False, workers=td.InProcess())
-    told = []
-    pool = SimpleNamespace(submit=lambda role, i, method, *arguments: told.append((role, arguments[-1])))
+    sent = []
+    pool = SimpleNamespace(submit=lambda role, i, method, *arguments: sent.append((role, arguments[-1])))
     agent._submit(pool, Batch(0, 0, 300), None)
-    assert told[:3] == [("collector", pytest.approx(epsilon)) for epsilon in (0.02, 0.02 * 20**0.5, 0.4)]
+    assert sent[:3] == [("collector", pytest.approx(epsilon)) for epsilon in (0.02, 0.02 * 20**0.5, 0.4)]
 
 
 def test_growing_rounds_grow_from_a_quarter_to_four_times():

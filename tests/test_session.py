@@ -250,7 +250,7 @@ def test_what_a_ray_that_has_ended_has_left_is_put_back_unless_the_user_has_chan
     assert os.environ.get("RAY_AUTH_MODE") == becomes and not session._staying
 
 
-# Its folder -------------------------------------------------------------------------------
+# The session's folder ---------------------------------------------------------------------
 
 
 def test_the_next_start_removes_the_folder_of_a_driver_that_was_killed(private, leftover):

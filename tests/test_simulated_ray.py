@@ -48,7 +48,7 @@ class Box:
         return ray.get(other.add.remote(value))
 
 
-# What the program sees -----------------------------------------------------------------------
+# Calls and objects ---------------------------------------------------------------------------
 
 
 def test_calls_of_one_caller_run_in_the_order_in_which_they_were_sent(ray):
@@ -205,7 +205,7 @@ def test_the_clock_of_other_threads_and_of_afterwards_is_the_real_one():
     assert 0 <= seen[0] - real < 1e6 and 0 <= time.monotonic() - real < 1e6
 
 
-def test_one_that_watches_the_clock_does_not_wait_for_ever(ray):
+def test_polling_the_clock_ends(ray):
     until = time.monotonic() + 0.01
     while time.monotonic() < until:
         pass
@@ -233,7 +233,7 @@ def test_where_things_happen_for_ever_the_program_is_stuck_and_told():
         ray.get(ray.remote(poll).remote())
 
 
-# Fates ---------------------------------------------------------------------------------------
+# Faults --------------------------------------------------------------------------------------
 
 DIED, UNAVAILABLE, SILENCE, LOST = "ActorDiedError", "ActorUnavailableError", "GetTimeoutError", "ObjectLostError"
 FATE = {  # by fate: the call's outcome within an hour, and what an actor that is sent "next" then holds
@@ -319,7 +319,7 @@ def test_what_fates_a_share_of_calls_has_met_can_be_played_again():
     assert len(faults) > 1 and play(faults) == (faults, *rest) == play(0.1)
 
 
-# Around it -----------------------------------------------------------------------------------
+# Entering and leaving ------------------------------------------------------------------------
 
 
 def test_the_real_ray_is_back_afterwards_and_no_thread_is_left():

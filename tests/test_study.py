@@ -53,11 +53,11 @@ def imported(module: ast.Module) -> set[str]:
 # Imports
 
 
-def test_nothing_of_the_assignment_imports_a_wing():
+def test_the_assignment_imports_nothing_beyond_it():
     for folder in (ROOT, ROOT / "figures", ROOT / "tabular"):  # td_helpers.py is in ROOT
         for path, module in sources(folder).items():
-            wings = {name for name in imported(module) if name.partition(".")[0] in ("beyond", "course")}
-            assert not wings, path.name
+            imports = {name for name in imported(module) if name.partition(".")[0] in ("beyond", "course")}
+            assert not imports, path.name
 
 
 def test_the_agents_past_the_assignment_come_without_their_experiments():
@@ -104,8 +104,8 @@ def run(seeds=3):
 def test_a_new_file_is_a_new_experiment_with_its_pictures_data_and_numbers(tmp_path, monkeypatch):
     folder = tmp_path / "sky_of_tests"
     (folder / "data").mkdir(parents=True)
-    door = "raise AssertionError('a door is no question')"
-    files = {"__init__.py": "", "make_figures.py": door, "waiting.py": WAITING, "weather.py": WEATHER}
+    command_line = "raise AssertionError('the command line is not a question')"
+    files = {"__init__.py": "", "make_figures.py": command_line, "waiting.py": WAITING, "weather.py": WEATHER}
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "report_template.md").write_text("It rains {{ weather.wettest() }}.\n", encoding="utf-8")
@@ -195,18 +195,18 @@ def test_a_named_experiment_is_run_and_published_with_the_report(short):
     assert committed_report(short) == "The optimum is 960.3.\n"
 
 
-def test_a_wing_writes_its_own_report_and_its_table_of_the_readme_and_leaves_the_assignment_alone(copies):
-    wing = dataclasses.replace(copies["beyond/figures"], pictures={})
-    (wing.folder / "report_template.md").write_text("{{ timing.cores() }} cores\n", encoding="utf-8")
-    readme = wing.root / "README.md"
+def test_beyond_writes_its_own_report_and_readme_table_and_leaves_the_assignment_alone(copies):
+    beyond_study = dataclasses.replace(copies["beyond/figures"], pictures={})
+    (beyond_study.folder / "report_template.md").write_text("{{ timing.cores() }} cores\n", encoding="utf-8")
+    readme = beyond_study.root / "README.md"
     committed = readme.read_text(encoding="utf-8")
     readme.write_text(committed.replace("| pace |", "| speed |"), encoding="utf-8")
-    before = contents(wing)
-    make_figures.main(wing, ["--draw"])
-    after = contents(wing)
-    changed = {path.relative_to(wing.root).as_posix() for path in after if before.get(path) != after[path]}
+    before = contents(beyond_study)
+    make_figures.main(beyond_study, ["--draw"])
+    after = contents(beyond_study)
+    changed = {path.relative_to(beyond_study.root).as_posix() for path in after if before.get(path) != after[path]}
     assert changed == {"README.md", "beyond/Report.md"} and before.keys() == after.keys()
-    assert readme.read_text(encoding="utf-8") == committed and committed_report(wing) == "2 cores\n"
+    assert readme.read_text(encoding="utf-8") == committed and committed_report(beyond_study) == "2 cores\n"
 
 
 def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short, capsys):

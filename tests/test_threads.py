@@ -40,7 +40,7 @@ def finished(*arguments, **settings):
     return agent
 
 
-# The bits ------------------------------------------------------------------------------------
+# Bits ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -153,7 +153,7 @@ def test_a_fault_of_a_simulator_is_its_own_with_its_place(kind):
     assert "episode 3, step 7" in "\n".join(caught.value.__notes__)
 
 
-def test_patience_means_nothing():
+def test_patience_has_no_effect_in_threads():
     class Slow(Ring):
         def reset(self, **arguments):
             time.sleep(0.002)
@@ -369,7 +369,7 @@ def test_ctrl_c_while_numba_compiles_waits_and_harms_nothing(root):
     assert done.stdout.splitlines() == ["True 0", "True"] * 5 and done.stderr == ""
 
 
-# Simulators whose copies are not apart ---------------------------------------------------
+# Simulators whose copies share state -----------------------------------------------------
 
 
 class OfPython(Ring):
@@ -439,7 +439,7 @@ def test_a_simulator_whose_copies_share_something_is_refused_before_any_work(kin
     assert (np.random.get_state()[1] == states[1][1]).all()  # noqa: NPY002
 
 
-def test_a_simulator_that_no_seed_holds_is_not_refused_for_it():
+def test_an_unseeded_simulator_is_not_refused():
     class Unseeded(Ring):
         def step(self, action):
             return super().step(random.SystemRandom().randrange(2))

@@ -48,7 +48,7 @@ def sentence(error) -> str:
     return str(error.value).splitlines()[0]
 
 
-# What step and reset return ---------------------------------------------------------------
+# Results of step and reset ----------------------------------------------------------------
 
 
 def returns(state=1, reward=-1.0, ended=False):
@@ -380,16 +380,16 @@ UNSEEDED = [OwnChance, PythonsChance, NumpysChance, Drifting]
 @pytest.mark.parametrize("world", UNSEEDED)
 def test_an_env_that_does_not_follow_its_seed_is_told_of_once(kind, world):
     env = world()
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as warned:
         agent = agent_on(kind, env)
         agent.learn(5)
         agent.learn_and_evaluate(progress=False)
         agent_on(kind, env).learn(5)
-    assert [str(warning.message) for warning in told] == [
+    assert [str(warning.message) for warning in warned] == [
         "the simulator does not follow reset(seed=): two episodes of one seed differ, so no result can be repeated "
         "(draw from self.np_random, which super().reset(seed=seed) seeds)"
     ]
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
 
 
 @pytest.mark.filterwarnings("error")
@@ -458,7 +458,7 @@ def test_an_env_that_raises_stop_iteration_ends_no_loop_of_the_callers(kind):
     assert any("step 1" in note for note in caught.value.__notes__)
 
 
-# How an episode ends --------------------------------------------------------------------------
+# Ends of episodes -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ends", [True, np.True_, np.array(True), 1, np.int8(1)], ids=repr)
@@ -488,7 +488,7 @@ def test_what_is_no_truth_is_refused_in_a_sentence(kind, place, bad):
         agent.learn(5)
 
 
-# A lake that is changed after it was made -----------------------------------------------------
+# Lakes changed after construction -------------------------------------------------------------
 
 
 def test_a_lake_refuses_what_its_table_would_not_follow():
@@ -500,7 +500,7 @@ def test_a_lake_refuses_what_its_table_would_not_follow():
     assert pickle.loads(pickle.dumps(lake)).transition_prob == lake.transition_prob
 
 
-# Envs that look alike to Python ---------------------------------------------------------------
+# Envs that compare equal ----------------------------------------------------------------------
 
 
 class Equal(Ring):
@@ -513,7 +513,7 @@ class Equal(Ring):
         return super().step(random.SystemRandom().randrange(2))
 
 
-def test_each_env_is_told_of_once_whatever_it_is_equal_to():
+def test_each_env_is_warned_about_once_even_if_it_equals_others():
     for _ in range(2):
         agent = agent_on(KINDS["Q-learning"], Equal())
         with pytest.warns(UserWarning, match="does not follow reset"):
