@@ -136,7 +136,7 @@ def measured(data: Data, collectors: int) -> float:
 
 
 def crossing(x, speed_up) -> float:
-    """Where the speed-up crosses 1, by log-log interpolation; nan if it never does."""
+    """The x at which the speed-up crosses 1, by log-log interpolation; nan if it never does."""
     for (x0, y0), (x1, y1) in itertools.pairwise(sorted(zip(x, speed_up, strict=True))):
         if y0 < 1 <= y1:
             return x0 * (x1 / x0) ** (np.log(1 / y0) / np.log(y1 / y0))

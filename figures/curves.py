@@ -176,7 +176,7 @@ def below_at_the_end(data: Data, rate: float, tests: int = 10) -> int:
 
 
 def sampled_excess(data: Data, below: float = -900) -> float:
-    """By how much the sampled value exceeds the exact value where the latter is very low."""
+    """The mean excess of the sampled value over the exact one when the latter is below `below`."""
     sampled = data["curves"].filter(regex="^sampled_")
     value = data["curves"][sampled.columns.str.replace("sampled", "value")].to_numpy()
     return (sampled.to_numpy() - value)[value < below].mean()

@@ -47,7 +47,7 @@ def read_rows(path: Path, experiment) -> pd.DataFrame:
     for field, value in settings_of(experiment).items():
         if field not in saved or saved[field] != value:
             made_with, has = (textwrap.shorten(str(one), 200) for one in (saved.get(field), value))
-            raise ValueError(f"{name} has {field} = {made_with}, the code has {has}; {again}")
+            raise ValueError(f"{name} has {field} = {made_with}, but the code has {has}; {again}")
     if not table.endswith("\n"):
         raise ValueError(f"{name} is cut short in its last line; {again}")
     header, *lines = table.splitlines()

@@ -320,7 +320,7 @@ def test_data_of_other_settings_are_refused_with_file_and_field(copies, capsys, 
     with pytest.raises(SystemExit):
         make_figures.main(copies["beyond/figures"], ["--draw"])
     message = capsys.readouterr().err
-    assert f"{folder}/data/{name}.csv has seeds = 7, the code has {saved['seeds']}" in message
+    assert f"{folder}/data/{name}.csv has seeds = 7, but the code has {saved['seeds']}" in message
     assert f"run: python {folder}/make_figures.py {name}" in message
 
 
