@@ -1,7 +1,7 @@
 # make          install, run the notebook in place, print its comparison
-# make test     install, lint, pytest and nbval, two files side by side, the notebook first, as it takes longest
-# make test-long  the tests that take half a minute or more each
-# make report   run the experiments of the report's nine items anew; make figures: redraw both reports from the data
+# make test     install, lint, run pytest and nbval on two files at a time, first the notebook, which takes longest
+# make test-long  run the tests that take half a minute or more each
+# make report   rerun the experiments of the report's nine items; make figures: rebuild both reports from the data
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONHASHSEED := 0

@@ -1,13 +1,13 @@
-"""Report.md and what it rests on: a module for each question, from its experiment to its numbers.
+"""The source of Report.md: one module per question, from its experiment to its numbers.
 
 make_figures.py    the command line
-study.py           finds what the questions' modules mark, and runs an experiment's cases side by side
+study.py           finds the questions' experiments and pictures, and runs an experiment's cases in parallel
 rows.py            an experiment's rows, and the csv file that keeps them
-summaries.py       means, intervals, and how numbers are written
-report.py          fills in report_template.md, and checks the claims beside its sentences
-assignment.py      the assignment's settings, and what its questions share
+summaries.py       means, intervals and number formats
+report.py          fills in report_template.md and checks the claims beside its sentences
+assignment.py      the assignment's settings, and what its questions share: evaluating a table
 slow.py            a simulator whose steps take time
 
-All others are questions. A new experiment is one file: it marks its generator with @experiment and its pictures with
-@picture, and the template sees its functions by the module's name.
+All other modules are questions. A new experiment is one file: decorate its generator with @experiment and its pictures
+with @picture; the template calls its functions by the module's name.
 """

@@ -1,4 +1,4 @@
-"""What limits distributed runs, and when do they pay? From the rows of `timing`: a batch's cost, and a model."""
+"""What limits distributed runs, and when do they pay? The cost of a batch and a model, from the rows of `timing`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARKERS = {"compiled": "s", "stepped": "D", "waits": "o", "computes": "x"}
 
 
 def busy(data: Data, *case) -> float:
-    """The share of the time in which the learner learns, without evaluation; `case` is (simulator, map, collectors)."""
+    """The fraction of time the learner is busy, without evaluation; `case` is (simulator, map, collectors)."""
     rows = timing.runs(data, *case)
     return np.median(rows["replay_seconds"] / rows["seconds"])
 
@@ -33,21 +33,21 @@ def step_us(data: Data, simulator: str, map: str) -> float:
 
 
 def replay_us(data: Data, simulator: str, map: str) -> float:
-    """The server's time to replay a step, with two collectors running beside it, in µs."""
+    """The server's time to replay a step while two collectors run beside it, in µs."""
     rows = timing.runs(data, simulator, map, 2)
     return 1e6 * np.median(rows["replay_seconds"] / rows["steps"])
 
 
 def ray_ms(data: Data, simulator: str, map: str, collectors: int) -> float:
-    """Ray's overhead per batch, in ms: its time beyond its share of a single core's time for as many steps."""
+    """Ray's overhead per batch, in ms: the batch's time minus what its steps take when divided among the cores."""
     step = np.median(timing.step_seconds(data, simulator, map, SINGLE))
     rows = timing.runs(data, simulator, map, collectors)
-    share = collectors if simulator == "waits" else np.minimum(collectors, rows["cores"])  # waiting takes no core
+    share = collectors if simulator == "waits" else np.minimum(collectors, rows["cores"])  # waiting occupies no core
     return 1e3 * np.median((rows["seconds"] - step * rows["steps"] / share) / (rows["episodes"] // rows["batch_size"]))
 
 
 def table_of_parts(data: Data) -> str:
-    """How busy the learner is, and Ray's overhead per batch."""
+    """A table of how busy the learner is, and of Ray's overhead per batch."""
     counts = timing.CONFIGURATIONS[1:]
     rows = []
     for case, timed in timing.CASES.items():
@@ -60,10 +60,10 @@ def table_of_parts(data: Data) -> str:
 
 
 class Model(NamedTuple):
-    """The speed-up if a batch takes max(simulation / collectors + Ray's cost, replay)."""
+    """A model of the speed-up: a batch takes max(simulation / collectors + Ray's cost, replay)."""
 
     collectors: int
-    ray_us: float  # per batch, as are the next two
+    ray_us: float  # this and the next two are per batch
     replay_us: float
     steps: float
 
@@ -91,7 +91,7 @@ def short_runs(data: Data, simulator: str, collectors: int) -> pd.DataFrame:
 
 
 def model(data: Data, collectors: int) -> Model:
-    """The model, measured with the compiled simulator, whose steps cost next to nothing."""
+    """The model fitted to runs with the compiled simulator, whose steps cost next to nothing."""
     compiled = short_runs(data, "compiled", collectors)
     batches = compiled["episodes"] // compiled["batch_size"]
     waiting = short_runs(data, "waits", collectors)
@@ -136,7 +136,7 @@ def measured(data: Data, collectors: int) -> float:
 
 
 def crossing(x, speed_up) -> float:
-    """Where the speed-up crosses 1, by log-log interpolation; nan if it never does."""
+    """The x at which the speed-up crosses 1, by log-log interpolation; nan if it never does."""
     for (x0, y0), (x1, y1) in itertools.pairwise(sorted(zip(x, speed_up, strict=True))):
         if y0 < 1 <= y1:
             return x0 * (x1 / x0) ** (np.log(1 / y0) / np.log(y1 / y0))
@@ -144,7 +144,7 @@ def crossing(x, speed_up) -> float:
 
 
 def table(data: Data) -> str:
-    """Break-even by the model and as measured."""
+    """A table of the break-even, predicted by the model and measured."""
     rows = []
     for count in (2, 4, 8):
         law = model(data, count)
@@ -166,7 +166,7 @@ def table(data: Data) -> str:
 
 @picture
 def break_even(data: Data):
-    """Speed-up over a single core against the cost of a simulator's step, with the model drawn through."""
+    """Speed-up over a single core against the cost of a simulator step, with the model as a line."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 5.6), layout="constrained")
@@ -192,14 +192,14 @@ def break_even(data: Data):
 
 
 def draw_collectors(axes, data: Data, count: int) -> None:
-    """The model's line and the measured points for `count` collectors."""
+    """Draw the model's line and the measured points for `count` collectors."""
     color = timing.COLORS[count]
     law = model(data, count)
     cost = np.geomspace(0.014, 400, 400)
     axes.plot(cost, law.speed_up(cost), color=color, linewidth=1.5)
     for simulator, marker in MARKERS.items():
         rows = where(points(data, count), simulator=simulator)
-        shift = count**0.13 if simulator == "computes" else 1  # else they would coincide
+        shift = count**0.13 if simulator == "computes" else 1  # so that points do not coincide
         bars = [rows["speed_up"] - rows["low"], rows["high"] - rows["speed_up"]]
         axes.errorbar(
             rows["cost"] * shift, rows["speed_up"], color=color, fmt=marker, markersize=6, linewidth=1.2, yerr=bars

@@ -1,4 +1,4 @@
-"""How do the settings learn, and where do they end? Learning curves, and what learning rate and epsilon change."""
+"""How does each setting learn, and where does it end? Learning curves, and the effects of learning rate and epsilon."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from figures.rows import Data, seeds, settings_of, where
 from figures.study import experiment, picture, spread
 from figures.summaries import bootstrap, ci, coverage, markdown, number
 
-THRESHOLD = {HALLWAY: 800, LAKE: 900}  # a value above it: a policy that reaches the goal nearly always
-LATE = 20  # tests, the last fifth
+THRESHOLD = {HALLWAY: 800, LAKE: 900}  # a policy worth more reaches the goal nearly always
+LATE = 20  # the number of tests in the last fifth
 EXPECTED = "Expected SARSA"
 SETTINGS = list(itertools.product(EPISODES, AGENTS, RATES, EPSILONS))  # (map, algorithm, learning rate, epsilon)
 
 
 def expected_sarsa(q_table, state, action, reward, next_state, terminated, actions, parameters):
-    """Update with the mean over the next actions: SARSA without the noise of exploration.
+    """Update toward the mean over the next actions: SARSA without the sampling noise of exploration.
 
     Van Seijen et al. (2009); Sutton and Barto 6.6.
     """
@@ -40,7 +40,7 @@ class ExpectedSARSAAgent(td.TDAgent):
 
 @experiment
 def run(seeds=100, tests=100, episodes=EPISODES, rates=RATES, epsilons=EPSILONS, sampled_every=5):
-    """Learning curves of all settings on both maps; Expected SARSA at the higher rate only."""
+    """Yield the learning curves of all settings on both maps; Expected SARSA at the higher rate only."""
     algorithms = [*itertools.product(AGENTS, rates), (EXPECTED, max(rates))]
     cases = [
         {"map": map, "algorithm": algorithm, "learning_rate": rate, "epsilon": epsilon, "seed": seed}
@@ -50,10 +50,10 @@ def run(seeds=100, tests=100, episodes=EPISODES, rates=RATES, epsilons=EPSILONS,
 
 
 def learning_curve(map, algorithm, learning_rate, epsilon, seed, episodes, tests, sampled_every) -> list[dict]:
-    """Run one agent; return one row with the exact value of its greedy policy at each test, sampled at some of them.
+    """Run one agent; return a row with the exact value of its greedy policy at each test, and sampled values at some.
 
-    `routes` has the first letter of the route at each test on Dangerous Hallway. `steps` are the learning steps up to
-    the first test above the threshold, nan if there is none.
+    On Dangerous Hallway `routes` has the first letter of the route at each test. `steps` is the number of learning
+    steps up to the first test above the threshold, or nan.
     """
     lake = td.FrozenLakeEnv(map_name=map)
     kind = ExpectedSARSAAgent if algorithm == EXPECTED else AGENTS[algorithm]
@@ -75,7 +75,7 @@ def learning_curve(map, algorithm, learning_rate, epsilon, seed, episodes, tests
 
 
 def curve(data: Data, *setting, column: str = "value") -> np.ndarray:
-    """A setting's values at the tests, exact or "sampled", shape (seeds, tests)."""
+    """A setting's values at the tests, exact ("value") or "sampled", shape (seeds, tests)."""
     return where(data["curves"], *setting).filter(regex=f"^{column}_").to_numpy()
 
 
@@ -91,7 +91,7 @@ def late(data: Data, *setting) -> np.ndarray:
 
 
 def difference(data: Data, one: tuple, other: tuple) -> np.ndarray:
-    """The late value of the other setting minus that of the one, for each seed."""
+    """The second setting's late value minus the first's, for each seed."""
     return late(data, *other) - late(data, *one)
 
 
@@ -101,7 +101,7 @@ def changed(data: Data, one: tuple, other: tuple) -> tuple:
 
 
 def above_threshold(data: Data, *setting) -> np.ndarray:
-    """Which tests are above the map's threshold, shape (seeds, tests)."""
+    """Whether each test is above the map's threshold, shape (seeds, tests)."""
     return curve(data, *setting) > THRESHOLD[setting[0]]
 
 
@@ -129,33 +129,33 @@ def near_optimum(data: Data, *setting) -> int:
 
 
 def stays_in_hallway(data: Data, *setting) -> list[int]:
-    """The longest stay of each seed's greedy path in the hallway, in tests."""
+    """The longest stay of each seed's greedy path in the hallway, in consecutive tests."""
     return [max(map(len, re.findall("h*", routes))) for routes in where(data["curves"], *setting)["routes"]]
 
 
 def ever_in_hallway(data: Data, *setting) -> int:
-    """How many seeds' greedy path was in the hallway at a test."""
+    """How many seeds had their greedy path in the hallway at some test."""
     return sum(longest > 0 for longest in stays_in_hallway(data, *setting))
 
 
 def tests_in_hallway(data: Data, *setting) -> int:
-    """The longest stay there over all seeds, in tests."""
+    """The longest stay in the hallway over all seeds, in consecutive tests."""
     return max(stays_in_hallway(data, *setting))
 
 
 def bypass_first(data: Data, *setting) -> int:
-    """How many seeds' greedy path was on the bypass at a test before any at which it was in the hallway."""
+    """How many seeds had their greedy path on the bypass before it was ever in the hallway."""
     return sum("b" in routes.partition("h")[0] for routes in where(data["curves"], *setting)["routes"])
 
 
 def mean_after(data: Data, episode: int, *setting) -> float:
-    """The mean value over the seeds after `episode` episodes, when there is a test."""
+    """The mean value over the seeds at the test after `episode` episodes."""
     places = episodes_of_tests(data, setting[0]) == episode
     return float(curve(data, *setting)[:, places].mean())
 
 
 def coverages(data: Data) -> list[float]:
-    """How often the interval of a late value contains the mean, by setting; see `summaries.coverage`."""
+    """The coverage of the late values' intervals, by setting; see `summaries.coverage`."""
     return [coverage(late(data, *setting)) for setting in SETTINGS]
 
 
@@ -165,18 +165,18 @@ def least_coverage(data: Data) -> float:
 
 
 def best_rate(data: Data, map: str) -> float:
-    """The learning rate with the better late values, for Q-learning with the higher epsilon."""
+    """The learning rate with the better late value, for Q-learning with the higher epsilon."""
     return max(RATES, key=lambda rate: late(data, map, "Q-learning", rate, EPSILONS[0]).mean())
 
 
 def below_at_the_end(data: Data, rate: float, tests: int = 10) -> int:
-    """How many of the last tests are below the threshold, over all settings with this rate."""
+    """How many of the last tests are below the threshold, over all settings with this learning rate."""
     chosen = [setting for setting in SETTINGS if setting[2] == rate]
     return sum(int((~above_threshold(data, *setting)[:, -tests:]).sum()) for setting in chosen)
 
 
 def sampled_excess(data: Data, below: float = -900) -> float:
-    """By how much the sampled value exceeds the exact one where the exact one is very low."""
+    """The mean excess of the sampled value over the exact one when the latter is below `below`."""
     sampled = data["curves"].filter(regex="^sampled_")
     value = data["curves"][sampled.columns.str.replace("sampled", "value")].to_numpy()
     return (sampled.to_numpy() - value)[value < below].mean()
@@ -188,7 +188,7 @@ def arrivals(data: Data) -> int:
 
 
 def is_ten_times_as_soon(data: Data) -> bool:
-    """Does the higher rate pass the threshold in at most a tenth of the episodes, in all settings?"""
+    """Whether the higher rate passes the threshold in at most a tenth of the episodes, in all settings."""
     return all(
         first_passed(data, map, algorithm, RATES[0], epsilon)
         >= 10 * first_passed(data, map, algorithm, RATES[1], epsilon)
@@ -200,7 +200,7 @@ def is_ten_times_as_soon(data: Data) -> bool:
 
 
 def table(data: Data) -> str:
-    """All settings of both maps."""
+    """A table of all settings on both maps."""
     rows = []
     for setting in SETTINGS:
         map, algorithm, rate, epsilon = setting
@@ -222,7 +222,7 @@ def table(data: Data) -> str:
 
 
 def table_of_rates(data: Data, algorithm: str) -> str:
-    """The higher learning rate minus the lower one, on the same seeds."""
+    """A table of the higher learning rate minus the lower one, on the same seeds."""
     pairs = {
         (map, epsilon): [(map, algorithm, rate, epsilon) for rate in RATES]
         for map, epsilon in itertools.product(EPISODES, EPSILONS)
@@ -231,7 +231,7 @@ def table_of_rates(data: Data, algorithm: str) -> str:
 
 
 def table_of_epsilons(data: Data, algorithm: str) -> str:
-    """The lower epsilon minus the higher one, on the same seeds."""
+    """A table of the lower epsilon minus the higher one, on the same seeds."""
     pairs = {
         (map, rate): [(map, algorithm, rate, epsilon) for epsilon in EPSILONS]
         for map, rate in itertools.product(EPISODES, RATES)
@@ -240,7 +240,7 @@ def table_of_epsilons(data: Data, algorithm: str) -> str:
 
 
 def comparison(data: Data, fixed: str, names: list[str], pairs: dict[tuple, list[tuple]]) -> str:
-    """Late values of two settings and their difference, by map and by what both have in common."""
+    """A table of the late values of two settings and their difference, by map and by the settings they share."""
     rows = []
     for (map, common), pair in pairs.items():
         gain = difference(data, *pair)
@@ -250,7 +250,7 @@ def comparison(data: Data, fixed: str, names: list[str], pairs: dict[tuple, list
 
 
 def table_of_expected(data: Data) -> str:
-    """Expected SARSA beside the two algorithms at the higher rate."""
+    """A table of Expected SARSA and the two algorithms at the higher rate."""
     rows = []
     for map, epsilon in itertools.product(EPISODES, EPSILONS):
         cells = [ci(late(data, map, name, RATES[1], epsilon), 0) for name in ("SARSA", EXPECTED, "Q-learning")]
@@ -274,7 +274,7 @@ def curves_16x16(data: Data):
 
 
 def draw_curves(data: Data, map: str):
-    """Panels of epsilon by learning rate: mean exact value with its band, mean sampled value as dots."""
+    """Draw panels of epsilon by learning rate: mean exact value with its band, mean sampled value as dots."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 2, figsize=(9, 6.6), sharex=True, sharey=True, layout="constrained")
@@ -296,7 +296,7 @@ def draw_curves(data: Data, map: str):
 
 
 def draw_curve(axes, data: Data, *setting) -> None:
-    """One setting's values over the episodes."""
+    """Draw one setting's values over the episodes."""
     algorithm = setting[1]
     color = td.COLORS[algorithm]
     episode = episodes_of_tests(data, setting[0])
@@ -321,7 +321,7 @@ def late_values(data: Data):
 
 
 def draw_shortfalls(axes, data: Data, map: str) -> None:
-    """All settings of one map, one below the other."""
+    """Draw all settings of one map, one below the other."""
     optimum = exact.best(data, map).value
     jitter = np.linspace(-0.22, 0.22, seeds(data, "curves"))
     names = []
@@ -343,6 +343,6 @@ def draw_shortfalls(axes, data: Data, map: str) -> None:
 
 
 def draw_mark(axes, x: float, name: str, side: str) -> None:
-    """A dotted line at a shortfall with a known cause."""
+    """Draw a dotted line at a shortfall whose cause is known."""
     axes.axvline(x, color="#555555", linestyle=":", linewidth=1.2)
     axes.text(x, -0.75, f" {name}, {x:.0f} ", ha=side, va="bottom", fontsize=9, color="#333333")

@@ -14,13 +14,13 @@ from figures.rows import Data, where
 from figures.study import experiment, grid, spread
 from figures.summaries import bootstrap, ci, markdown
 
-TEAMS = ((1, 100), (2, 100), (4, 100), (8, 100), (8, 25), (4, 200), (2, 400))  # collectors, episodes of a batch
-GETS_THERE = 900  # a value above it, with no hole adjacent: the path leads to the goal
+TEAMS = ((1, 100), (2, 100), (4, 100), (8, 100), (8, 25), (4, 200), (2, 400))  # collectors, episodes per batch
+GETS_THERE = 900  # a path worth more, with no adjacent hole, leads to the goal
 
 
 @experiment
 def run(seeds=200, teams=TEAMS, episodes=EPISODES, rates=BEST_RATE, epsilon=0.3):
-    """Values and tables for each number of collectors, beside a single core with the same seed."""
+    """Yield values and tables for each number of collectors, compared with a single core on the same seed."""
     cases = grid(map=episodes, seed=range(seeds))
     yield from spread(distributed_run, cases, teams=teams, episodes=episodes, rates=rates, epsilon=epsilon)
 
@@ -28,8 +28,8 @@ def run(seeds=200, teams=TEAMS, episodes=EPISODES, rates=BEST_RATE, epsilon=0.3)
 def distributed_run(map, seed, teams, episodes, rates, epsilon) -> list[dict]:
     """Run one seed with each team; return one row per team.
 
-    `difference` is the mean absolute difference from the single core's values, and `on_route` the same along the single
-    core's greedy path. The single core itself is compared with another seed.
+    `difference` is the mean absolute difference from the single core's values, `on_route` the mean along its greedy
+    path. The single core itself is compared with another seed.
     """
     lake = td.FrozenLakeEnv(map_name=map)
     learn = functools.partial(learned_table, lake, rates[map], epsilon, episodes[map])
@@ -65,7 +65,7 @@ def value_difference(one, other) -> np.ndarray:
 
 
 def runs(data: Data, map: str, collectors: int, batch_size: int = 100) -> pd.DataFrame:
-    """The rows of a configuration, one for each seed."""
+    """The rows of a configuration, one per seed."""
     return where(data["distributed"], map, collectors, 0 if collectors == SINGLE else batch_size)
 
 
@@ -75,7 +75,7 @@ def values(data: Data, map: str, collectors: int) -> np.ndarray:
 
 
 def gain(data: Data, map: str, collectors: int) -> np.ndarray:
-    """The difference from the single core's value, seed by seed."""
+    """The value minus the single core's, for each seed."""
     return values(data, map, collectors) - values(data, map, SINGLE)
 
 
@@ -86,7 +86,7 @@ def mean_gain(data: Data, map: str, collectors: int) -> tuple:
 
 
 def difference(data: Data, map: str, collectors: int, column: str = "difference") -> float:
-    """The mean difference from the single core's values, in all states or on_route."""
+    """The mean absolute difference from the single core's values, over all states or those on its route."""
     return runs(data, map, collectors)[column].mean()
 
 
@@ -110,17 +110,17 @@ def same_with_one_collector(data: Data) -> int:
 
 
 def config_name(collectors: int) -> str:
-    """The assignment's name of a configuration: (collectors, evaluators)."""
+    """The assignment's name for a configuration: (collectors, evaluators)."""
     return "single core" if collectors == SINGLE else f"({collectors}, 4)"
 
 
 def row_name(map: str, collectors: int) -> str:
-    """A configuration on a map, as the tables have it."""
+    """The name of a configuration on a map, as written in tables."""
     return f"{SHORT[map]}, {config_name(collectors)}"
 
 
 def table(data: Data) -> str:
-    """Values and tables of distributed learning beside the single core's."""
+    """A table of the values and tables of distributed learning compared with the single core's."""
     rows = []
     for map, count in itertools.product(EPISODES, (SINGLE, 1, 2, 4, 8)):
         value = values(data, map, count)
@@ -137,7 +137,7 @@ def table(data: Data) -> str:
 
 
 def table_of_lags(data: Data) -> str:
-    """The share of hole-free paths by map, number of collectors, and lag in episodes."""
+    """A table of the share of hole-free paths, by map, number of collectors and lag in episodes."""
     lags = sorted({count * batch_size for count, batch_size in TEAMS if count > 1})
     rows = []
     for map, count in itertools.product(EPISODES, (SINGLE, 2, 4, 8)):

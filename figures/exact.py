@@ -11,7 +11,7 @@ from figures.summaries import markdown
 
 @experiment(seeds=False)
 def run(epsilons=(0.0, 0.05, 0.3)):
-    """The best policies with and without exploration, and the best ones that take the hallway."""
+    """Yield the best policies with and without exploration, and the best ones through the hallway."""
     without_bypass = [row[:5] + "HHH" if 2 <= y <= 5 else row for y, row in enumerate(td.MAPS[HALLWAY])]
     for name, policy, desc in (
         (HALLWAY, "best", td.MAPS[HALLWAY]),
@@ -37,17 +37,17 @@ def through_hallway(data: Data, epsilon: float = 0.0):
 
 
 def hallway_gap(data: Data, epsilon: float = 0.0) -> float:
-    """The bypass's value minus the hallway's for an agent that explores with this epsilon."""
+    """The value of the bypass minus that of the hallway, for an agent that explores with this epsilon."""
     return best(data, HALLWAY, epsilon).on_policy - through_hallway(data, epsilon).on_policy
 
 
 def hole_cost(data: Data, map: str) -> float:
-    """The cost of a hole adjacent to the path: a slip of 1% that turns the optimum into -1000."""
+    """The cost of a hole beside the path: with probability 1% a slip turns the optimum into -1000."""
     return 0.01 * (best(data, map).value + 1_000)
 
 
 def table(data: Data) -> str:
-    """The values of the best policies."""
+    """A table of the values of the best policies."""
     rows = [
         [row.map, row.policy, f"{row.epsilon:g}", f"{row.value:.2f}", f"{row.on_policy:.2f}", f"{row.steps}",
          f"{row.risks}"]

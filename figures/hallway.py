@@ -14,11 +14,11 @@ from figures.study import experiment, picture, spread
 from figures.summaries import markdown, number
 
 CHECKPOINTS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000]
-SUGGESTED = 30_000  # episodes, by the assignment
-LAST = {"zeros": 3_000_000, "optimum": 300_000}  # episodes at the lowest rate, by the table at the start
-STARTS = {"zeros": "zeros", "optimum": "the optimal table"}  # name of a table at the start: in the picture
+SUGGESTED = 30_000  # episodes that the assignment suggests
+LAST = {"zeros": 3_000_000, "optimum": 300_000}  # episodes at the lowest rate, by initial table
+STARTS = {"zeros": "zeros", "optimum": "the optimal table"}  # initial tables and their names in the picture
 FORK = 9  # the cell above the hallway
-HALF_WAY = 30  # a cell half way along the bypass
+HALF_WAY = 30  # a cell halfway along the bypass
 ROUTES = {"bypass": "#dddddd", "neither": "#999999", "hallway": "#222222"}
 
 
@@ -32,7 +32,7 @@ def run(
     long_seeds=40,
     from_optimum=LAST["optimum"],
 ):
-    """Routes through Dangerous Hallway; at the lowest rate also from the optimal table, and longer for some seeds."""
+    """Yield routes through Dangerous Hallway; at the lowest rate also from the optimal table, longer for some seeds."""
     cases = []
     for rate in rates:
         episodes = {"zeros": from_zeros, "optimum": from_optimum} if rate == rates[0] else {"zeros": recommended}
@@ -51,7 +51,7 @@ def run(
 
 
 def hallway_run(algorithm, learning_rate, epsilon, start, seed, episodes) -> list[dict]:
-    """One run: route, exact values and the table's values at the fork and on the bypass, at every checkpoint."""
+    """Run one agent; return a row per checkpoint: route, exact values, the table's values at the fork and beyond."""
     lake = td.FrozenLakeEnv(map_name=HALLWAY)
     agent = AGENTS[algorithm](lake, epsilon, learning_rate, episodes, do_test=False, seed=seed)
     if start == "optimum":
@@ -85,27 +85,27 @@ def runs(data: Data, algorithm, rate, epsilon, start="zeros", episode=SUGGESTED)
 
 
 def seeds_on(data: Data, route: str, *setting, **moment) -> int:
-    """How many seeds are on a route."""
+    """How many seeds take a route."""
     return int((runs(data, *setting, **moment)["route"] == route).sum())
 
 
 def share_on(data: Data, route: str, *setting, **moment) -> float:
-    """The share of seeds on a route."""
+    """The share of seeds that take a route."""
     return (runs(data, *setting, **moment)["route"] == route).mean()
 
 
 def mean_of(data: Data, column: str, *setting, **moment) -> float:
-    """The mean over the seeds of value, on_policy, or the table at the fork (down, right) or half way (behind)."""
+    """The mean over seeds of value, on_policy, or the table at the fork (down, right) or on the bypass (behind)."""
     return runs(data, *setting, **moment)[column].mean()
 
 
 def optimal_half_way() -> float:
-    """The optimal value half way along the bypass."""
+    """The optimal value halfway along the bypass."""
     return td.value_iteration(td.FrozenLakeEnv(map_name=HALLWAY).table)[HALF_WAY].max()
 
 
 def groups(data: Data):
-    """Yield (setting, rows) after the suggested number of episodes and at the end, in the order of the tables."""
+    """Yield (setting, rows) after the suggested episodes and at the end, in the order of the report's tables."""
     for start, last in LAST.items():
         for episode, rate, epsilon, algorithm in itertools.product((SUGGESTED, last), RATES, EPSILONS, AGENTS):
             rows = runs(data, algorithm, rate, epsilon, start, episode)
@@ -117,7 +117,7 @@ def groups(data: Data):
 
 
 def table_of_routes(data: Data) -> str:
-    """Routes and exact values by start, number of episodes and setting."""
+    """A table of routes and exact values, by initial table, number of episodes and setting."""
     rows = []
     for setting, group in groups(data):
         algorithm, rate, epsilon, start, episode = setting
@@ -135,7 +135,7 @@ def table_of_routes(data: Data) -> str:
 
 
 def table_of_beliefs(data: Data) -> str:
-    """What the tables say at the fork and along the bypass, at the lowest rate."""
+    """A table of the action values at the fork and along the bypass, at the lowest rate."""
     rows = []
     for (algorithm, rate, epsilon, start, episode), group in groups(data):
         if rate == RATES[0] and start == "zeros":
@@ -153,7 +153,7 @@ def table_of_beliefs(data: Data) -> str:
 
 @picture
 def routes(data: Data):
-    """Shares of the routes after the suggested episodes, and the share on the bypass as learning goes on."""
+    """The share of each route after the suggested episodes, and the share on the bypass as learning goes on."""
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", width_ratios=(1, 1.15))
@@ -164,19 +164,19 @@ def routes(data: Data):
 
 
 def route_share(data: Data, *setting) -> dict[str, float]:
-    """The share of seeds on each route."""
+    """Draw the share of seeds on each route."""
     shares = runs(data, *setting)["route"].value_counts(normalize=True)
     return {route: shares.get(route, 0.0) for route in ROUTES}
 
 
 def draw_shares(axes, data: Data) -> None:
-    """One bar per setting, divided into routes."""
+    """Draw one bar per setting, divided into routes."""
     settings = list(itertools.product(RATES, EPSILONS, AGENTS))
     for y, (rate, epsilon, algorithm) in enumerate(settings):
         begin = 0.0
         for route, share in route_share(data, algorithm, rate, epsilon).items():
             axes.barh(y, share, left=begin, color=ROUTES[route], edgecolor="black", linewidth=0.5)
-            if share >= 0.08:  # else there is no room for text
+            if share >= 0.08:  # narrower bars have no room for text
                 text = f"{route} {share:.0%}" if share > 0.3 else f"{share:.0%}"
                 color = "white" if route == "hallway" else "black"
                 axes.text(begin + share / 2, y, text, ha="center", va="center", fontsize=9, color=color)
@@ -188,11 +188,11 @@ def draw_shares(axes, data: Data) -> None:
 
 
 def draw_long_runs(axes, data: Data) -> None:
-    """The share of seeds on the bypass as learning goes on, at the lowest rate."""
+    """Draw the share of seeds on the bypass as learning goes on, at the lowest rate."""
     for algorithm, epsilon, start in itertools.product(AGENTS, EPSILONS, ("zeros", "optimum")):
         episodes = [checkpoint for checkpoint in CHECKPOINTS if checkpoint <= LAST[start]]
         shares = [route_share(data, algorithm, RATES[0], epsilon, start, episode)["bypass"] for episode in episodes]
-        shift = 0.012 if epsilon == EPSILONS[0] else 0.024  # else lines at 0 and 1 would coincide
+        shift = 0.012 if epsilon == EPSILONS[0] else 0.024  # so that lines at 0 and 1 do not coincide
         if algorithm == "Q-learning":
             shift = -shift
         axes.plot(

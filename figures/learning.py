@@ -1,4 +1,4 @@
-"""How do values travel back from the goal, and which way does each algorithm go? The film at the top of the README.
+"""How do values propagate back from the goal, and which way does each algorithm go? The film atop the README.
 
 `python figures/learning.py` writes figures/learning.gif, the same bytes every time.
 """
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-if __name__ == "__main__":  # search the project's folder for modules, not the script's
+if __name__ == "__main__":  # import from the project's folder, not the script's
     sys.path[0] = str(ROOT)
 
 import td_helpers as td  # noqa: E402

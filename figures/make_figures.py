@@ -1,13 +1,13 @@
-"""The command line of a study: its experiments, pictures and report. Here those of the assignment.
+"""The command line of a study: run its experiments, draw its pictures, write its report. Here the assignment's.
 
 python figures/make_figures.py              all experiments, then pictures and report
 python figures/make_figures.py NAME ...     the named experiments, then pictures and report
 python figures/make_figures.py --draw       no experiment: pictures and report from figures/data
 python figures/make_figures.py --seeds-from 1000 [NAME ...]
-    the experiments under other seeds, but those against the clock: do the claims hold? The answer is
-    figures/claims_fresh.md; data, pictures and report stay as they are
+    check the claims under other seeds, in all experiments but the timed ones; this writes
+    figures/claims_fresh.md and leaves data, pictures and report as they are
 
-Nothing is replaced until everything has been made, and every claim of the report holds (timings may differ).
+Nothing is replaced until everything has been made and every claim of the report holds, apart from timings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-if not __package__:  # run as a script: search the project's folder for modules, not the script's
+if not __package__:  # run as a script: import from the project's folder, not the script's
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import figures
@@ -33,11 +33,11 @@ from tabular.files import atomic_write
 
 
 class FalseClaims(Exception):
-    """The report claims what the data do not show."""
+    """The data do not support a claim of the report."""
 
 
 def run_experiments(study: Study, names: list[str], draft: Path) -> Data:
-    """Run experiments one after the other; their rows go to the draft."""
+    """Run experiments one after the other; write their rows to the draft, and return them."""
     start = time.perf_counter()
     data = {}
     for name in names:
@@ -49,7 +49,7 @@ def run_experiments(study: Study, names: list[str], draft: Path) -> Data:
 
 
 def make_report(study: Study, data: Data, draft: Path) -> None:
-    """Make all pictures and texts in the draft; raises FalseClaims unless all claims hold, timings apart."""
+    """Make all pictures and texts in the draft; raise FalseClaims unless all claims hold, apart from timings."""
     for name, picture in tqdm(study.pictures.items(), desc="pictures"):
         td.save_figure(picture(data), draft / f"{name}.png")
     text, claims = report.render(study, data)
@@ -66,11 +66,11 @@ def make_report(study: Study, data: Data, draft: Path) -> None:
 
 
 def check_claims(study: Study, data: Data, names: list[str], seeds_from: int, draft: Path) -> None:
-    """Run experiments under other seeds and write what becomes of the claims; raises FalseClaims if one fails."""
+    """Run experiments under other seeds and list which claims hold; raise FalseClaims if one fails."""
     timed = {name for name, run in study.all_experiments.items() if run.timed}
 
     def concerned(data: Data) -> list[report.Claim]:
-        """The claims that rest on these experiments, and not on time."""
+        """The claims that rest on these experiments and not on timings."""
         claims = report.render(study, data)[1]
         return [c for c in claims if c.experiments & set(names) and not (c.is_timing or c.experiments & timed)]
 
@@ -80,15 +80,15 @@ def check_claims(study: Study, data: Data, names: list[str], seeds_from: int, dr
     with other_seeds(seeds_from):
         fresh = concerned(data | run_experiments(study, names, rows))
     shutil.rmtree(rows)
-    door = f"{study.folder.relative_to(study.root).as_posix()}/make_figures.py"
-    text = report.text_of_claims(door, names, committed, fresh, seeds_from)
+    script = f"{study.folder.relative_to(study.root).as_posix()}/make_figures.py"
+    text = report.text_of_claims(script, names, committed, fresh, seeds_from)
     (draft / "claims_fresh.md").write_text(text, encoding="utf-8")
     if problems := [str(claim) for claim in fresh if not claim.holds]:
         raise FalseClaims("\n".join(problems))
 
 
 def publish(draft: Path, folder: Path, root: Path) -> None:
-    """Put everything in the draft of a study, whose folder this is, in its place."""
+    """Move everything in the draft to its place in the study's `folder`, or in the project's `root`."""
     places = {"Report.md": folder.parent, "README.md": root, ".csv": folder / "data"}
     for path in sorted(draft.iterdir()):
         with atomic_write(places.get(path.name, places.get(path.suffix, folder)) / path.name) as file:
@@ -96,7 +96,7 @@ def publish(draft: Path, folder: Path, root: Path) -> None:
 
 
 def arguments_of(parser: argparse.ArgumentParser, study: Study, arguments) -> tuple[list[str], int]:
-    """The names of the experiments to run, and by how much to shift their seeds."""
+    """Parse the arguments; return the names of the experiments to run, and the shift of their seeds."""
     known = ", ".join(study.experiments)
     parser.add_argument("names", nargs="*", metavar="experiment", help=f"one of {known}; none: all of them")
     parser.add_argument("--draw", action="store_true", help="run no experiment, draw from the committed data")
@@ -114,7 +114,7 @@ def arguments_of(parser: argparse.ArgumentParser, study: Study, arguments) -> tu
 
 
 def main(study: Study, arguments=None) -> None:
-    """Run experiments, draw, write the report; or run them under other seeds, and write what becomes of the claims."""
+    """Run experiments, draw, write the report; or run them under other seeds, and list which claims hold."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Does noise free Q-learning from the hallway at a learning rate of 0.1? With and without noise, from two tables."""
+"""Does noise free Q-learning from the hallway at a learning rate of 0.1? Runs with and without it, from two tables."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TARGETS = ("sampled", "expected")
 
 @functools.cache
 def expecting_agent(map: str) -> type[td.TDAgent]:
-    """An agent whose target is the mean over the slips, from the lake's table: Q-learning without any noise.
+    """Q-learning without noise in its targets: each is the mean over the slips, from the lake's transition table.
 
-    It still meets only the pairs that it tries, so it can be locked in.
+    It still updates only the pairs that it tries, so it can be locked in.
     """
     table = td.FrozenLakeEnv(map_name=map).table
     outcomes = table.probability.shape[2]
@@ -43,13 +43,13 @@ def expecting_agent(map: str) -> type[td.TDAgent]:
 def run(
     seeds=200, starts=STARTS, targets=TARGETS, epsilons=EPSILONS, rates=RATES, episodes=EPISODES[HALLWAY], tests=20
 ):
-    """Dangerous Hallway at the higher rate, from zeros and from what the lower rate has learned."""
+    """Yield runs on Dangerous Hallway at the higher rate, from zeros and from tables learned at the lower rate."""
     cases = grid(start=starts, targets=targets, epsilon=epsilons, seed=range(seeds))
     yield from spread(noise_run, cases, rates=rates, episodes=episodes, tests=tests)
 
 
 def noise_run(start, targets, epsilon, seed, rates, episodes, tests) -> list[dict]:
-    """The route before and after, and the exact value over the last fifth of the run."""
+    """Return the route before and after, and the exact value over the last fifth of the run."""
     lake = td.FrozenLakeEnv(map_name=HALLWAY)
     kind = td.QLAgent if targets == "sampled" else expecting_agent(HALLWAY)
     agent = kind(lake, epsilon, max(rates), episodes, do_test=False, seed=seed)
@@ -69,7 +69,7 @@ def noise_run(start, targets, epsilon, seed, rates, episodes, tests) -> list[dic
 
 
 def runs(data: Data, start: str, targets: str, epsilon: float) -> pd.DataFrame:
-    """The rows of a setting, one for each seed; from the locked table only those that were in the hallway."""
+    """The rows of a setting, one per seed; from the locked tables only those that start in the hallway."""
     rows = where(data["noise"], start=start, targets=targets, epsilon=epsilon)
     return where(rows, before="hallway") if start == "locked" else rows
 
@@ -80,7 +80,7 @@ def share(data: Data, route: str, *setting) -> float:
 
 
 def table(data: Data) -> str:
-    """Where runs end at the higher rate."""
+    """A table of where runs end at the higher rate."""
     rows = []
     for start, epsilon, targets in itertools.product(STARTS, EPSILONS, TARGETS):
         group = runs(data, start, targets, epsilon)

@@ -16,13 +16,13 @@ from figures.summaries import bootstrap, interval, markdown, number
 
 @experiment
 def run(seeds=100, episodes=EPISODES, rate=RATES[1], epsilons=EPSILONS, watched=2_000, every=10):
-    """Q-learning on both maps, watched at the end of the assignment's episodes."""
+    """Yield relapses of Q-learning on both maps, watched at the end of the assignment's episodes."""
     cases = grid(map=episodes, epsilon=epsilons, seed=range(seeds))
     yield from spread(relapses_run, cases, episodes=episodes, rate=rate, watched=watched, every=every)
 
 
 def relapses_run(map, epsilon, seed, episodes, rate, watched, every) -> list[dict]:
-    """Count how often the value falls below the threshold, and the episodes and steps that it stays there."""
+    """Count how often the value falls below the threshold, and the episodes and steps for which it stays there."""
     lake = td.FrozenLakeEnv(map_name=map)
     agent = td.QLAgent(lake, epsilon, rate, episodes[map], do_test=False, seed=seed)
     agent.learn(episodes[map] - watched)
@@ -50,8 +50,8 @@ def mean_length(data: Data, map: str, epsilon: float, unit: str = "episodes") ->
 
 
 def table(data: Data) -> str:
-    """Relapses by map and epsilon."""
-    thousands, rows = settings_of(run)["watched"] / 1_000, []  # of episodes
+    """A table of relapses by map and epsilon."""
+    thousands, rows = settings_of(run)["watched"] / 1_000, []  # thousands of episodes
     for map, epsilon in itertools.product(EPISODES, EPSILONS):
         group = where(data["relapses"], map=map, epsilon=epsilon)
         rows.append([

@@ -1,4 +1,4 @@
-"""Renders a study's Report.md from its report_template.md, whose sentences call the functions of its modules."""
+"""Render a study's Report.md from its report_template.md, whose sentences call the functions of its modules."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ CONSTANTS = {"HALLWAY": HALLWAY, "LAKE": LAKE, "SINGLE": SINGLE, "BEST_RATE": BE
 
 
 class Claim(NamedTuple):
-    """What a sentence of the report relies on, checked beside the sentence in the template."""
+    """A condition that a sentence of the report relies on, stated beside it in the template."""
 
     words: str
     holds: bool
     is_timing: bool  # may fail on another machine
     place: str  # the template's path and the line
-    values: str  # the numbers that the condition compared
-    experiments: frozenset[str]  # whose rows it read
+    values: str  # the numbers that the condition compares
+    experiments: frozenset[str]  # those whose rows it reads
 
     def __str__(self):
         return f"{self.place}: the data do not show that {self.words}"
 
 
 class Noted:
-    """Data that record which experiments are read, and which numbers are computed."""
+    """Data that record which experiments are read and which numbers are computed."""
 
     def __init__(self, data: Data):
         self.data = data
@@ -49,7 +49,7 @@ class Noted:
 
 
 class Bound:
-    """A module as the template sees it: functions that take `data` get it without being given it."""
+    """A module as the template sees it: `data` is passed to the functions that take it."""
 
     def __init__(self, module: ModuleType, data: Noted):
         self._module = module
@@ -73,7 +73,7 @@ class Bound:
 
 
 def written(result) -> str:
-    """A number, or an estimate with its interval, as a table of claims has it."""
+    """Format a number, or an estimate with its interval, for the table of claims."""
     if isinstance(result, tuple):
         middle, low, high = map(written, result)
         return f"{middle} [{low}, {high}]"
@@ -104,19 +104,19 @@ def render(study: Study, data: Data) -> tuple[str, list[Claim]]:
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         extensions=["jinja2.ext.do"],
-        trim_blocks=True,  # a claim on a line of its own leaves none behind
+        trim_blocks=True,  # a claim on its own line leaves no empty line
         keep_trailing_newline=True,
     )
     environment.filters |= FILTERS
     names = {name: Bound(module, noted) for name, module in study.all_modules.items()} | CONSTANTS
     names["settings"] = {name: settings_of(run) for name, run in study.all_experiments.items()}
-    noting = template.replace("{% do claim(", "{% do forget() %}{% do claim(")  # a claim's notes are its own
+    noting = template.replace("{% do claim(", "{% do forget() %}{% do claim(")  # note what this claim alone reads
     text = environment.from_string(noting).render(**names, claim=claim, forget=noted.clear_notes)
     return text, claims
 
 
-def text_of_claims(door: str, names: list[str], committed: list[Claim], fresh: list[Claim], seeds_from: int) -> str:
-    """Claims with the numbers that they compare, under both sets of seeds; `door` is what makes them."""
+def text_of_claims(script: str, names: list[str], committed: list[Claim], fresh: list[Claim], seeds_from: int) -> str:
+    """Return the text of claims_fresh.md: each claim and its numbers under both sets of seeds; `script` makes it."""
     rows = [
         [one.words, one.values, other.values, "holds" if other.holds else "**fails**"]
         for one, other in zip(committed, fresh, strict=True)
@@ -124,7 +124,7 @@ def text_of_claims(door: str, names: list[str], committed: list[Claim], fresh: l
     table = markdown(["the data show that", "seeds from 0", f"seeds from {seeds_from:,}", "again"], rows)
     return f"""# The report's claims under other seeds
 
-This is what `python {door} --seeds-from {seeds_from}` makes of these experiments, with every
+This is what `python {script} --seeds-from {seeds_from}` makes of these experiments, with every
 seed raised by {seeds_from:,}: {", ".join(names)}.
 
 Beside each claim stand the numbers that it compares, in the order in which it reads them. Claims about time are left

@@ -1,4 +1,4 @@
-"""An experiment's rows: a csv file below a line with the settings that produced them."""
+"""An experiment's rows, kept as csv below a line with the settings that produced them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-Data = dict[str, pd.DataFrame]  # rows by the name of their experiment
+Data = dict[str, pd.DataFrame]  # rows by experiment
 
 
 def settings_of(experiment) -> dict:
-    """An experiment's settings: its default arguments, as they come back from JSON."""
+    """Return an experiment's settings: its default arguments, as JSON would return them."""
     defaults = {p.name: p.default for p in inspect.signature(experiment).parameters.values()}
     return json.loads(json.dumps(defaults))
 
@@ -29,10 +29,10 @@ def write_rows(path: Path, experiment, rows) -> None:
 
 
 def read_rows(path: Path, experiment) -> pd.DataFrame:
-    """The rows of a file.
+    """Read the rows of a file.
 
-    Raises ValueError, naming the file, if it is missing or damaged; and if its settings are no longer the
-    experiment's, naming the setting too.
+    Raises ValueError, naming the file, if it is missing or damaged, or if a setting, which is named too, is no
+    longer the experiment's.
     """
     folder = "/".join(experiment.__module__.split(".")[:-1])
     name = f"{folder}/data/{path.name}"
@@ -47,7 +47,7 @@ def read_rows(path: Path, experiment) -> pd.DataFrame:
     for field, value in settings_of(experiment).items():
         if field not in saved or saved[field] != value:
             made_with, has = (textwrap.shorten(str(one), 200) for one in (saved.get(field), value))
-            raise ValueError(f"{name} has {field} = {made_with}, the code has {has}; {again}")
+            raise ValueError(f"{name} has {field} = {made_with}, but the code has {has}; {again}")
     if not table.endswith("\n"):
         raise ValueError(f"{name} is cut short in its last line; {again}")
     header, *lines = table.splitlines()
@@ -56,14 +56,14 @@ def read_rows(path: Path, experiment) -> pd.DataFrame:
             raise ValueError(f"{name}, line {number}, has too few or too many fields; {again}")
     # A table's checksum may look like a number, and a route may be empty.
     rows = pd.read_csv(io.StringIO(table), dtype={"table": str}, keep_default_na=False, na_values=["nan"])
-    return rows.copy()  # its hundreds of columns in one piece, from which rows are taken quickly
+    return rows.copy()  # one contiguous block: selecting rows from hundreds of separate columns is slow
 
 
 def where(rows: pd.DataFrame, *first, **fields) -> pd.DataFrame:
-    """The rows whose first columns have the values `first`, and others those of `fields`."""
+    """Return the rows whose first columns equal `first`, and whose named columns equal `fields`."""
     fields = dict(zip(rows.columns, first, strict=False)) | fields
     have = [(rows[name] == value).to_numpy() for name, value in fields.items()]
-    return rows[np.logical_and.reduce(have)]  # at once: rows of hundreds of columns take time to copy
+    return rows[np.logical_and.reduce(have)]  # one selection: copying rows of hundreds of columns is slow
 
 
 def seeds(data: Data, name: str) -> int:

@@ -8,9 +8,9 @@ import td_helpers as td
 
 
 class Slow(td.gym.Wrapper):
-    """A simulator whose step takes `seconds` longer on average: it waits, as for a robot, or it computes.
+    """A simulator whose steps take `seconds` longer on average: it waits, as for a robot, or computes.
 
-    Time owed is paid in portions of a millisecond or more, since shorter sleeps are not kept exactly.
+    Delays are added up and made in portions of a millisecond or more, since shorter sleeps are inaccurate.
     """
 
     def __init__(self, env, seconds: float, computes: bool = False):
@@ -18,7 +18,7 @@ class Slow(td.gym.Wrapper):
         self.seconds = seconds
         self.computes = computes
         self.owed = 0.0
-        self.clock = time.thread_time if computes else time.perf_counter  # the former counts this thread alone
+        self.clock = time.thread_time if computes else time.perf_counter  # thread_time counts this thread alone
 
     def step(self, action):
         self.owed += self.seconds

@@ -1,6 +1,6 @@
-"""A study: a folder of experiments with its report. How they are declared, found, and run side by side.
+"""A study is a folder of experiments with a report: declare, find and run its experiments, in parallel.
 
-A module is a question. It marks the generator that runs its experiment, whose rows go to data/<module>.csv, and the
+Each module is a question. It marks the generator of its experiment, whose rows go to data/<module>.csv, and the
 functions that draw its pictures, which go to <function>.png:
 
     @experiment
@@ -30,14 +30,14 @@ from tqdm.auto import tqdm
 import td_helpers as td
 from figures.rows import Data, read_rows
 
-DOOR = "make_figures"  # the module that is a command line
+COMMAND_LINE = "make_figures"  # the module that is the command line
 
 
 def experiment(run: Callable | None = None, *, timed: bool = False, seeds: bool = True):
     """Mark a generator of rows as its module's experiment; its default arguments are its settings.
 
-    `timed` says that it measures time: it runs after the others, and not under other seeds.
-    `seeds` is False where nothing is random.
+    A `timed` one measures time: it runs after the others, and not under other seeds.
+    `seeds` is False if nothing is random.
     """
 
     def mark(run: Callable) -> Callable:
@@ -48,21 +48,21 @@ def experiment(run: Callable | None = None, *, timed: bool = False, seeds: bool 
 
 
 def picture(draw: Callable) -> Callable:
-    """Mark a function of the data that returns a figure."""
+    """Mark a function that takes the data and returns a figure."""
     draw.is_picture = True
     return draw
 
 
 @dataclass
 class Study:
-    """What a package of questions holds, by name; `base` is a study whose questions and data it uses as well."""
+    """A package's modules, experiments and pictures, by name; `base` is a study whose modules and data it shares."""
 
     folder: Path
     modules: dict[str, ModuleType]
     experiments: dict[str, Callable]
     pictures: dict[str, Callable]
     base: Study | None = None
-    rewrite: Callable[[str, Data], str] | None = None  # makes the README's text anew, from the old one
+    rewrite: Callable[[str, Data], str] | None = None  # returns the README's new text, given the old one
     root: Path = field(init=False)
 
     def __post_init__(self):
@@ -70,8 +70,8 @@ class Study:
 
     @classmethod
     def of(cls, package: ModuleType, base: Study | None = None, rewrite: Callable | None = None) -> Study:
-        """The study of a package; imports all of its modules."""
-        names = sorted(found.name for found in pkgutil.iter_modules(package.__path__) if found.name != DOOR)
+        """Import all modules of a package and return its study."""
+        names = sorted(found.name for found in pkgutil.iter_modules(package.__path__) if found.name != COMMAND_LINE)
         modules = {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
         own = [
             (name, function)
@@ -95,7 +95,7 @@ class Study:
         return (self.base.all_experiments if self.base else {}) | self.experiments
 
     def read(self, leave_out=()) -> Data:
-        """The committed rows of all experiments, its base's too, but for those left out.
+        """Read the committed rows of all experiments, including the base's, except those in `leave_out`.
 
         Raises ValueError as `read_rows` does.
         """
@@ -106,11 +106,11 @@ class Study:
 
 # Running
 
-seeds_from = 0  # added to every case's seed: see `other_seeds`
+seeds_from = 0  # added to every case's seed; see `other_seeds`
 
 
 def grid(**axes: Iterable) -> list[dict]:
-    """All combinations of the values on the axes, as dicts; the last axis varies fastest."""
+    """Return all combinations of the axes' values as dicts; the last axis varies fastest."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
@@ -131,7 +131,7 @@ def spread(run: Callable, cases: list[dict], **settings) -> Iterator[dict]:
 
 @contextlib.contextmanager
 def other_seeds(shift: int):
-    """Shift the seeds of the experiments that run within the block."""
+    """Shift the seeds of experiments that run inside the block."""
     global seeds_from
     before, seeds_from = seeds_from, shift
     try:
@@ -150,7 +150,7 @@ def start_ray() -> None:
 
 
 def _in_threads(run: Callable, cases: list[dict], bar) -> Iterator[list[dict]]:
-    """The rows of each case, computed in as many threads as there are cores."""
+    """Yield the rows of each case, computed in one thread per core."""
     pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
     try:
         futures = [pool.submit(run, **case) for case in cases]
@@ -159,11 +159,11 @@ def _in_threads(run: Callable, cases: list[dict], bar) -> Iterator[list[dict]]:
         for future in futures:
             yield future.result()
     finally:
-        pool.shutdown(cancel_futures=True)  # runs that have begun are finished
+        pool.shutdown(cancel_futures=True)  # runs that have begun still finish
 
 
 def _over_ray(run: Callable, cases: list[dict], bar) -> Iterator[list[dict]]:
-    """The rows of each case, computed in as many tasks at once as the cluster has cores."""
+    """Yield the rows of each case, computed in one task per core of the cluster."""
     import ray
 
     start_ray()

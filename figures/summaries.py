@@ -1,4 +1,4 @@
-"""Means, their intervals, and how numbers are written in the report."""
+"""Means, their intervals, and the report's number formats."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 
 def bootstrap(values, resamples: int = 10_000, seed: int = 0) -> tuple:
-    """(mean, low, high): the mean over the first axis, the seeds, and its 95% percentile bootstrap interval."""
+    """Return (mean, low, high): the mean over the first axis, the seeds, with its 95% percentile bootstrap interval."""
     values = np.asarray(values, float)
     low, high = np.percentile(resampling(len(values), resamples, seed) @ values, [2.5, 97.5], axis=0)
     return values.mean(axis=0), low, high
 
 
 def coverage(values, samples: int = 400, resamples: int = 400) -> float:
-    """How often the interval of as many values, drawn from these, contains the mean of these."""
+    """Return how often the interval of a resample of these values contains their mean."""
     values = np.asarray(values, float)
     drawn = np.random.default_rng(1).choice(values, (len(values), samples))
     _, low, high = bootstrap(drawn, resamples)
@@ -24,18 +24,18 @@ def coverage(values, samples: int = 400, resamples: int = 400) -> float:
 
 @functools.cache
 def resampling(count: int, resamples: int, seed: int) -> np.ndarray:
-    """The weight of each of `count` values in each resample."""
+    """Return the weight of each of `count` values in each resample."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(count, np.full(count, 1 / count), resamples) / count
 
 
 def unseen(seeds: int) -> float:
-    """The largest share of all seeds that could show something that none of these does (95%, one-sided)."""
+    """Return the largest share of all seeds that may show what none of `seeds` seeds does (95%, one-sided)."""
     return 1 - 0.05 ** (1 / seeds)
 
 
 def number(value, decimals: int = 0) -> str:
-    """12345.6 is written 12,346."""
+    """Format a number with thousands separators: 12345.6 as 12,346."""
     return f"{value:,.{decimals}f}"
 
 
@@ -44,7 +44,7 @@ def percent(share, decimals: int = 0) -> str:
 
 
 def mean(values, decimals: int = 0) -> str:
-    """The mean over seeds."""
+    """Format the mean over seeds."""
     return number(np.mean(values), decimals)
 
 
@@ -53,29 +53,29 @@ def median(values) -> float:
 
 
 def interval(estimate, spec: str = ".1f") -> str:
-    """(mean, low, high) is written: mean [low, high]."""
+    """Format (mean, low, high) as: mean [low, high]."""
     middle, low, high = (format(x, spec) for x in estimate)
     return f"{middle} [{low}, {high}]"
 
 
 def ci(values, decimals: int = 1, sign: str = "") -> str:
-    """The mean over seeds with its 95% bootstrap interval; sign="+" is for differences."""
+    """Format the mean over seeds with its 95% bootstrap interval; use sign="+" for differences."""
     return interval(bootstrap(values), f"{sign}.{decimals}f")
 
 
 def median_range(values, spec: str = ".3g") -> str:
-    """The median with the range: median (lowest to highest)."""
+    """Format the median with the range: median (lowest to highest)."""
     return "{} ({} to {})".format(*(format(one(values), spec) for one in (np.median, np.min, np.max)))
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown; the first column is aligned to the left, the others to the right."""
+    """Return a Markdown table; the first column is left-aligned, the others right-aligned."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def between(text: str, mark: str, body: str) -> str:
-    """A text with `body` between the comment that names the mark and the next one that says end."""
+    """Return `text` with `body` between the comment that names `mark` and the next end comment."""
     before, comment, rest = text.partition(f"<!-- {mark} -->\n")
     _, end, after = rest.partition("<!-- end -->")
     if not end:

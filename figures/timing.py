@@ -19,7 +19,7 @@ from figures.study import experiment, picture, start_ray
 from figures.summaries import markdown
 
 BRIEF = {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100}
-SUITE = {  # simulator: its runs; those with a test interval are made with evaluation and without
+SUITE = {  # runs by simulator; those with a test interval run with and without evaluation
     "compiled": [
         {"map": HALLWAY, "episodes": 30_000, "test_interval": 300},
         {"map": LAKE, "episodes": 100_000, "test_interval": 1_000},
@@ -30,7 +30,7 @@ SUITE = {  # simulator: its runs; those with a test interval are made with evalu
         {"map": LAKE, "episodes": 10_000, "test_interval": 1_000, "batch_size": 500},
         BRIEF,
     ],
-    "waits": [  # microseconds: added to each step of the lake
+    "waits": [  # µs added to each step of the lake
         {**BRIEF, "microseconds": 200, "test_interval": 40, "trials": 10},
         {**BRIEF, "microseconds": 10},
         {**BRIEF, "microseconds": 20},
@@ -39,19 +39,19 @@ SUITE = {  # simulator: its runs; those with a test interval are made with evalu
     ],
     "computes": [{**BRIEF, "microseconds": 50}],
 }
-CASES = {  # (simulator, map): the runs that are made with evaluation and without
+CASES = {  # by (simulator, map): the runs made with and without evaluation
     (simulator, timed["map"]): timed
     for simulator, group in SUITE.items()
     for timed in group
     if "test_interval" in timed
 }
-COLORS = {1: "#999999", 2: "#66c2a5", 4: "#009E73", 8: "#00543d"}  # by collectors
+COLORS = {1: "#999999", 2: "#66c2a5", 4: "#009E73", 8: "#00543d"}  # by number of collectors
 CONFIGURATIONS = (SINGLE, *COLORS)
 
 
 @experiment(timed=True)
 def run(repetitions=5, collectors=CONFIGURATIONS, evaluators=4, epsilon=0.3, rates=BEST_RATE, runs=SUITE):
-    """Wall-clock times, one run at a time; a repetition is a seed. The machine should be otherwise idle."""
+    """Yield wall-clock times of runs, one at a time, on an otherwise idle machine; a repetition is a seed."""
     start_ray()
     with td.Workers(max(collectors), evaluators) as workers:
         shared = {"workers": workers, "evaluators": evaluators, "epsilon": epsilon, "rates": rates}
@@ -64,7 +64,7 @@ def run(repetitions=5, collectors=CONFIGURATIONS, evaluators=4, epsilon=0.3, rat
 
 
 def cases_of(repetitions, runs, collectors):
-    """Yield the runs in order, a whole repetition before the next."""
+    """Yield the runs in order, one whole repetition after the other."""
     for seed, (simulator, group) in itertools.product(range(repetitions), runs.items()):
         for timed in group:
             for evaluated in (False, True) if "test_interval" in timed else (False,):
@@ -79,7 +79,7 @@ def cases_of(repetitions, runs, collectors):
 
 
 def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, epsilon, rates) -> dict:
-    """One timed run; a test has 100 trials unless `timed` says otherwise."""
+    """Time one run; a test has 100 trials unless `timed` says otherwise."""
     microseconds = timed.get("microseconds", 0)
     batch_size = timed.get("batch_size", 100)
     lake = td.FrozenLakeEnv(map_name=timed["map"])
@@ -128,12 +128,12 @@ def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, eps
 
 
 def cores(data: Data) -> int:
-    """The number of cores of the machine that was timed."""
+    """The number of cores of the machine where the runs were timed."""
     return data["timing"]["cores"].iloc[0]
 
 
 def runs(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> pd.DataFrame:
-    """The rows of a case in one configuration, one for each repetition."""
+    """The rows of a case in one configuration, one per repetition."""
     timed = CASES[simulator, map]
     setting = timed.get("microseconds", 0), timed["episodes"], timed.get("batch_size", 100), int(evaluated)
     return where(data["timing"], simulator, map, *setting, collectors)
@@ -145,13 +145,13 @@ def median_of(data: Data, column: str, *case, **regime) -> float:
 
 
 def step_seconds(data: Data, *case, **regime) -> np.ndarray:
-    """The time per learning step in each repetition, since runs with the same number of episodes differ in steps."""
+    """The seconds per learning step in each repetition: runs with the same number of episodes differ in steps."""
     rows = runs(data, *case, **regime)
     return (rows["seconds"] / rows["steps"]).to_numpy()
 
 
 def speed_ups(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> np.ndarray:
-    """The speed-up over the single core, by time per step, in each repetition."""
+    """The speed-up over the single core in time per step, in each repetition."""
     single, many = (step_seconds(data, simulator, map, count, evaluated=evaluated) for count in (SINGLE, collectors))
     return single / many
 
@@ -162,13 +162,13 @@ def speed_up(data: Data, *case, **regime) -> float:
 
 
 def best_speed_up(data: Data, simulator: str) -> float:
-    """The best speed-up of a distributed configuration, over maps, with evaluation and without."""
+    """The best speed-up of any distributed configuration, over maps, with and without evaluation."""
     cases = itertools.product([case for case in CASES if case[0] == simulator], CONFIGURATIONS[1:], (False, True))
     return max(speed_up(data, *case, count, evaluated) for case, count, evaluated in cases)
 
 
 def grows_with_collectors(data: Data, simulator: str, map: str) -> bool:
-    """Are (2,4), (4,4) and (8,4) each faster than the configuration before, beginning with the single core?"""
+    """Whether (2,4), (4,4) and (8,4) are each faster than the configuration before, starting from the single core."""
     for evaluated in (False, True):
         speeds = [speed_up(data, simulator, map, count, evaluated) for count in (SINGLE, 2, 4, 8)]
         if any(more <= less for less, more in itertools.pairwise(speeds)):
@@ -177,18 +177,18 @@ def grows_with_collectors(data: Data, simulator: str, map: str) -> bool:
 
 
 def fall_with_collectors(data: Data, evaluated: bool) -> bool:
-    """Do eight collectors take less time than one, in all cases?"""
+    """Whether eight collectors take less time than one, in all cases."""
     seconds = [[median_of(data, "seconds", *case, count, evaluated=evaluated) for count in (8, 1)] for case in CASES]
     return all(eight < one for eight, one in seconds)
 
 
 def slower_with_one(data: Data) -> bool:
-    """Is one collector slower than the single core without evaluation, by the step, in all cases?"""
+    """Whether one collector is slower per step than the single core without evaluation, in all cases."""
     return all(speed_up(data, *case, 1) < 1 for case in CASES)
 
 
 def has_tables_of_one_process(data: Data) -> bool:
-    """Do all runs with the settings of `distributed` end with its tables, bit for bit?"""
+    """Whether all runs with the settings of `distributed` end with its tables, bit for bit."""
     timed = where(data["timing"], "compiled")
     timed = timed[timed["episodes"] == timed["map"].map(EPISODES)]
     timed = timed.assign(batch_size=timed["batch_size"].where(timed["collectors"] != SINGLE, 0))
@@ -201,12 +201,12 @@ def has_tables_of_one_process(data: Data) -> bool:
 
 
 def name_of(case: tuple[str, str]) -> str:
-    """A case as a cell."""
+    """The name of a case, as written in tables."""
     return f"{case[0]}, {SHORT[case[1]]}"
 
 
 def table_of_seconds(data: Data, evaluated: bool) -> str:
-    """Seconds by case and configuration: the median of the repetitions."""
+    """A table of seconds by case and configuration: the median of the repetitions."""
     rows = []
     for case in CASES:
         seconds = [median_of(data, "seconds", *case, count, evaluated=evaluated) for count in CONFIGURATIONS]
@@ -219,7 +219,7 @@ def table_of_seconds(data: Data, evaluated: bool) -> str:
 
 @picture
 def timing_runs(data: Data):
-    """Speed-ups over the single core by case and collectors, a panel with evaluation and one without."""
+    """Speed-ups over the single core by case and number of collectors, a panel with evaluation and one without."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 1, figsize=(9, 6.4), sharex=True, sharey=True, layout="constrained")

@@ -13,12 +13,12 @@ from figures.assignment import BEST_RATE, EPISODES, OTHER_SEED, SINGLE, learned_
 from figures.rows import Data, where
 from figures.study import experiment, grid, spread
 
-MANY = 8  # collectors, the most that are compared
+MANY = 8  # the largest number of collectors compared
 
 
 @experiment
 def run(seeds=100, episodes=EPISODES, epsilon=0.3, rates=BEST_RATE, collectors=MANY):
-    """Mean absolute difference of each state's value from the single core's: with collectors, and for another seed."""
+    """Yield each state's mean absolute difference from the single core's value, with collectors or another seed."""
     cases = grid(map=episodes, seed=range(seeds))
     settings = {"episodes": episodes, "epsilon": epsilon, "rates": rates, "collectors": collectors}
     found = pd.DataFrame(list(spread(differences_run, cases, **settings)))
@@ -31,7 +31,7 @@ def run(seeds=100, episodes=EPISODES, epsilon=0.3, rates=BEST_RATE, collectors=M
 
 
 def differences_run(map, seed, episodes, epsilon, rates, collectors) -> list[dict]:
-    """The differences of one seed."""
+    """Return the differences of one seed."""
     learn = functools.partial(learned_table, td.FrozenLakeEnv(map_name=map), rates[map], epsilon, episodes[map])
     single, other = learn(SINGLE, seed), learn(SINGLE, seed + OTHER_SEED)
     many = learn(collectors, seed)
@@ -42,13 +42,13 @@ def differences_run(map, seed, episodes, epsilon, rates, collectors) -> list[dic
 
 
 def at_start(data: Data, map: str, collectors: int) -> float:
-    """The mean difference from the single core's value of the start: with collectors, or of another seed (SINGLE)."""
+    """The mean difference from the single core's value of the start, with collectors or (SINGLE) another seed."""
     rows = where(data["value_differences"], map=map, collectors=collectors, state=0)
     return float(rows["difference"].iloc[0])
 
 
 def draw_differences(axes, data: Data, map: str, count: int):
-    """The mean absolute difference from the single core's values: with collectors, or of another seed (SINGLE)."""
+    """Draw the mean absolute difference from the single core's values, with collectors or (SINGLE) another seed."""
     lake = td.FrozenLakeEnv(map_name=map)
     rows = where(data["value_differences"], map=map, collectors=count)
     values = rows.sort_values("state")["difference"].to_numpy()[:-1].reshape(lake.desc.shape)

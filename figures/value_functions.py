@@ -19,7 +19,7 @@ ACTIONS = ["left", "down", "right", "up"]
 
 @experiment
 def run(seed=0, episodes=EPISODES, epsilons=EPSILONS, rate=0.001, best_rates=BEST_RATE, collectors=(SINGLE, MANY)):
-    """The tables of one seed: both algorithms on Dangerous Hallway, and distributed Q-learning on both maps."""
+    """Yield the tables of one seed: both algorithms on Dangerous Hallway, and distributed Q-learning on both maps."""
     algorithms = [
         {"shown": "algorithms", "map": HALLWAY, "algorithm": algorithm, "learning_rate": rate, "epsilon": epsilon,
          "collectors": SINGLE, "seed": seed}
@@ -36,7 +36,7 @@ def run(seed=0, episodes=EPISODES, epsilons=EPSILONS, rate=0.001, best_rates=BES
 
 
 def table_run(shown, map, algorithm, learning_rate, epsilon, collectors, seed, episodes) -> list[dict]:
-    """A run's final table, one row per state."""
+    """Return a run's final table, one row per state."""
     lake = td.FrozenLakeEnv(map_name=map)
     if algorithm == "SARSA":
         agent = td.SARSAAgent(lake, epsilon, learning_rate, episodes[map], do_test=False, seed=seed)
@@ -50,7 +50,7 @@ def table_run(shown, map, algorithm, learning_rate, epsilon, collectors, seed, e
 
 
 def table_of(data: Data, shown: str, **fields) -> np.ndarray:
-    """A q_table from its rows."""
+    """Return the q_table saved under `shown` and `fields`."""
     return where(data["value_functions"], shown=shown, **fields)[ACTIONS].to_numpy()
 
 
@@ -64,7 +64,7 @@ def start_value(data: Data, map: str, collectors: int) -> float:
 
 @picture
 def values_hallway(data: Data):
-    """Learned values and routes of both algorithms, and the exact optima."""
+    """Draw the learned values and routes of both algorithms, and the exact optima."""
     import matplotlib.pyplot as plt
 
     lake = td.FrozenLakeEnv(map_name=HALLWAY)
@@ -82,7 +82,7 @@ def values_hallway(data: Data):
 
 @picture
 def values_distributed(data: Data):
-    """Value functions of the single core and of distributed learning, and how far they are apart."""
+    """Draw the value functions of the single core and of distributed learning, and their differences."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(2, 4, figsize=(9.6, 5.2), layout="constrained")
@@ -102,7 +102,7 @@ def values_distributed(data: Data):
 
 
 def draw_lake(axes, map: str, q_table: np.ndarray, title: str):
-    """A lake's values from 0 to 1000 with the greedy policy's most likely path; arrows on small maps; the image."""
+    """Draw a lake's values from 0 to 1000 and the greedy policy's most likely path; return the image."""
     lake = td.FrozenLakeEnv(map_name=map)
     shape, arrows = lake.desc.shape, np.isin(lake.desc, [b"S", b"F"]) & (lake.ncol <= 8)
     values = np.where(lake.desc == b"H", np.nan, q_table[:-1].max(axis=1).reshape(shape))

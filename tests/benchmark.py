@@ -1,9 +1,9 @@
-"""What the project costs: one JSON line a figure, then a table.
+"""Benchmark the project: print one JSON line per figure, then a table.
 
 `python tests/benchmark.py [section ...]` (default: all; see SECTIONS). A figure is the median of
-five or more runs (`travel`: five windows of a run, and one peak) with its range, warm. `--write`
-keeps the figures of these sections in tests/benchmark.jsonl, renders all that is there as
-tests/benchmark.md, and three of them in README.md.
+at least five warm runs (`travel`: five windows of one run, and one peak), with its range.
+`--write` saves the figures of these sections in tests/benchmark.jsonl, and renders all saved
+figures in tests/benchmark.md and some in README.md.
 """
 
 import argparse
@@ -99,7 +99,7 @@ int64_t sarsa(double *q, LAKE, double epsilon, double rate, double beta, int64_t
 
 
 def figure(name: str, values, unit: str, **more) -> float:
-    """Print one figure as a JSON line and keep it for the tables: the median."""
+    """Print a figure as a JSON line, keep it for the tables, and return its median."""
     values = [float(value) for value in np.atleast_1d(values)]
     row = {"figure": name, "median": statistics.median(values), "low": min(values), "high": max(values), "unit": unit}
     row |= {"runs": len(values)} | more
@@ -110,7 +110,7 @@ def figure(name: str, values, unit: str, **more) -> float:
 
 
 def rates(work, repetitions: int = 5) -> list[float]:
-    """Million units a second of `work`, which returns its number of units; a warm-up run goes first."""
+    """Return million units per second of `work`, which returns its number of units; a warm-up run comes first."""
     work()
     found = []
     for _ in range(repetitions):
@@ -121,7 +121,7 @@ def rates(work, repetitions: int = 5) -> list[float]:
 
 
 def lakes() -> dict:
-    """The lakes by name, and how many episodes make a run on each of about a million steps."""
+    """Return (lake, episodes) by name; that many episodes take about a million steps."""
     large = {f"{n}x{n}": td.FrozenLakeEnv(td.generate_map((n, n), 0.08, seed=1)) for n in (128, 1000)}
     small = {name: td.FrozenLakeEnv(map_name=name) for name in ("4x4", "16x16", "32x32")}
     return {
@@ -131,7 +131,7 @@ def lakes() -> dict:
 
 
 def bench_kernels() -> None:
-    """Learning, replaying and evaluating, compiled."""
+    """Measure compiled learning, replaying and evaluating."""
     for name, (lake, episodes) in lakes().items():
         model, shape = lake.table.packed, lake.table.shape
         fresh = lambda shape=shape: np.zeros(shape)
@@ -154,10 +154,10 @@ def bench_kernels() -> None:
 
 
 def bench_c() -> None:
-    """The same loops in C, run in turn with ours."""
+    """Measure the same loops in C, in alternation with ours."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if not compiler:
-        print("no C compiler here: the comparison with C is skipped")
+        print("no C compiler found: skipping the comparison with C")
         return
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "td.c", Path(folder) / "libtd.so"
@@ -179,7 +179,7 @@ def bench_c() -> None:
 
     for kernel in (td.q_learning, td.sarsa):
         ours, theirs = [], []
-        for _ in range(15):  # in turn, so that both see the machine in the same state
+        for _ in range(15):  # alternate, so that both see the machine in the same state
             q_table = np.zeros(lake.table.shape)
             ours += rates(lambda k=kernel, q=q_table: k(q, model, ACTIONS, PARAMETERS, 0, 30_000), 1)
             theirs += rates(lambda k=kernel: in_c(k.__name__), 1)
@@ -188,7 +188,7 @@ def bench_c() -> None:
 
 
 def bench_stepped() -> None:
-    """Learning by stepping an env in Python, and what a tutorial's loop does."""
+    """Measure learning by stepping an env in Python, and a tutorial's loop."""
     lake = td.FrozenLakeEnv(map_name="16x16")
 
     def learn(kind):
@@ -216,7 +216,7 @@ def bench_stepped() -> None:
 
 
 class Waiting(td.gym.Wrapper):
-    """A simulator that takes a millisecond a step without using the processor, as a robot does."""
+    """A simulator that waits a millisecond per step without using the processor, as a robot does."""
 
     def step(self, action):
         time.sleep(0.001)
@@ -224,7 +224,7 @@ class Waiting(td.gym.Wrapper):
 
 
 def bench_batches() -> None:
-    """What a batch costs over Ray: a collector's cycle is collect, transfer, replay, and wait for its turn."""
+    """Measure a batch over Ray: a collector's cycle is collect, transfer, replay, and wait for its turn."""
     lake, transfer = td.FrozenLakeEnv(map_name="16x16"), {}
     with td.Workers(8, 0) as workers:
         for cw_num in (1, 2, 4, 8):
@@ -247,7 +247,7 @@ def bench_batches() -> None:
 
 
 def bench_distributed() -> None:
-    """Where distributing pays: a simulator stepped in Python, and one that waits."""
+    """Measure where distributing pays: with a simulator stepped in Python, and with one that waits."""
     lake, slow = td.FrozenLakeEnv(map_name="16x16"), Waiting(td.FrozenLakeEnv())
     run = {"learning_episodes": 30_000, "test_interval": 1000, "trials": 100, "compiled": False}
     with td.Workers(8, 4) as workers:
@@ -272,11 +272,11 @@ def bench_distributed() -> None:
 
 
 def bench_federated() -> None:
-    """What a federated round of two workers costs on 128 x 128, in mid-learning, and its parts."""
+    """Measure a federated round of two workers on 128 x 128, in mid-run, and its parts."""
     lake = td.FrozenLakeEnv(td.generate_map((128, 128), 0.08, seed=1))
     run = {"epsilon": 0.05, "learning_rate": 0.01, "learning_episodes": 10**7, "do_test": False}
     size, single = 40_000, td.QLAgent(lake, **run)
-    single.learn(300_000)  # past the first, aimless episodes
+    single.learn(300_000)  # skip the first, aimless episodes
     with td.Workers(2, 0) as workers:
         agent = FederatedQLAgent(lake, cw_num=2, ew_num=0, batch_size=size, workers=workers, **run)
         agent.q_table = single.q_table
@@ -295,7 +295,7 @@ def bench_federated() -> None:
 
 
 class Waits(td.gym.Wrapper):
-    """A simulator that waits 200 microseconds a step, as one behind a socket does."""
+    """A simulator that waits 200 microseconds per step, as one behind a socket does."""
 
     def step(self, action):
         time.sleep(0.0002)
@@ -303,7 +303,7 @@ class Waits(td.gym.Wrapper):
 
 
 def bench_pools() -> None:
-    """What a batch costs in each pool, and whether distributing pays: against one core, run in turn with it."""
+    """Measure the cost of a batch in each pool, and the speed-up over one core, in alternation."""
     lake = td.FrozenLakeEnv(map_name="16x16")
     large = {side: td.FrozenLakeEnv(td.generate_map((side, side), 0.08, seed=1)) for side in (32, 64)} | {16: lake}
     alone = {"learning_episodes": 20_000, "do_test": False}
@@ -331,7 +331,7 @@ def bench_pools() -> None:
 
 
 def _batch_microseconds(lake, team: dict, pool) -> float:
-    """What a batch costs beyond the learning of its episodes on one core."""
+    """Return the cost of a batch beyond learning its episodes on one core."""
     own = {name: value for name, value in team.items() if name not in ("cw_num", "batch_size")}
     single, agent = td.QLAgent(lake, **own), td.DistributedQLAgent(lake, ew_num=0, workers=pool, **team)
     seconds = _learn_seconds(agent) - _learn_seconds(single)
@@ -339,7 +339,7 @@ def _batch_microseconds(lake, team: dict, pool) -> float:
 
 
 def _paired(name: str, simulator, run: dict, team: dict, pools: dict, kind=td.DistributedQLAgent) -> None:
-    """Steps a second of a distributed run, in each pool, against one core's: nine pairs."""
+    """Compare steps per second of a distributed run, in each pool, with one core's, in nine pairs."""
     ratios = {pool: [] for pool in pools}
     for _ in range(10):
         single = td.QLAgent(simulator, **run)
@@ -375,7 +375,7 @@ print(between - start, time.perf_counter() - start)
 
 
 def bench_start() -> None:
-    """What starting costs: import, compiling, loading what was compiled, and Ray."""
+    """Measure start-up: importing, compiling, loading compiled code, and starting Ray."""
     learn = "import td_helpers as td; a = td.QLAgent(td.FrozenLakeEnv(), do_test=False); a.learn(1)"
     for name, code in {"import": "import td_helpers", "import, then learn from the cache": learn}.items():
         figure(f"start: {name}", [_timed(lambda c=code: _python(c)) for _ in range(5)], "s")
@@ -385,7 +385,7 @@ def bench_start() -> None:
             fresh.append(_timed(lambda f=folder: _python(learn, NUMBA_CACHE_DIR=f)))
     figure("start: import, compile, then learn", fresh, "s")
     bare, ours, ray_alone = [], [], []
-    for _ in range(5):  # in turn, so that both see the machine in the same state
+    for _ in range(5):  # alternate, so that both see the machine in the same state
         bare.append(float(_python(BARE_START)))
         ray_seconds, seconds = map(float, _python(OUR_START).split())
         ray_alone.append(ray_seconds)
@@ -396,7 +396,7 @@ def bench_start() -> None:
 
 
 def bench_large() -> None:
-    """A lake of 1000 x 1000 in a process of its own."""
+    """Measure a 1000 x 1000 lake in a fresh process."""
     code = """
 import json, resource, time
 import td_helpers as td
@@ -451,7 +451,7 @@ with td.Workers(2, 0) as workers:
 
 
 def bench_travel() -> None:
-    """A batch on a lake of 1000 x 1000 over Ray, with tables that travel whole, and as what changed in them."""
+    """Measure a batch on a 1000 x 1000 lake over Ray, sending whole tables or only their changes."""
     for kind in ("replaying", "federated"):
         for how in ("whole", "changes"):
             *runs, peak = (line.split() for line in _python(TRAVEL, how, kind).splitlines())
@@ -480,7 +480,7 @@ def _steps_per_second(agent, episodes: int) -> float:
 
 
 def _python(code: str, *arguments: str, **environment: str) -> str:
-    """What a fresh process prints."""
+    """Run code in a fresh process; return what it prints."""
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=ROOT, env=os.environ | environment, check=True,
         capture_output=True, text=True,
@@ -502,7 +502,7 @@ SECTIONS = {
 
 
 def machine() -> str:
-    """The machine in a line."""
+    """Return a one-line description of the machine."""
     model = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -512,9 +512,9 @@ def machine() -> str:
 
 
 def tables(figures: list[dict]) -> str:
-    """The figures in Markdown: those of kernels and batches crosswise, then the others, a row each."""
+    """Return the figures in Markdown: kernels and batches as cross tables, then the others, one per row."""
     head, *figures = figures
-    noise = "Medians of five runs or more; over Ray, figures of 1000x1000 are of five windows of one run"
+    noise = "Medians of at least five runs; over Ray, the 1000x1000 figures are from five windows of one run"
     parts = [f"{head['machine']}. {noise}. Ranges show the noise.", ""]
     for section in ("kernels", "batches"):
         group = [row for row in figures if row["section"] == section]
@@ -525,7 +525,7 @@ def tables(figures: list[dict]) -> str:
 
 
 def listed(figures: list[dict]) -> str:
-    """A table with a row a figure."""
+    """Return a table with one figure per row."""
     rows = [
         [row["figure"], f"{row['median']:g}", f"{row['low']:g} to {row['high']:g}", row["unit"]] for row in figures
     ]
@@ -533,7 +533,7 @@ def listed(figures: list[dict]) -> str:
 
 
 def crosswise(figures: list[dict]) -> str:
-    """A table of figures named "column, row"."""
+    """Return a cross table of figures named "column, row"."""
     names = [f["figure"].split(", ") for f in figures]
     columns, rows = (list(dict.fromkeys(part)) for part in zip(*names, strict=True))
     cell = {(row, column): f"{f['median']:g}" for (column, row), f in zip(names, figures, strict=True)}
@@ -542,23 +542,23 @@ def crosswise(figures: list[dict]) -> str:
 
 
 def where_to_run(figures: list[dict]) -> str:
-    """What each pool is for, what a batch costs in it, and where it pays."""
+    """Return the README's section on pools: their uses, their costs per batch, and their speed-ups."""
     row = {row["figure"]: row for row in figures[1:]}
     cost = lambda pool: f"{row[f'a batch of 10 episodes on 16x16, {pool}']['median']:,.0f} µs"
     uses = [
-        ["`td.InProcess()`", "at once, one after another", "looking inside, tests, a thousand workers on a laptop"],
-        ["`td.Threads()`", "in threads of this process", "this machine's cores: lakes, and simulators that wait"],
-        ["`td.Workers()`", "in processes of Ray's", "simulators in Python, clusters, what must survive kills"],
+        ["`td.InProcess()`", "immediately, one by one", "debugging, tests, a thousand workers on a laptop"],
+        ["`td.Threads()`", "in threads of this process", "lakes and waiting simulators on this machine's cores"],
+        ["`td.Workers()`", "in Ray processes", "Python simulators, clusters, runs that must survive kills"],
     ]
     table = markdown(
-        ["`workers=`", "calls run", "for", "a batch costs"],
+        ["`workers=`", "calls run", "suits", "cost per batch"],
         [[*use, cost(pool)] for use, pool in zip(uses, ("in process", "in threads", "over Ray"), strict=True)],
     )
-    table = table.replace("---: | ---: | ---: |", "--- | --- | ---: |")  # words to the left
+    table = table.replace("---: | ---: | ---: |", "--- | --- | ---: |")  # left-align words
     pace = lambda name, pool: f"{row[f'{name}, {pool}']['median']:.2g}"
     both = lambda name: f"{pace(name, 'in threads')} in threads, {pace(name, 'over Ray')} over Ray"
     tested = "(2,4) on 16x16, as many trials as episodes"
-    cost_of = "A batch here is ten episodes on 16x16, and its cost is what comes on top of learning them."
+    cost_of = "A batch here is ten episodes on 16x16; its cost is the overhead beyond learning them."
     gains = [
         f"- (2,4) on 16x16, a test of 1,000 trials every 1,000 episodes: {both(tested)}",
         f"- two federated workers on 64x64: {both('federated on 64x64, 2 workers')}",
@@ -569,37 +569,37 @@ def where_to_run(figures: list[dict]) -> str:
 
 
 def in_readme(text: str, figures: list[dict]) -> str:
-    """The README's text with figures between its marks; what distributing gains over Ray stands there by the report."""
+    """Return the README's text with the benchmark's figures between its marks; the report adds the rest."""
     median = {row["figure"]: row["median"] for row in figures[1:]}
     text = between(text, "pools", where_to_run(figures))
     sentence = (
-        f"{figures[0]['machine']}: compiled, Q-learning takes {median['Q-learning, 16x16']:.0f} million steps a second "
-        f"in its first episodes on 16x16, {median['Q-learning on 16x16, ours / C']:.2f} times as many as the same loop "
-        f"in C. Ray and 13 processes start in {median['start: Ray and 13 processes']:.1f} s. "
+        f"Measured on {figures[0]['machine']}: compiled Q-learning takes {median['Q-learning, 16x16']:.0f} million "
+        f"steps per second in its first episodes on 16x16, {median['Q-learning on 16x16, ours / C']:.2f} times as many "
+        f"as the same loop in C. Ray and 13 processes start in {median['start: Ray and 13 processes']:.1f} s. "
         "[benchmark.md](tests/benchmark.md) has the rest."
     )
     return between(text, "benchmark", textwrap.fill(sentence, 120, break_on_hyphens=False))
 
 
 def in_document(figures: list[dict]) -> str:
-    """The text of benchmark.md."""
+    """Return the text of benchmark.md."""
     return f"""# What it costs
 
-Measured by `make bench`. The speeds of kernels are those of a run's first episodes. A batch is what a run over Ray
-sends at once.
+Measured by `make bench`. Kernel speeds are for a run's first episodes. A batch is what a run over Ray sends at once.
 
 {tables(figures)}
 """
 
 
 def write() -> None:
-    """Keep the figures in place of those of the same sections, and render them."""
+    """Save the figures, replacing those of the same sections, and render all."""
     path, readme = ROOT / "tests" / "benchmark.jsonl", ROOT / "README.md"
     kept = FIGURES[:1]
     if path.exists():
         kept = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if kept[0] != FIGURES[0]:
-        sys.exit(f"{path.name} is of another machine ({kept[0]['machine']}): delete it, and measure all sections here")
+        machine_of_file = kept[0]["machine"]
+        sys.exit(f"{path.name} was measured on another machine ({machine_of_file}): delete it and measure all sections")
     found = {}
     for row in kept[1:] + FIGURES[1:]:
         found.setdefault(row["section"], []).append(row)
@@ -619,10 +619,10 @@ def write() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", metavar="section", help=", ".join(SECTIONS))
-    parser.add_argument("--write", action="store_true", help="keep and render the figures")
+    parser.add_argument("--write", action="store_true", help="save and render the figures")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.sections if name not in SECTIONS]:
-        parser.error(f"unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}")
+        parser.error(f"unknown section {unknown[0]!r}; known are {', '.join(SECTIONS)}")
     FIGURES.append({"machine": machine()})
     for name in arguments.sections or SECTIONS:
         done = len(FIGURES)

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: the module on the path, no windows, and one Ray a session."""
+"""Fixtures for all tests: the module on the path, no windows, and one Ray instance per session."""
 
 import dataclasses
 import shutil
@@ -28,7 +28,7 @@ def workers():
     import helpers
     import ray
 
-    ray.cloudpickle.register_pickle_by_value(helpers)  # workers know no test folder
+    ray.cloudpickle.register_pickle_by_value(helpers)  # workers cannot import from tests/
     with td.Workers(4, 2) as workers:
         yield workers
     ray.shutdown()
@@ -36,7 +36,7 @@ def workers():
 
 @pytest.fixture
 def by_value(request):
-    """Lets workers, which know no test folder, unpickle what the test's module defines."""
+    """Let workers, which cannot import from tests/, unpickle what the test's module defines."""
     import ray
 
     ray.cloudpickle.register_pickle_by_value(request.module)
@@ -58,7 +58,7 @@ def hallway():
 
 @pytest.fixture(scope="session")
 def studies():
-    """The assignment's experiments and report, and those past it, by their folders."""
+    """The studies, with their experiments and reports, by folder: the assignment's and beyond's."""
     import beyond.figures
     import figures
     from beyond.figures import pays
@@ -70,26 +70,26 @@ def studies():
 
 @pytest.fixture(params=["figures", "beyond/figures"])
 def study(request, studies):
-    """Each of the studies."""
+    """Each study in turn."""
     return studies[request.param]
 
 
 @pytest.fixture
 def copies(tmp_path, studies):
-    """The studies in a copy of their folders, to write to."""
+    """The studies in writable copies of their folders."""
     ignored = shutil.ignore_patterns("*.tmp", "__pycache__")
     for folder in studies:
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
         shutil.copy(studies[folder].folder.parent / "Report.md", (tmp_path / folder).parent)
     shutil.copy(ROOT / "README.md", tmp_path)
     assignment = dataclasses.replace(studies["figures"], folder=tmp_path / "figures")
-    wing = dataclasses.replace(studies["beyond/figures"], folder=tmp_path / "beyond" / "figures", base=assignment)
-    return {"figures": assignment, "beyond/figures": wing}
+    further = dataclasses.replace(studies["beyond/figures"], folder=tmp_path / "beyond" / "figures", base=assignment)
+    return {"figures": assignment, "beyond/figures": further}
 
 
 @pytest.fixture
 def copy(copies):
-    """The assignment's study in a copy of its folder."""
+    """The assignment's study in a writable copy of its folder."""
     return copies["figures"]
 
 
@@ -101,7 +101,7 @@ def data(studies):
 
 @pytest.fixture(autouse=True)
 def no_open_figures():
-    """Close what a test has drawn."""
+    """Close all figures that a test has drawn."""
     yield
     import matplotlib.pyplot as plt
 

@@ -1,4 +1,4 @@
-"""What several test files share: small envs and lakes, a distributed run by hand, Ctrl-C where it is wanted."""
+"""Helpers shared by test files: small envs and lakes, a distributed run by a plain loop, interrupts and kills."""
 
 import contextlib
 import itertools
@@ -22,14 +22,14 @@ def corridor(length: int, **settings) -> td.FrozenLakeEnv:
 
 
 def learned(agent) -> tuple:
-    """All that an agent has learned, to be compared bit for bit."""
+    """Return an agent's learned state, for comparison bit for bit."""
     return agent.q_table.tobytes(), agent.episode, agent.steps, agent.total_rewards
 
 
 def by_hand(agent) -> tuple[np.ndarray, int, list[float]]:
-    """What a distributed agent must learn, by a loop of its own over the roles: (q_table, steps, total_rewards).
+    """Return what a distributed agent must learn, by a plain loop over the roles: (q_table, steps, total_rewards).
 
-    Batch i is collected on the table of `cw_num` batches before, or more, by `in_flight`, and replayed in order. A
+    Batches are replayed in order; each is collected with the table of `cw_num * (in_flight - 1)` batches earlier. A
     federated agent's workers share a round's episodes, and all start from the latest table.
     """
     federated = isinstance(agent, FederatedQLAgent)
@@ -59,13 +59,13 @@ def by_hand(agent) -> tuple[np.ndarray, int, list[float]]:
 
 
 def same_as_by_hand(agent) -> bool:
-    """Whether a distributed agent that has learned all its episodes has the bits of the loop by hand."""
+    """Whether a finished distributed agent has learned exactly what `by_hand` returns."""
     q_table, steps, means = by_hand(agent)
     return learned(agent) == (q_table.tobytes(), agent.learning_episodes, steps, means)
 
 
 def batches_of(episodes: int, batch_size: int, test_interval: int | None) -> list[tuple[int, int]]:
-    """(first, episodes) of batches that end at test points, if any, at the latest."""
+    """Return (first, episodes) of each batch; no batch extends past a test, if there are tests."""
     ends = sorted({episodes, *(range(test_interval, episodes, test_interval) if test_interval else [])})
     return [
         (first, min(batch_size, end - first))
@@ -76,7 +76,7 @@ def batches_of(episodes: int, batch_size: int, test_interval: int | None) -> lis
 
 @contextlib.contextmanager
 def interrupted(monkeypatch, target, method: str, call: int):
-    """Ctrl-C falls into call number `call` of a method, and the block ends with it."""
+    """Raise KeyboardInterrupt in call number `call` of a method, and expect it to end the block."""
     original, calls = getattr(target, method), itertools.count(1)
 
     def interrupt(*arguments, **settings):
@@ -90,8 +90,8 @@ def interrupted(monkeypatch, target, method: str, call: int):
 
 
 @contextlib.contextmanager
-def befallen(workers, action):
-    """Have `action(number, (role, i))` done before each call that a pool sends; they are counted from 0."""
+def before_each_call(workers, action):
+    """Run `action(number, (role, i))` before each call that a pool sends, counted from 0."""
     original, numbers = workers.submit, itertools.count()
 
     def submit(role, i, *call):
@@ -103,8 +103,8 @@ def befallen(workers, action):
 
 
 @contextlib.contextmanager
-def under_fire(workers, moments: dict[int, list]):
-    """Kill the processes of slots before the calls of these numbers are sent: yields the set of those that were hit."""
+def killing_before(workers, moments: dict[int, list]):
+    """Kill processes before calls are sent, by call number: {number: slots}; yield the set of killed processes."""
     import ray
 
     hit = set()
@@ -114,19 +114,19 @@ def under_fire(workers, moments: dict[int, list]):
             hit.add(workers._processes[slot])
             ray.kill(workers._processes[slot])
 
-    with befallen(workers, kill):
+    with before_each_call(workers, kill):
         yield hit
 
 
 def processes_alive() -> set:
-    """The ids of Ray's actors that live or are about to."""
+    """Return the ids of Ray actors that are alive or starting."""
     from ray._private.state import actors
 
     return {name for name, actor in actors().items() if actor["State"] != "DEAD"}
 
 
-def comes_true(condition) -> bool:
-    """Whether a condition holds, at once or after some seconds: Ray tells of an ended process when it gets to it."""
+def eventually(condition) -> bool:
+    """Whether a condition holds within 30 s: Ray reports ended processes with a delay."""
     deadline = time.monotonic() + 30
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -134,10 +134,10 @@ def comes_true(condition) -> bool:
 
 
 class Ring(gym.Env):
-    """Five states in a ring, without a P: action 1 goes on, action 0 stays; it ends on the way from 4 to 0.
+    """Five states in a ring, without a P: action 1 moves on, action 0 stays; moving from 4 to 0 ends the episode.
 
-    `resets` and `actions` count the calls. With `at` = (episode, step), counted from 0 and 1, it calls `fault(self)`
-    there; what that returns is what `step` returns.
+    `resets` and `actions` count calls. At `at` = (episode, step), counted from 0 and 1, `step` returns `fault(self)`;
+    step 0 is the reset, which only calls it.
     """
 
     def __init__(self, at=None, fault=None, ends=True):
@@ -162,7 +162,7 @@ class Ring(gym.Env):
 
 
 class Fan(gym.Env):
-    """One state and many actions: each ends the episode, and is worth its number. It may be compiled."""
+    """An env that can be compiled: one state, and many actions that end the episode with their number as reward."""
 
     def __init__(self, actions: int):
         self.observation_space, self.action_space = gym.spaces.Discrete(2), gym.spaces.Discrete(actions)
@@ -184,7 +184,7 @@ class Fan(gym.Env):
 
 
 def frequencies(outcomes) -> dict:
-    """{(next_state, reward, terminated): probability} of a list of (probability, ...)."""
+    """Return {(next_state, reward, terminated): probability} for a list of (probability, ...)."""
     total = {}
     for probability, *outcome in outcomes:
         if probability:
@@ -193,12 +193,12 @@ def frequencies(outcomes) -> dict:
 
 
 def table_frequencies(table, state, action) -> dict:
-    """The same of a transition table's entry."""
+    """Return the same for an entry of a transition table."""
     at = state, action
     columns = table.probability[at], table.next_state[at], table.reward[at], table.terminated[at]
     return frequencies(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def random_q_table(shape, seed=0) -> np.ndarray:
-    """Values without ties."""
+    """Return a random table without ties."""
     return np.random.default_rng(seed).normal(size=shape)

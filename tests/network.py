@@ -1,7 +1,7 @@
-"""Machines of a small network on this one: network namespaces, and a switch that delays, loses and cuts.
+"""Simulate a small network of machines on this one: network namespaces, and a switch that delays, drops and cuts.
 
-Run as a program it is the switch: it reads orders from stdin, a line each: `delay SECONDS`, `loss SHARE`, `cut NODE`,
-`mend NODE`. It forwards frames itself, since many kernels lack tc's netem.
+Run as a program, it is the switch: it reads orders from stdin, one per line: `delay SECONDS`, `loss SHARE`, `cut NODE`,
+`reconnect NODE`. It forwards frames itself, since many kernels lack tc's netem.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ import time
 import uuid
 
 TUNSETIFF, TAP, WITHOUT_HEADER = 0x400454CA, 0x0002, 0x1000
-ETHERNET_BROADCAST = 1  # the bit that marks multicast, too
+ETHERNET_BROADCAST = 1  # this bit also marks multicast
 
 
 class Network:
-    """So many machines, at 10.77.0.1 and on; `run(node, command)` runs a command on one."""
+    """A number of machines, at 10.77.0.1 and following addresses; `popen(node, command)` starts a command on one."""
 
     def __init__(self, nodes: int):
         tag = uuid.uuid4().hex[:6]
@@ -38,20 +38,20 @@ class Network:
             raise
 
     def order(self, *words) -> None:
-        """Tell the switch."""
+        """Send an order to the switch."""
         print(*words, file=self.switch.stdin, flush=True)
 
     def popen(self, node: int, command: list, **options) -> subprocess.Popen:
-        """Run a command on a machine."""
+        """Start a command on a machine."""
         return subprocess.Popen(["ip", "netns", "exec", self.names[node], *command], **options)
 
     @staticmethod
     def address(node: int) -> str:
-        """The address of a machine."""
+        """Return the address of a machine."""
         return f"10.77.0.{node + 1}"
 
     def close(self) -> None:
-        """Take it all down."""
+        """Stop the switch and remove the machines."""
         if self.switch:
             self.switch.stdin.close()
             self.switch.wait(timeout=10)
@@ -60,24 +60,24 @@ class Network:
 
 
 def ip(*words: str) -> None:
-    """iproute2; CalledProcessError where it may not."""
+    """Run iproute2's `ip`; raise CalledProcessError if it fails."""
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
 
 def plug(node: int, name: str) -> int:
-    """A network card in a namespace, whose cable is the file descriptor returned."""
+    """Add a network card to a namespace; return its cable, a file descriptor."""
     cable = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(cable, TUNSETIFF, struct.pack("16sH", name.encode(), TAP | WITHOUT_HEADER))
     ip("link", "set", name, "netns", name)
     ip("-n", name, "addr", "add", f"{Network.address(node)}/24", "dev", name)
     ip("-n", name, "link", "set", "lo", "up")
     ip("-n", name, "link", "set", name, "up", "mtu", "9000")
-    ip("-n", name, "route", "add", "default", "dev", name)  # Ray asks for the way out to learn its address
+    ip("-n", name, "route", "add", "default", "dev", name)  # Ray finds its address by the default route
     return cable
 
 
 class Switch:
-    """Forwards frames between cables."""
+    """A switch that forwards frames between cables."""
 
     def __init__(self, names: list[str]):
         self.cables = [plug(node, name) for node, name in enumerate(names)]
@@ -85,7 +85,7 @@ class Switch:
         self.places, self.waiting, self.count, self.draws = {}, [], 0, random.Random(1)
 
     def run(self) -> None:
-        """Until stdin ends."""
+        """Forward frames and obey orders until stdin ends."""
         print("ready", flush=True)
         while True:
             pause = max(0.0, self.waiting[0][0] - time.monotonic()) if self.waiting else None
@@ -104,7 +104,7 @@ class Switch:
                 self.send(cable, frame)
 
     def obey(self, order: str, value: str) -> None:
-        """Change the network."""
+        """Apply an order to the network."""
         if order in ("delay", "loss"):
             setattr(self, order, float(value))
         elif order == "cut":
@@ -113,7 +113,7 @@ class Switch:
             self.cuts.discard(self.cables[int(value)])
 
     def take(self, cable: int) -> None:
-        """What comes from a cable goes on its way, or is lost."""
+        """Schedule the frames from a cable, or drop them."""
         for _ in range(64):
             try:
                 frame = os.read(cable, 65536)
@@ -127,13 +127,13 @@ class Switch:
                     heapq.heappush(self.waiting, (time.monotonic() + self.delay, self.count, other, frame))
 
     def send(self, cable: int, frame: bytes) -> None:
-        """A full queue loses frames, as any switch's does."""
+        """Write a frame to a cable; drop it if the queue is full, as any switch does."""
         with contextlib.suppress(OSError):
             os.write(cable, frame)
 
 
 def why_not() -> str | None:
-    """What keeps this machine from having such a network."""
+    """Return why this machine cannot have such a network, or None."""
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         return "needs root on Linux to make network namespaces"
     if not os.access("/dev/net/tun", os.W_OK):

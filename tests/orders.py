@@ -1,7 +1,7 @@
-"""Whole runs on the simulated Ray, in any order of events and with any faults: what they may end with.
+"""Play whole runs on the simulated Ray, in random orders of events and with random faults, and check the outcomes.
 
-`python tests/orders.py 20000` plays so many seeds of every agent, and prints what happened. What fails is printed with
-its seed and, shrunk, the fewest faults that it takes.
+`python tests/orders.py 20000` plays that many seeds of every agent, and prints a summary. Failures are printed with
+their seed, shrunk to as few faults as possible.
 """
 
 import collections
@@ -33,21 +33,21 @@ SETTINGS = {
     "learning_episodes": 60, "test_interval": 15, "trials": 3, "max_step": 60, "seed": 5, "cw_num": 2, "ew_num": 1,
     "batch_size": 5, "patience": 60,
 }  # fmt: skip
-SHARE = 0.04  # of calls that meet a fate: 3 in 2 runs or so
+SHARE = 0.04  # of calls that meet a fault: about 3 in 2 runs
 
 
 class Outcome(NamedTuple):
     """How a run ended."""
 
-    wrong: str  # what it should not have done; "" where all is well
-    error: str  # the clear error that it ended with; "" where it came to its end
+    wrong: str  # what went wrong; "" if nothing did
+    error: str  # the clear error that ended the run; "" if it finished
     calls: int
     faults: dict[int, str]
     met: list[str]
 
 
 def agent_on(pool, kind, **settings):
-    """An agent that has learned nothing yet."""
+    """Return an untrained agent."""
     return kind(LAKE, 0.3, 0.1, workers=pool, **(SETTINGS | settings))
 
 
@@ -55,12 +55,12 @@ def agent_on(pool, kind, **settings):
 
 
 def run(agent):
-    """Once, to the end."""
+    """Run once, to the end."""
     agent.learn_and_evaluate(progress=False)
 
 
 def interrupted(agent):
-    """Stopped three times by Ctrl-C, while it waits for results."""
+    """Run with three interrupts while it waits for results."""
     original, results = agent.workers.result, iter([3, 1, 6])
 
     def stopped_at(count):
@@ -80,7 +80,7 @@ def interrupted(agent):
 
 
 def after_another(agent):
-    """On processes that hold what is left of another run, which was stopped half-way."""
+    """Run on processes that hold the remains of another run, which was stopped halfway."""
     other = agent_on(agent.workers, type(agent), seed=6, do_test=agent.do_test)
     with contextlib.suppress(RuntimeError, TimeoutError):
         for _ in other.learn_in_batches(60):
@@ -90,7 +90,7 @@ def after_another(agent):
 
 
 def in_parts(agent):
-    """With another q_table assigned half-way: nothing may be left of the one before, wherever it is kept."""
+    """Run with another q_table assigned halfway: no process may keep anything of the old one."""
     agent.learn(max(0, 30 - agent.episode))
     if not hasattr(agent, "halved"):
         agent.q_table, agent.halved = agent.q_table / 2, True
@@ -101,8 +101,8 @@ WAYS = {
     "with tests": (run, {}),
     "without tests": (run, {"do_test": False, "ew_num": 0}),
     "more in flight": (run, {"in_flight": 3}),
-    "tables as what changed": (run, {"do_test": False, "learning_episodes": 90}),
-    "checkpoints": (run, {"checkpoint_seconds": 0.2}),  # of the virtual clock: after every third batch or so
+    "tables as changes": (run, {"do_test": False, "learning_episodes": 90}),
+    "checkpoints": (run, {"checkpoint_seconds": 0.2}),  # of virtual time: after about every third batch
     "interrupted": (interrupted, {}),
     "after another run": (after_another, {}),
     "in parts": (in_parts, {"do_test": False}),
@@ -110,7 +110,7 @@ WAYS = {
 
 
 def settings_of(kind, way: str) -> dict:
-    """The settings of a way to run; a round of federated learning starts where the last one ends."""
+    """Return the settings of a way to run; federated rounds cannot overlap, so they have no `in_flight`."""
     settings = dict(WAYS[way][1])
     if "in_flight" in settings and issubclass(kind, FederatedQLAgent):
         del settings["in_flight"]
@@ -118,12 +118,12 @@ def settings_of(kind, way: str) -> dict:
 
 
 def to_the_end(way: str):
-    """How an agent comes to its end where nothing goes wrong, from wherever it has come to."""
+    """Return the function that finishes an undisturbed run from any point."""
     return in_parts if way == "in parts" else run
 
 
 class Calm:
-    """What undisturbed runs learn, in this process."""
+    """Cached results of undisturbed runs in this process."""
 
     def __init__(self):
         self.found = {}
@@ -140,13 +140,13 @@ calm = Calm()
 
 
 def play(kind, way: str, seed: int, faults=SHARE) -> Outcome:
-    """Play a run on the simulated Ray, and look at what it has led to."""
-    large = 0 if way == "tables as what changed" else td.LARGE
+    """Play a run on the simulated Ray, and check its outcome."""
+    large = 0 if way == "tables as changes" else td.LARGE
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.enter_context(mock.patch.object(td, "LARGE", large))
-        stack.enter_context(mock.patch.object(os, "fsync", lambda file: None))  # no machine fails here, but processes
+        stack.enter_context(mock.patch.object(os, "fsync", lambda file: None))  # here processes fail, not machines
         settings = settings_of(kind, way)
         path = None
         if way == "checkpoints":
@@ -167,7 +167,7 @@ def play(kind, way: str, seed: int, faults=SHARE) -> Outcome:
 
 
 def mistakes(agent, way: str, error: str, path) -> str:
-    """What is wrong with what an agent has learned; "" where it has the calm bits, now or once it is resumed."""
+    """Return what differs from the undisturbed result, now or after resuming; "" if nothing does."""
     expected = calm(type(agent), way)
     if not error and learned(agent) != expected:
         return "ended with another table"
@@ -184,7 +184,7 @@ def mistakes(agent, way: str, error: str, path) -> str:
 
 
 def shrink(kind, way: str, seed: int, faults: dict[int, str]) -> Outcome:
-    """The same failure with as few faults as it takes: of these, or a single one of their kinds at any call."""
+    """Reduce a failure to as few faults as possible: some of these, or a single one of their kinds at any call."""
     smallest = play(kind, way, seed, faults)
     while True:
         simpler = (play(kind, way, seed, fewer) for fewer in fewer_faults(smallest))
@@ -195,7 +195,7 @@ def shrink(kind, way: str, seed: int, faults: dict[int, str]) -> Outcome:
 
 
 def fewer_faults(outcome: Outcome):
-    """The faults that an outcome was met by, in the ways in which they can be fewer."""
+    """Yield simpler sets of an outcome's faults, to try next."""
     faults = outcome.faults
     for left_out in faults:
         yield {number: fate for number, fate in faults.items() if number != left_out}
@@ -206,13 +206,13 @@ def fewer_faults(outcome: Outcome):
 
 
 def report(kind, way: str, seed: int, outcome: Outcome) -> str:
-    """A failure in words, to be played again."""
+    """Describe a failure, with the call that replays it."""
     again = f"play({kind.__name__}, {way!r}, {seed}, {outcome.faults})"
     return "\n".join([f"{kind.agent_name}, {way}: {outcome.wrong}", f"    {again}", *(f"    {m}" for m in outcome.met)])
 
 
 def failures(kind, seeds, share: float = SHARE, tally: collections.Counter | None = None) -> list[str]:
-    """Play seeds, each in one of the ways: what went wrong, shrunk, in words."""
+    """Play each seed in one of the ways; return descriptions of the failures, shrunk."""
     found = []
     for seed in seeds:
         way = list(WAYS)[seed % len(WAYS)]
@@ -229,7 +229,7 @@ def failures(kind, seeds, share: float = SHARE, tally: collections.Counter | Non
 
 
 def main(seeds: int, shares: list[float]) -> int:
-    """Play so many seeds of every agent with each share of faults: how many failed."""
+    """Play `seeds` seeds of every agent with each share of faults; return how many failed."""
     failed = 0
     for i, kind in enumerate(KINDS.values()):
         for share in shares:

@@ -1,8 +1,8 @@
 """Run a notebook in place, top to bottom, so that its outputs can be committed and compared.
 
 `python tests/run_notebook.py distributed_td.ipynb` executes it in its own folder, keeps no timings, widgets or stderr,
-and prints the output of the cell tagged `comparison` and where the result is. Where the folder cannot be written to,
-the result goes to a temporary one; so does what Jupyter and Ray write to HOME. Both are told before anything runs.
+and prints the output of the cell tagged `comparison` and the path of the result. If the folder is not writable, the
+result goes to a temporary one, and likewise HOME's files; both are announced before anything runs.
 """
 
 import os
@@ -41,13 +41,13 @@ def run(path: Path, result: Path) -> nbformat.NotebookNode:
 
 
 def _is_passing(output) -> bool:
-    """Whether an output is of the run rather than of the result: a progress bar, or stderr."""
+    """Whether an output is transient: a progress bar, or stderr."""
     widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
     return widget or output.get("name") == "stderr"
 
 
 def is_writable(folder: Path) -> bool:
-    """Whether files can be made in a folder: tried, since permissions do not tell of a read-only disk."""
+    """Whether files can be created in a folder, by trying: permissions do not show a read-only disk."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             return True
@@ -59,11 +59,11 @@ def main() -> None:
     path = result = Path(sys.argv[1]).resolve()
     if not is_writable(path.parent):
         result = Path(tempfile.mkdtemp(prefix="notebook-")) / path.name
-        print(f"{path.parent} cannot be written to: the result will be {result}")
+        print(f"{path.parent} is not writable: the result will be {result}")
     home = Path(os.environ.get("HOME") or os.path.expanduser("~"))
     if os.name == "posix" and not is_writable(home):
         os.environ["HOME"] = tempfile.mkdtemp(prefix="home-")
-        print(f"HOME, {home}, cannot be written to: {os.environ['HOME']} stands in for it")
+        print(f"HOME, {home}, is not writable: using {os.environ['HOME']} instead")
     print(f"Running {path.name}; this takes about a minute.", flush=True)
     start = time.perf_counter()
     notebook = run(path, result)

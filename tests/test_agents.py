@@ -1,4 +1,4 @@
-"""The single-core agents: counts, cuts, seeds, convergence, foreign envs, interrupts, misbehaving envs."""
+"""Single-core agents: counts, learning in parts, seeds, convergence, foreign envs, interrupts, misbehaving envs."""
 
 import contextlib
 
@@ -17,7 +17,7 @@ regimes = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "s
 
 
 def small(agent_class, simulator=None, **settings):
-    """An agent of 57 episodes on the 4 x 4 lake with a test every ten."""
+    """Return an agent with 57 episodes on the 4 x 4 lake, tested every ten."""
     defaults = {"learning_episodes": 57, "test_interval": 10, "trials": 4, "max_step": 60, "seed": 3}
     return agent_class(simulator or td.FrozenLakeEnv(), 0.3, 0.1, **(defaults | settings))
 
@@ -29,7 +29,7 @@ def run(agent):
 
 @pytest.fixture
 def no_evaluation(monkeypatch):
-    """Any evaluation fails."""
+    """Make every evaluation fail."""
 
     def fail(*_):
         raise AssertionError("an evaluation")
@@ -199,7 +199,7 @@ def test_stepped_and_compiled_learning_reach_the_same_value():
     assert values == pytest.approx([td.value_iteration(lake.table)[0].max()] * 2, abs=1.0)
 
 
-# What is learned -------------------------------------------------------------------------
+# Learned values --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -247,11 +247,11 @@ def test_a_ring_without_p_is_learned_by_stepping():
     assert agent.q_table[0, 1] == pytest.approx(5 * -1.125, abs=0.5)  # five steps of -1 to -1.25
 
 
-# Learning in another way ---------------------------------------------------------------------
+# Overriding learn ----------------------------------------------------------------------------
 
 
 class ByHand(td.TDAgent):
-    """Q-learning as a plain loop of one's own."""
+    """A user's Q-learning, as a plain loop."""
 
     def learn(self, episodes=None):
         env, actions = self.simulator, self.simulator.action_space.n
@@ -269,7 +269,7 @@ class ByHand(td.TDAgent):
 
 
 class OnACopy(ByHand):
-    """The same, with what it learned assigned at once."""
+    """The same, with all results assigned at the end."""
 
     def learn(self, episodes=None):
         worker = ByHand(self.simulator, self.epsilon, self.learning_rate, seed=self.seed)
@@ -363,7 +363,7 @@ def test_steps_that_were_counted_cannot_be_assigned_and_counting_cannot_be_overr
 
 @pytest.fixture
 def bars(monkeypatch):
-    """The bars shown while a test runs, as they were made: with the updates that they were given."""
+    """The progress bars created while a test runs, with their settings and updates."""
     made = []
 
     class Bar(contextlib.nullcontext):
@@ -398,7 +398,7 @@ def test_no_progress_bar_where_none_is_wanted(bars):
 
 
 class CtrlC(td.FrozenLakeEnv):
-    """A lake, stepped for its override; an interrupt falls into step number `at`, once, and not into that of a copy."""
+    """A lake stepped in Python, since it overrides `step`; it raises one KeyboardInterrupt, in step number `at`."""
 
     at = -1
 
@@ -441,7 +441,7 @@ def test_an_interrupt_of_compiled_code_leaves_the_agent_as_it_was(agent_class, m
     agent.learn(5)
     before, learn_on = learned(agent), agent.learn_on
 
-    def learn_and_interrupt(*arguments):  # Python raises it when the compiled loop has returned
+    def learn_and_interrupt(*arguments):  # Python raises it after the compiled loop returns
         learn_on(*arguments)
         raise KeyboardInterrupt
 
@@ -474,7 +474,7 @@ def raise_own(env):
 
 
 def returns(state=1, reward=-1.0):
-    """A fault: a step that gives this."""
+    """Return a fault: a step with this result."""
     return lambda env: (state, reward, False, False, {})
 
 
@@ -519,7 +519,7 @@ def test_a_fault_in_a_compiled_agents_own_policy_is_its_own_error(agent_class):
 @both
 @regimes
 def test_an_episode_that_never_ends_is_cut_and_bootstrapped(agent_class, compiled):
-    """Against the wall for ever: q = -1 / (1 - 0.9) = -10 in the limit, where a cut that terminated would give -1."""
+    """The agent always hits the wall: q tends to -1 / (1 - 0.9) = -10; if a cut terminated, q would be -1."""
     walls = td.FrozenLakeEnv(["SHG"], transition_prob=(0, 0, 0, 1.0))  # action LEFT goes up
     agent = small(agent_class, walls, max_step=50, beta=0.9, compiled=compiled)
     agent.epsilon = 0.0

@@ -1,4 +1,4 @@
-"""Bad input is refused before any work, in words that name the argument, what is allowed and what was given."""
+"""Bad input is refused before any work, with an error that names the argument, what is allowed and what was given."""
 
 import gym
 import numpy as np
@@ -12,7 +12,7 @@ NAN = float("nan")
 
 
 class Continuous(Ring):
-    """Observations that cannot be counted."""
+    """An env with continuous observations."""
 
     def __init__(self):
         super().__init__()
@@ -20,7 +20,7 @@ class Continuous(Ring):
 
 
 class FromOne(Ring):
-    """Actions that do not start at 0."""
+    """An env whose actions start at 1."""
 
     def __init__(self):
         super().__init__()
@@ -40,7 +40,7 @@ def federated(**settings):
 
 
 def ready(call):
-    """Call a method of an agent whose env counts its steps."""
+    """Return a function that makes an agent for an env, and passes it to `call`."""
     return lambda env: call(td.QLAgent(env))
 
 
@@ -324,7 +324,7 @@ def test_a_map_may_be_any_sequence_of_rows(desc):
     assert td.FrozenLakeEnv(desc).desc.tolist() == [[b"S", b"F"], [b"F", b"G"]]
 
 
-# What would not be used -------------------------------------------------------------------
+# Settings and methods that would be ignored -----------------------------------------------
 
 
 @pytest.mark.parametrize("base, name", [

@@ -1,6 +1,6 @@
-"""Every machine learns the same bits: checksums of what all agents learn, and the same runs in plain Python.
+"""Every machine learns the same bits: check all agents' results by checksum, and repeat small runs in plain Python.
 
-python tests/test_bits.py > tests/bits.json    take the checksums anew, after a change that is meant to change bits
+python tests/test_bits.py > tests/bits.json    recompute the checksums, after a change that is meant to change bits
 python tests/test_bits.py 4x4 16x16            print those of the runs on these lakes
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 HERE = Path(__file__).resolve().parent
-if __name__ == "__main__":  # run as a script: search the project's folder for modules, too
+if __name__ == "__main__":  # run as a script: import from the project's folder, too
     sys.path.insert(0, str(HERE.parent))
 
 import beyond  # noqa: E402
@@ -62,12 +62,12 @@ AGENTS = {
     "Dyna-Q": (beyond.DynaQAgent, {}),
     "distributed Dyna-Q": (beyond.DistributedDynaQAgent, TEAM),
 }
-FEDERATED = {  # other rates and numbers of workers
+FEDERATED = {  # with other rates and numbers of workers
     "federated Q-learning": [{"cw_num": 2, "learning_rate": 0.013}, {"cw_num": 17, "learning_rate": 0.001}],
     "federated SARSA": [{"cw_num": 5, "learning_rate": 0.3, "cap": 0.9}, {"cw_num": 20, "learning_rate": 0.02}],
 }
 STEPPED = {"learning_episodes": 200, "compiled": False}
-RUNS = {  # name: (agent, simulator, settings)
+RUNS = {  # by name: (agent, simulator, settings)
     **{
         f"{agent}, {name}": (agent, name, {"learning_episodes": EPISODES[name]})
         for name in EPISODES
@@ -83,7 +83,7 @@ RUNS = {  # name: (agent, simulator, settings)
 }
 EXACT = {f"value_iteration, {name}": name for name in EPISODES}
 NAMES = [*RUNS, *EXACT]
-SMALL = ("4x4", ODD)  # learned in seconds even in plain Python
+SMALL = ("4x4", ODD)  # takes seconds even in plain Python
 
 
 @functools.cache
@@ -92,18 +92,18 @@ def simulator(name: str):
 
 
 def checksum(*parts) -> str:
-    """A checksum of numbers and of arrays of them, the same whatever a machine's order of bytes."""
+    """Return a checksum of numbers and arrays, the same for any byte order."""
     return f"{zlib.crc32(b''.join(np.asarray(part, '<f8').tobytes() for part in parts)):08x}"
 
 
 def checksum_of(agent) -> str:
-    """The checksum of all that an agent has learned."""
+    """Return the checksum of an agent's learned state."""
     return checksum(agent.q_table, agent.episode, agent.steps, agent.total_rewards)
 
 
 @functools.cache
 def checksum_here(name: str) -> str:
-    """The checksum of what a run gives on this machine."""
+    """Return the checksum of a run's result on this machine."""
     if name in EXACT:
         return checksum(td.value_iteration(simulator(EXACT[name]).table))
     agent, place, settings = RUNS[name]
@@ -115,7 +115,7 @@ def checksum_here(name: str) -> str:
 
 
 def checksums(places: list[str]) -> str:
-    """The checksums of all runs, or of those in some places, as JSON."""
+    """Return the checksums of all runs, or of those in some places, as JSON."""
     names = [name for name in NAMES if not places or name.endswith(tuple(places))]
     return json.dumps({name: checksum_here(name) for name in names}, indent=0)
 
@@ -129,11 +129,11 @@ def committed() -> dict[str, str]:
 def test_this_machine_gives_the_committed_bits(name, committed):
     found = checksum_here(name)
     assert found == committed[name], (
-        f"the run '{name}' gives other bits on this machine than where its checksum was taken, so numbers in the "
-        f"notebook and the report may differ here, too: {found}, not {committed[name]}.\nThis is {platform.system()} "
+        f"the run '{name}' gives other bits here than on the machine of the committed checksum, so numbers in the "
+        f"notebook and the report may differ here too: {found}, not {committed[name]}.\nThis is {platform.system()} "
         f"on {platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}, numba "
         f"{numba.__version__}; the checksums are of the versions in requirements.txt.\n"
-        "If the code was changed in order to learn other bits: python tests/test_bits.py > tests/bits.json"
+        "If the change of bits is intended: python tests/test_bits.py > tests/bits.json"
     )
 
 
@@ -167,7 +167,7 @@ def test_a_checksum_tells_of_the_smallest_change(change):
 
 @pytest.fixture(scope="module")
 def plain() -> dict[str, str]:
-    """The checksums of the runs on small lakes where numba is switched off."""
+    """The checksums of the runs on small lakes with numba switched off."""
     command, environment = [sys.executable, __file__, *SMALL], os.environ | {"NUMBA_DISABLE_JIT": "1"}
     return json.loads(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 

@@ -1,4 +1,4 @@
-"""What numba keeps: a damaged file, or a disk that is full, costs a compilation and a warning, and nothing else."""
+"""The numba cache: a damaged file or a full disk costs a compilation and a warning, and nothing else."""
 
 import importlib
 import json
@@ -24,7 +24,7 @@ import td_helpers as td
 
 rng, folder = random.Random(0), Path(sys.argv[1])
 
-# numba keeps nothing of a function that has no file
+# numba caches only functions that have a file
 folder.mkdir()
 (folder / "doubled.py").write_text("def twice(x): return 2 * x", encoding="ascii")
 sys.path.insert(0, str(folder))
@@ -34,7 +34,7 @@ def files(ending):
     return sorted(Path(numba.config.CACHE_DIR).rglob(f"*.{ending}"))
 
 def call():
-    # compiled or loaded as in a new process: the result, whether it was loaded, and what was told
+    # compile or load as in a new process; return the result, whether it was loaded, and the warnings
     function = kernel(twice)
     cache._told.clear()
     with warnings.catch_warnings(record=True) as told:
@@ -112,7 +112,7 @@ print(json.dumps(seen))
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory, root):
-    """What became of each kind of damage, in a process of its own."""
+    """The outcome of each kind of damage, from a separate process."""
     folder = tmp_path_factory.mktemp("cache") / "own"
     ended = subprocess.run([sys.executable, "-c", CASES, folder, root], cwd=root, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr[-3000:]
@@ -131,7 +131,7 @@ def test_what_cannot_be_kept_or_read_is_compiled_anew_and_told_once(seen, name):
 
 
 @pytest.mark.parametrize("name", DAMAGE)
-def test_what_was_damaged_is_whole_afterwards(seen, name):
+def test_a_damaged_cache_is_repaired(seen, name):
     assert seen[name]["after"] == [8, 1, []]
 
 
@@ -154,7 +154,7 @@ def test_kernels_that_were_kept_are_loaded_without_a_word(root):
 
 
 def test_code_that_was_compiled_with_other_options_is_not_taken(tmp_path, monkeypatch):
-    """Or an old cache would go on holding the interpreter's lock."""
+    """Otherwise code from an old cache would still hold the interpreter's lock."""
     (tmp_path / "doubling.py").write_text("def double(x):\n    return 2 * x\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     double = importlib.import_module("doubling").double

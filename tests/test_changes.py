@@ -1,10 +1,10 @@
-"""Tables that travel as what changed in them: the bits of those that travel whole, and fewer bytes."""
+"""Tables sent as changes: the same bits as whole tables, and fewer bytes."""
 
 import itertools
 
 import numpy as np
 import pytest
-from helpers import interrupted, learned, same_as_by_hand, under_fire
+from helpers import interrupted, killing_before, learned, same_as_by_hand
 from test_run import Losing
 
 import td_helpers as td
@@ -15,7 +15,7 @@ from tabular.pool import Lost
 from tabular.simulated_ray import simulated
 
 LAKE = td.FrozenLakeEnv(map_name="8x8")
-BYTES = 65 * 4 * 8  # of its q_table
+BYTES = 65 * 4 * 8  # size of its q_table
 SETTINGS = {
     "learning_episodes": 120, "test_interval": 20, "trials": 5, "max_step": 60, "seed": 5, "cw_num": 2, "ew_num": 2,
     "batch_size": 1,
@@ -25,24 +25,24 @@ kinds = pytest.mark.parametrize("kind", [td.DistributedQLAgent, FederatedQLAgent
 
 @pytest.fixture(autouse=True)
 def light(monkeypatch):
-    """Every table counts as large."""
+    """Make every table count as large."""
     monkeypatch.setattr(td, "LARGE", 0)
 
 
 def agent_of(kind=td.DistributedQLAgent, pool=None, **changes):
-    """An agent that has learned nothing yet."""
+    """Return an untrained agent."""
     return kind(LAKE, 0.1, 0.1, workers=pool or td.InProcess(), **(SETTINGS | changes))
 
 
 def finished(*arguments, **changes):
-    """One that has learned all."""
+    """Return an agent that has learned all its episodes."""
     agent = agent_of(*arguments, **changes)
     agent.learn_and_evaluate(progress=False)
     return agent
 
 
 def heavy(monkeypatch, *arguments, **changes):
-    """What one has learned whose tables travelled whole."""
+    """Return the learned state of an agent whose tables were sent whole."""
     with monkeypatch.context() as patch:
         patch.setattr(td, "LARGE", 2**60)
         agent = finished(*arguments, **changes)
@@ -50,7 +50,7 @@ def heavy(monkeypatch, *arguments, **changes):
     return learned(agent)
 
 
-# The bits --------------------------------------------------------------------------------
+# Bits ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
@@ -73,7 +73,7 @@ def test_a_run_whose_tables_travel_light_equals_the_dataflow_by_hand(kind, setti
 
 
 class InTurn(td.DistributedQLAgent):
-    """Collectors that take turns, each acting on the latest table."""
+    """An agent whose collectors take turns, each acting on the latest table."""
 
     lag = 1
 
@@ -157,7 +157,7 @@ def test_a_run_over_ray_changes_no_bit_and_counts_the_same_bytes(monkeypatch, ki
 @kinds
 def test_kills_change_no_bit_and_most_tables_travel_as_what_changed(kind, seed):
     agent = agent_of(kind, td.Workers(2, 2))
-    with simulated(seed), under_fire(agent.workers, {10: [("collector", 1)], 30: [("server", 0)]}) as hit:
+    with simulated(seed), killing_before(agent.workers, {10: [("collector", 1)], 30: [("server", 0)]}) as hit:
         agent.learn_and_evaluate(progress=False)
     assert learned(agent) == learned(finished(kind)) and agent.restarts == len(hit) == 2
     assert agent.cost.sent < 0.9 * agent.batches * BYTES
@@ -171,7 +171,7 @@ def test_a_large_lake_is_light_by_itself(monkeypatch):
     assert agent.cost.sent < agent.batches * agent.q_table.nbytes / 3
 
 
-# What is sent ------------------------------------------------------------------------------
+# Messages ----------------------------------------------------------------------------------
 
 
 def test_a_log_sends_the_pairs_of_the_last_batches_each_once_with_the_values_of_now():
@@ -182,7 +182,7 @@ def test_a_log_sends_the_pairs_of_the_last_batches_each_once_with_the_values_of_
         q_table.reshape(-1)[[pair for pair in pairs if pair >= 0]] = steps
         sent.append(log.send(np.array(pairs, np.int32), steps))
     first, second, third = sent
-    assert first.sum() == 2 * 13  # a whole table, as no receiver has one of two batches ago
+    assert first.sum() == 2 * 13  # a whole table: no receiver has one from two batches ago
     assert (second.since, third.since) == (10, 13)
     assert dict(zip(second.pairs, second.values, strict=True)) == {4: 13, 5: 13, 99: 15}
     assert dict(zip(third.pairs, third.values, strict=True)) == {99: 15, 5: 18, 7: 18}
@@ -208,7 +208,7 @@ def test_what_a_server_sent_is_left_alone_by_what_it_learns_later():
     assert isinstance(first, Changes) and first.values.tobytes() == before
 
 
-# What workers keep -------------------------------------------------------------------------
+# Workers' tables ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("role", [td.CollectingWorker, FederatedWorker])
@@ -218,12 +218,12 @@ def test_a_worker_that_learned_starts_from_the_table_that_it_is_sent(role):
     task = one.collect if role is td.CollectingWorker else one.learn
     fresh = other.collect if role is td.CollectingWorker else other.learn
     table = np.zeros((65, 4))
-    table.flags.writeable = False  # as those of Ray
+    table.flags.writeable = False  # as Ray's arrays are
     task(td.Snapshot(table, 0), 0, 3)
     changed = table.copy()
     changed[0, 1], changed[7, 2] = 3.0, 4.0
     changes = Changes(0, np.array([1, 30], np.int32), np.array([3.0, 4.0]))
-    for _ in range(2):  # several workers of one process are sent the same
+    for _ in range(2):  # several workers of one process receive the same
         found, expected = task(td.Snapshot(changes, 9), 5, 3), fresh(td.Snapshot(changed, 9), 5, 3)
         assert [part.tobytes() for part in found[:2]] == [part.tobytes() for part in expected[:2]]
     assert not table.any()
@@ -239,12 +239,12 @@ def test_changes_to_a_table_that_a_worker_does_not_have_are_refused():
         replica.learned = np.zeros(0, np.int32)
         with pytest.raises(RuntimeError, match="changes since step 5"):
             replica.take(changes)
-    replica.take(td.Snapshot(np.zeros((6, 2)), 5))  # and what it learned was never told
+    replica.take(td.Snapshot(np.zeros((6, 2)), 5))  # without telling it what the server learned
     with pytest.raises(RuntimeError, match="changes since step 5"):
         replica.take(changes)
 
 
-# What an agent keeps -----------------------------------------------------------------------
+# The agent's changes -----------------------------------------------------------------------
 
 
 def test_an_agent_keeps_no_more_changes_than_a_table_and_those_of_the_lag_take():
@@ -270,7 +270,7 @@ def test_a_version_is_put_together_from_all_that_came_before():
     assert not table.any() and not materialized(versions[0]).flags.writeable
 
 
-# A server's merge ----------------------------------------------------------------------------
+# Merging -------------------------------------------------------------------------------------
 
 
 def test_a_merge_of_few_pairs_changes_those_and_tells_of_them():

@@ -1,4 +1,4 @@
-"""A cluster started by `ray start` in other processes: README's way works, and what cannot work says what to do."""
+"""A cluster started by `ray start`: the README's commands work, and errors say what to do."""
 
 import contextlib
 import json
@@ -20,31 +20,31 @@ from test_session import LEARN, ROOT, expected, run_python
 import td_helpers as td
 
 RAY = str(Path(sys.executable).with_name("ray"))
-TELL = """
+CONNECT = """
     import json, os, time
     import td_helpers as td
 
-    def told(address):
+    def error_for(address):
         os.environ["RAY_ADDRESS"], begin = address, time.monotonic()
         try:
             td.start_ray()
         except ConnectionError as error:
             return time.monotonic() - begin, str(error)
 
-    print(json.dumps([told(address) for address in json.loads(os.environ["ADDRESSES"])]))
+    print(json.dumps([error_for(address) for address in json.loads(os.environ["ADDRESSES"])]))
 """
 
 
-def told(*addresses, **environment) -> list[str]:
-    """What start_ray raises for each address, in one sentence and within 30 s."""
-    found = json.loads(run_python(TELL, ADDRESSES=json.dumps(addresses), **environment))
+def errors_for(*addresses, **environment) -> list[str]:
+    """Return the error of start_ray for each address: one line, within 30 s."""
+    found = json.loads(run_python(CONNECT, ADDRESSES=json.dumps(addresses), **environment))
     assert all(seconds < 30 and "\n" not in problem for seconds, problem in found)
     return [problem for _, problem in found]
 
 
 @pytest.fixture(scope="module")
 def head():
-    """A head node as README starts it: its address, and the environment of a user who has its token."""
+    """A head node started as in the README: its address, and the environment of a user with its token."""
     with tempfile.TemporaryDirectory(prefix="ray-") as folder, socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -68,7 +68,7 @@ def head():
 
 @pytest.fixture(scope="module")
 def joined(head):
-    """What was seen by one who joins the cluster by its address, and then by one who looks for it."""
+    """What a script observes that joins the cluster, by its address and then by "auto"."""
     address, user = head
     code = """
     import os
@@ -99,14 +99,14 @@ def test_auto_joins_the_cluster_of_this_machine(head, joined):
 @pytest.mark.parametrize("token", [{}, {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "wrong"}], ids=["missing", "wrong"])
 def test_a_missing_or_wrong_token_is_told(head, token, tmp_path):
     address, _ = head
-    (problem,) = told(address, HOME=str(tmp_path), **token)
+    (problem,) = errors_for(address, HOME=str(tmp_path), **token)
     assert f"RAY_ADDRESS={address} asks for a token" in problem
     assert "copy the head node's ~/.ray/auth_token" in problem
 
 
 @contextlib.contextmanager
 def listener(answer: bytes):
-    """The address of one that takes connections, and sends an answer to what it is sent, if it has one."""
+    """Yield the address of a server that accepts connections and sends `answer`, if any, to each request."""
     with socket.create_server(("", 0)) as server:
 
         def serve():
@@ -137,12 +137,12 @@ WRONG = {
 
 @pytest.fixture(scope="module")
 def wrong():
-    """What is told of addresses that lead to no cluster; of listeners: one that says nothing, and a web server."""
+    """The errors for addresses without a cluster, including a silent listener and a web server."""
     with (
         listener(b"") as silent,
         listener(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n") as http,
     ):
-        *problems, of_silent, of_http = told(*WRONG, silent, http)
+        *problems, of_silent, of_http = errors_for(*WRONG, silent, http)
     return dict(zip(WRONG, problems, strict=True)) | {"silent": (silent, of_silent), "http": (http, of_http)}
 
 
@@ -182,7 +182,7 @@ MANY = """
         learn(workers, tell=True)
 """
 SETTINGS = {"learning_episodes": 60_000, "test_interval": 1000, "cw_num": 3, "ew_num": 2, "batch_size": 100}
-QUICK_TO_GIVE_UP = {  # a node that is cut off is taken for dead after 10 s, not 60
+QUICK_TO_GIVE_UP = {  # an unreachable node is declared dead after 10 s, not 60
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
@@ -191,7 +191,7 @@ QUICK_TO_GIVE_UP = {  # a node that is cut off is taken for dead after 10 s, not
 
 @pytest.fixture
 def cluster(request):
-    """Three machines with a network of their own, and the environment of a user on them; a parameter sets Ray."""
+    """Three machines with their own network, and a user's environment; a parameter holds Ray's settings."""
     settings = getattr(request, "param", QUICK_TO_GIVE_UP)
     reason = network.why_not()
     if reason:
@@ -237,7 +237,7 @@ def test_a_slow_lossy_network_and_a_node_cut_off_for_30_seconds_change_no_bit(cl
     assert json.loads(next(lines)) == bits
     assert next(lines) == "under way\n"
     machines.order("cut", 2)
-    mending = threading.Timer(30, machines.order, ("mend", 2))
+    mending = threading.Timer(30, machines.order, ("reconnect", 2))
     mending.start()
     try:
         assert json.loads(next(lines)) == bits

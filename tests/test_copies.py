@@ -1,4 +1,4 @@
-"""Copies of agents share nothing that learning changes, and an agent is for one thread at a time."""
+"""Copies of agents share nothing that learning changes, and only one thread at a time can use an agent."""
 
 import copy
 import pickle
@@ -28,14 +28,14 @@ kinds = pytest.mark.parametrize("name", KINDS)
 
 
 def agent_of(name, simulator=LAKE, **changes):
-    """An agent that has learned nothing yet; one with workers has them in this process."""
+    """Return an untrained agent; its workers, if any, run in this process."""
     kind, settings = KINDS[name]
     pool = {"workers": td.InProcess()} if "cw_num" in settings else {}
     return kind(simulator, 0.3, 0.1, **(SETTINGS | settings | pool | changes))
 
 
 def pickled(agent):
-    """A copy by way of pickle, with a pool of its own."""
+    """Return a copy made by pickle, with its own pool."""
     made = pickle.loads(pickle.dumps(agent))
     if hasattr(made, "workers"):
         assert made.workers is None
@@ -44,13 +44,13 @@ def pickled(agent):
 
 
 def whole_run(agent):
-    """What the agent has learned at the end."""
+    """Run an agent to the end; return its learned state."""
     agent.learn_and_evaluate(progress=False)
     return learned(agent)
 
 
 def arrays_in(value, seen=None) -> list[np.ndarray]:
-    """All arrays that hang together with a value, but those of simulators."""
+    """Return all arrays reachable from a value, except those of simulators."""
     seen = set() if seen is None else seen
     if id(value) in seen or isinstance(value, td.gym.Env | type):
         return []
@@ -118,7 +118,7 @@ def test_a_pool_is_a_place_and_not_copied(pool):
 
 
 def in_another_thread(work):
-    """What work raises in a thread of its own, or None."""
+    """Run `work` in a new thread; return the error that it raises, or None."""
     caught = []
 
     def call():
@@ -135,7 +135,7 @@ def in_another_thread(work):
 
 
 class Watched(Ring):
-    """A ring that has something done in each reset."""
+    """A ring that calls `watch` in each reset."""
 
     def __init__(self, watch=None):
         super().__init__()
@@ -166,7 +166,7 @@ def test_another_thread_is_refused_while_an_agent_learns(name, use):
     whole = whole_run(agent)
     assert isinstance(caught[0], RuntimeError) and "in use by another thread" in str(caught[0])
     assert whole == whole_run(agent_of(name, Ring(), **given))
-    assert in_another_thread(lambda: agent.learn(5)) is None  # it is free again
+    assert in_another_thread(lambda: agent.learn(5)) is None  # the agent is free again
 
 
 @pytest.mark.parametrize("name", ["distributed", "federated", "Dyna-Q", "distributed Dyna-Q"])
@@ -198,7 +198,7 @@ def test_a_run_of_batches_is_not_changed_from_within(name, change):
             change(agent)
     calm.learn(40)
     assert learned(agent) == learned(calm)
-    agent.epsilon = 0.5  # now it may
+    agent.epsilon = 0.5  # now this is allowed
 
 
 @kinds

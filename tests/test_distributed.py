@@ -1,4 +1,4 @@
-"""The distributed agent in one process: equal to one core where it must be, exact counts and costs, no garbage."""
+"""The distributed agent in one process: equal to one core when it must be, exact counts and costs, no garbage."""
 
 import numpy as np
 import pytest
@@ -12,20 +12,20 @@ SETTINGS = {"learning_episodes": 137, "test_interval": 20, "trials": 5, "max_ste
 
 
 def single(simulator=LAKE, **settings):
-    """A finished single-core agent."""
+    """Return a finished single-core agent."""
     agent = td.QLAgent(simulator, 0.3, 0.1, **(SETTINGS | settings))
     agent.learn_and_evaluate(progress=False)
     return agent
 
 
 def distributed(simulator=LAKE, cw_num=2, batch_size=10, kind=td.DistributedQLAgent, **settings):
-    """A distributed agent that has learned nothing yet."""
+    """Return an untrained distributed agent."""
     arguments = {"cw_num": cw_num, "ew_num": 2, "batch_size": batch_size, "workers": td.InProcess()}
     return kind(simulator, 0.3, 0.1, **(arguments | SETTINGS | settings))
 
 
 def finished(*arguments, **settings):
-    """A distributed agent that has learned all."""
+    """Return a distributed agent that has learned all its episodes."""
     agent = distributed(*arguments, **settings)
     agent.learn_and_evaluate(progress=False)
     return agent
@@ -34,7 +34,7 @@ def finished(*arguments, **settings):
 cut_batches = pytest.mark.filterwarnings("ignore:a batch of .* is cut")
 
 
-# The bits --------------------------------------------------------------------------------
+# Bits ------------------------------------------------------------------------------------
 
 
 @cut_batches
@@ -174,10 +174,10 @@ def test_a_result_without_tests_does_not_depend_on_the_test_interval():
 
 
 def test_batches_that_tests_cut_are_told_of_once():
-    with pytest.warns(UserWarning, match="a batch of 50 episodes is cut to 20, since a test follows every 20") as told:
+    with pytest.warns(UserWarning, match="a batch of 50 episodes is cut to 20, since a test follows every 20") as seen:
         agent = finished(batch_size=50)
         agent.learn(20)
-    assert len(told) == 1 and told[0].filename == __file__
+    assert len(seen) == 1 and seen[0].filename == __file__
     assert agent.batches == 7 + 2  # 137 to 140, to 157
 
 
@@ -231,25 +231,25 @@ def test_what_is_shipped_is_counted_to_the_byte_over_all_runs():
     agent = distributed()
     agent.learn(50)
     agent.learn_and_evaluate(progress=False)
-    assert agent.cost.bytes == 8 * (agent.steps + 137)  # 4 for the pair, 4 for the reward, and an entry an episode
+    assert agent.cost.bytes == 8 * (agent.steps + 137)  # 4 for the pair, 4 for the reward, and an entry per episode
 
 
 class TimedCollector(td.CollectingWorker):
-    """A collector that took 3 s for a batch."""
+    """A collector that reports 3 s per batch."""
 
     def collect(self, *arguments):
         return super().collect(*arguments)._replace(seconds=3.0)
 
 
 class TimedEvaluator(td.EvaluationWorker):
-    """An evaluator that took 5 s for a test."""
+    """An evaluator that reports 5 s per test."""
 
     def evaluate(self, *arguments):
         return super().evaluate(*arguments)[0], 5.0
 
 
 class Timed(td.DistributedQLAgent):
-    """A distributed agent of these two."""
+    """A distributed agent with these two roles."""
 
     roles = td.DistributedQLAgent.roles | {"collector": TimedCollector, "evaluator": TimedEvaluator}
 
@@ -266,7 +266,7 @@ def test_collecting_replaying_and_evaluating_are_timed(monkeypatch):
     worker = td.QLAgent(LAKE, 0.3, 0.1, **SETTINGS)
     server, snapshot = td.QLAgentServer(worker), td.Snapshot(worker.q_table, 0)
     server.begin(snapshot)
-    monkeypatch.setattr(td.time, "perf_counter", iter(range(100)).__next__)  # a second passes between two looks
+    monkeypatch.setattr(td.time, "perf_counter", iter(range(100)).__next__)  # each reading is a second later
     collected = td.CollectingWorker(worker).collect(snapshot, 0, 10)
     assert collected.seconds == 1
     assert server.learn(collected).cost[:3] == (1, 1, 0)
@@ -304,7 +304,7 @@ def test_rewards_that_float32_cannot_hold_are_shipped_whole():
 
 
 class Narrow(Ring):
-    """A ring of 200 states that answers in numpy's narrow types."""
+    """A ring of 200 states that returns numpy's narrow types."""
 
     def __init__(self, state, reward):
         super().__init__()
@@ -329,7 +329,7 @@ def test_numpys_narrow_types_are_learned_as_pythons(state, reward):
 
 def test_collecting_and_evaluating_leave_their_arguments_alone():
     q_table = np.zeros((17, 4))
-    q_table.flags.writeable = False  # as those of Ray
+    q_table.flags.writeable = False  # as Ray's arrays are
     collector, evaluator = td.CollectingWorker(single()), td.EvaluationWorker(single())
     first = collector.collect(td.Snapshot(q_table, 0), 20, 30)[:2]
     collector.collect(td.Snapshot(np.ones((17, 4)), 0), 0, 10)
@@ -355,29 +355,29 @@ def test_the_table_can_be_written_to_afterwards():
     assert agent.q_table[0, 0] == 7.0
 
 
-# Never garbage ---------------------------------------------------------------------------
+# Misuse is refused -----------------------------------------------------------------------
 
 
 class DistributedSARSA(td.DistributedQLAgent):
-    """What a student would write."""
+    """The class that a student would write."""
 
     single = td.SARSAAgent
 
 
 class WithKernel(td.DistributedQLAgent):
-    """A kernel of its own, which its workers would not learn by."""
+    """An agent with its own kernel, which its workers would not use."""
 
     kernel = td.sarsa
 
 
 class WithFunction(td.DistributedQLAgent):
-    """A kernel that is no rule."""
+    """An agent whose kernel is a function instead of a Rule."""
 
     kernel = staticmethod(td.q_learning_update)
 
 
 class WithoutRule(td.DistributedQLAgent):
-    """Workers that have no rule to learn by."""
+    """An agent whose workers have no rule."""
 
     single = td.TDAgent
 
@@ -399,14 +399,14 @@ def test_a_rule_that_cannot_be_replayed_is_refused_before_anything_is_learned(ki
 
 
 class Forgetful(td.QLAgent):
-    """An agent that leaves no log of some episodes."""
+    """An agent that logs only some episodes."""
 
     def learn_on(self, q_table, first, episodes, log=None):
         return super().learn_on(q_table, first, episodes, log if first % 2 else None)
 
 
 class DistributedForgetful(td.DistributedQLAgent):
-    """Workers of these."""
+    """A distributed agent with such workers."""
 
     single = Forgetful
 

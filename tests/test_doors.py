@@ -1,4 +1,4 @@
-"""Where a table comes in: of whatever array or lists, what is learned on is C-ordered float64 of one's own."""
+"""Every entry point ("door") for a table: any array or lists become the agent's own C-ordered float64 copy."""
 
 import numpy as np
 import pandas
@@ -14,14 +14,14 @@ TABLE = np.random.default_rng(0).integers(0, 100, SHAPE).astype(float)
 
 
 class Subclass(np.ndarray):
-    """An array of a class that says of itself that it is another."""
+    """An array subclass whose instances are read-only."""
 
     def __array_finalize__(self, other):
         self.flags.writeable = False
 
 
 def field() -> np.ndarray:
-    """A field of a structured array, which lies between others."""
+    """Return a field of a structured array, interleaved with another."""
     rows = np.zeros(SHAPE[0], [("visits", "i4", 3), ("values", "f8", SHAPE[1])])
     rows["values"] = TABLE
     return rows["values"]
@@ -123,7 +123,7 @@ doors = pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
 
 @pytest.fixture(scope="module")
 def learned_from_c():
-    """What is learned through a door from a plain array."""
+    """Return what a plain array learns through a door, as a cached function of the door."""
     found = {}
     return lambda door: found.setdefault(door, door(TABLE.copy()))
 
@@ -190,9 +190,9 @@ def test_a_rule_learns_in_place_on_an_array_of_any_order(make):
     assert np.array_equal(*tables) and not np.array_equal(tables[0], TABLE)
 
 
-# A table that is changed in place -------------------------------------------------------
+# Tables changed in place ----------------------------------------------------------------
 
-DYNA = DynaQAgent, DistributedDynaQAgent  # which copy before they change
+DYNA = DynaQAgent, DistributedDynaQAgent  # these copy before they change
 ALONE = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent, "Dyna-Q": DynaQAgent}
 TEAMS = {  # with one worker the collected table is the latest
     "distributed": (td.DistributedQLAgent, 1),
@@ -203,7 +203,7 @@ TEAMS = {  # with one worker the collected table is the latest
 
 
 def learners():
-    """Agents that have learned nothing, by kind and by where they run."""
+    """Yield (name, factory) of untrained agents, by kind and pool."""
     for name, kind in ALONE.items():
         yield name, lambda kind=kind: kind(LAKE, 0.3, 0.1)
     for name, (kind, workers) in TEAMS.items():

@@ -1,4 +1,4 @@
-"""Dyna-Q: counts that add up, plans that solve what was counted, and agents that share both."""
+"""Dyna-Q: exact counts, plans that solve the counted model, and agents that share both."""
 
 import itertools
 import random
@@ -9,7 +9,7 @@ import gymnasium
 import gymnasium.envs.toy_text
 import numpy as np
 import pytest
-from helpers import NO_SLIP, Ring, batches_of, corridor, interrupted, learned, under_fire
+from helpers import NO_SLIP, Ring, batches_of, corridor, interrupted, killing_before, learned
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent, DynaQAgent, dyna, planning
@@ -18,16 +18,16 @@ from tabular.simulated_ray import simulated
 HALLWAY = td.FrozenLakeEnv(map_name="Dangerous Hallway")
 LAKE = td.FrozenLakeEnv(map_name="16x16")
 NOTHING = np.zeros(0, np.int32)
-END = 3  # of an episode, in a model of three states
+END = 3  # the end of an episode, in a model of three states
 
 
 def rows_of(*rows) -> np.ndarray:
-    """Counts, of (pair, next_state, count, reward_sum)."""
+    """Return counts as an array, from rows (pair, next_state, count, reward_sum)."""
     return np.array(list(rows), planning.ROW)
 
 
 def random_counts(states: int, actions: int, rows: int, seed: int = 0) -> np.ndarray:
-    """Counts of a random model, with rewards that are whole numbers."""
+    """Return counts of a random model with integer rewards."""
     rng = np.random.default_rng(seed)
     keys = rng.choice(states * actions * (states + 1), rows, replace=False)
     count, reward = rng.integers(1, 20, rows), -rng.integers(1, 5, rows)
@@ -35,20 +35,20 @@ def random_counts(states: int, actions: int, rows: int, seed: int = 0) -> np.nda
 
 
 def planner_of(states: int, actions: int, value: float) -> planning.Planner:
-    """A planner that knows nothing, and takes all pairs to be worth the same."""
+    """Return a planner without a model, in which all pairs have the same value."""
     values = np.append(np.full(states, value), 0.0)
     return planning.Planner.of(np.full((states, actions), value), values, NOTHING)
 
 
 def planned(counts: np.ndarray, states: int, actions: int, value=0.0, tolerance=1e-9, steps=10**6):
-    """What is planned from counts: (model, planner)."""
+    """Plan from counts; return (model, planner)."""
     model, planner = planning.Model.empty(states, actions).with_room(len(counts)), planner_of(states, actions, value)
     planning.learn_counts(model, planner, counts, 0.9, tolerance, steps, np.zeros(1, np.bool_))
     return model, planner
 
 
 def pair(agent_class=DynaQAgent, simulator=LAKE, **settings):
-    """An agent; a distributed one needs no Ray."""
+    """Return an agent; a distributed one needs no Ray."""
     settings = {"learning_episodes": 300, "test_interval": 100, "trials": 5} | settings
     if agent_class is DistributedDynaQAgent:
         settings = {"ew_num": 1, "workers": td.InProcess()} | settings
@@ -56,7 +56,7 @@ def pair(agent_class=DynaQAgent, simulator=LAKE, **settings):
 
 
 def everything(agent) -> tuple:
-    """All that an agent has learned, counts included, to be compared bit for bit."""
+    """Return an agent's learned state including counts, for comparison bit for bit."""
     planner = agent._learned.planner
     return *learned(agent), agent.counts.tobytes(), planner.values.tobytes(), planner.waiting().tobytes()
 
@@ -259,7 +259,7 @@ def test_rounds_are_what_the_roles_do_in_turn(cw_num, in_flight):
     worker = pair(simulator=HALLWAY)
     collector, server, fresh = dyna.DynaWorker(worker), dyna.DynaServer(worker), agent._snapshots()[-1]
     server.begin(fresh)
-    snapshots = [fresh] * (in_flight - 1)  # the oldest is acted on
+    snapshots = [fresh] * (in_flight - 1)  # collectors act on the oldest
     for first, episodes in batches_of(300, 3 * cw_num, 100):
         cuts = [first + episodes * i // cw_num for i in range(cw_num + 1)]
         shares = [(start, end - start) for start, end in itertools.pairwise(cuts) if end > start]
@@ -353,7 +353,7 @@ def test_an_interrupt_within_a_load_leaves_the_agent_as_it_was(monkeypatch, tmp_
     saved.save(path)
     other.learn(20)
     before = everything(other)
-    with interrupted(monkeypatch, dyna.Model, "of", 1):  # when the table has been taken over, and the counts not yet
+    with interrupted(monkeypatch, dyna.Model, "of", 1):  # after the table is committed, before the counts are
         other.load(path)
     assert everything(other) == before
     other.learn(30)
@@ -411,16 +411,16 @@ def test_over_ray_it_learns_the_same_bits_whatever_is_killed(in_flight, seed):
     calm = run(pair(DistributedDynaQAgent, **settings))
     agent, rng = pair(DistributedDynaQAgent, workers=td.Workers(3, 1), **settings), random.Random(seed)
     moments = {rng.randrange(2, 15): [("server", 0)], rng.randrange(15, 30): [("collector", 1), ("server", 0)]}
-    with simulated(seed), under_fire(agent.workers, moments) as hit:
+    with simulated(seed), killing_before(agent.workers, moments) as hit:
         bits = run(agent)
     assert bits == calm and agent.restarts == len(hit) >= 2
 
 
-# The book -------------------------------------------------------------------------------------
+# The book's example ---------------------------------------------------------------------------
 
 
 class DynaMaze(gym.Env):
-    """Sutton and Barto, example 8.1: 6 x 9 cells, from (2, 0) to (0, 8) in 14 steps at best; the last pays 1."""
+    """Sutton and Barto, example 8.1: 6 x 9 cells, at best 14 steps from (2, 0) to (0, 8); the last step pays 1."""
 
     WALLS = {(1, 2), (2, 2), (3, 2), (4, 5), (0, 7), (1, 7), (2, 7)}
     START, GOAL = (2, 0), (0, 8)
@@ -450,7 +450,7 @@ class DynaMaze(gym.Env):
 
 
 def tabular_dyna_q(planning_steps: int, episodes: int, seed: int) -> list[int]:
-    """The steps of each episode by the book's algorithm (page 164): random pairs are replayed, ties are broken so."""
+    """Return the steps of each episode by the book's algorithm (page 164), with random replay and tie-breaking."""
     rng, maze, steps = random.Random(seed), DynaMaze(), []
     q_table, model = np.zeros((54, 4)).tolist(), {}
 
@@ -475,7 +475,7 @@ def tabular_dyna_q(planning_steps: int, episodes: int, seed: int) -> list[int]:
 
 
 def test_the_dyna_maze_of_the_book():
-    """Figure 8.2: 5 planning steps take some five episodes to a short path, 50 take three, and 0 take twenty-five."""
+    """Figure 8.2: a short path takes about 25 episodes without planning, 5 with 5 planning steps, and 3 with 50."""
     book = {n: np.mean([tabular_dyna_q(n, 30, seed) for seed in range(8)], axis=0) for n in (0, 5, 50)}
     assert book[0][1:10].min() > 100 and book[0][25:].mean() < 40
     assert book[5][1] > 60 and book[5][5:].mean() < 25
@@ -489,5 +489,5 @@ def test_the_dyna_maze_of_the_book():
             ends.append(agent.steps)
         runs.append(np.diff(ends, prepend=0))
     ours = np.mean(runs, axis=0)
-    assert ours[2:].mean() < 20  # as soon as the book's with ten times the planning
+    assert ours[2:].mean() < 20  # as early as the book's with ten times the planning
     assert td.policy_value(td.TransitionTable.from_env(DynaMaze()), agent.q_table, 0.95)[18] == pytest.approx(0.95**13)

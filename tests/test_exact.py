@@ -1,4 +1,4 @@
-"""Exact answers against closed forms, a plain value iteration, each other, and rollouts."""
+"""Exact values, compared with closed forms, a plain value iteration, each other, and rollouts."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from tabular.exact import action_values
 
 
 def plain_value_iteration(P, beta, epsilon=0.0, sweeps=3000) -> np.ndarray:
-    """Synchronous sweeps over dicts and lists: Sutton and Barto 4.4, with an epsilon-soft maximum."""
+    """Iterate values in synchronous sweeps over dicts (Sutton and Barto 4.4), with an epsilon-soft maximum."""
     values = dict.fromkeys(P, 0.0)
     for _ in range(sweeps):
         q = {
@@ -142,7 +142,7 @@ def test_without_discount_an_endless_income_has_no_value():
 
 
 def test_without_discount_states_that_are_never_reached_need_no_value():
-    """A learned Taxi has some from which it never ends."""
+    """A learned Taxi policy has states from which an episode never ends."""
     taxi = td.TransitionTable.from_env(TaxiEnv())
     agent = td.QLAgent(TaxiEnv(), 0.1, 0.5, 5000, do_test=False, beta=1.0)
     agent.learn_and_evaluate(progress=False)

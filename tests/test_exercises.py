@@ -1,4 +1,4 @@
-"""What the notebook's exercises promise: each "Try this" is done here, and what one should see is seen."""
+"""The notebook's exercises: each "Try this" is tried here and shows what it promises."""
 
 import itertools
 import pdb
@@ -24,7 +24,7 @@ def cells(root):
 
 @pytest.fixture(scope="module")
 def lesson(cells):
-    """The functions and classes that cells define, and those of solutions and exercises, by name."""
+    """Functions and classes defined in cells, solutions and exercises, by name."""
     names = {"td": td, "np": np, "sources": [cell.source for cell in cells]}
     for cell in cells:
         if cell.cell_type == "code" and cell.source.startswith("def ") and "q_table = np.zeros" in cell.source:
@@ -42,12 +42,12 @@ def large():
 
 
 def value(q_table, lake) -> float:
-    """The exact value of the greedy policy from S."""
+    """Return the exact value of the greedy policy at the start."""
     return td.policy_value(lake.table, q_table)[0]
 
 
 def passes(q_table, lake) -> str:
-    """The way through Dangerous Hallway."""
+    """Return the greedy path's route through Dangerous Hallway."""
     path = td.greedy_path(q_table, lake)
     assert path[-1] == 57
     return "hallway" if 33 in path else "bypass"
@@ -60,7 +60,7 @@ def test_there_are_six_to_ten_exercises_and_each_says_what_one_should_see(cells)
 
 
 def test_try_a_lake_of_your_own():
-    lake = td.FrozenLakeEnv(["SHG", "FHF", "FHF", "FFF"])  # away from the goal at first
+    lake = td.FrozenLakeEnv(["SHG", "FHF", "FHF", "FFF"])  # the only path leads away from the goal at first
     q_table = td.value_iteration(lake.table)
     assert td.greedy_path(q_table, lake) == [0, 3, 6, 9, 10, 11, 8, 5, 2]
     (line,) = td.plot_image(q_table, lake).axes[0].lines
@@ -169,7 +169,7 @@ def test_try_optimism_or_planning(hallway):
     for (kind, found), seed in itertools.product(ways.items(), range(10)):
         agent = kind(hallway, seed=seed, initial_value=0.0 if kind is DynaQAgent else 1000.0, **settings)
         agent.learn(2_000)
-        path = td.greedy_path(agent.q_table, hallway)  # of Q-learning perhaps not yet one to the goal
+        path = td.greedy_path(agent.q_table, hallway)  # Q-learning's may not lead to the goal yet
         found.append(path[-1] == 57 and 33 not in path)
     assert sum(ways[DynaQAgent]) >= 8 and sum(ways[td.QLAgent]) == 0
 
@@ -209,7 +209,7 @@ def test_expected_sarsa_is_the_same_compiled_stepped_distributed_and_saved(hallw
     halves[0].save(tmp_path / "half.npz")
     halves[1].load(tmp_path / "half.npz").learn(180)
     assert np.array_equal(halves[1].q_table, alone.q_table)
-    # Compiled and as plain Python, on one table and the same draws.
+    # compiled and in plain Python, on one table and the same draws
     tables = [np.zeros(hallway.table.shape[:2]) for _ in range(2)]
     for learn, q_table in zip((kind.kernel, kind.kernel.plain), tables, strict=True):
         learn(q_table, hallway.table.packed, alone.actions, alone.parameters(), 0, 20)

@@ -1,4 +1,4 @@
-"""Experiments are spread over cores, or over a cluster, and have the same rows in the same order."""
+"""Experiments run over cores or over a cluster, with the same rows in the same order."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from tabular.simulated_ray import simulated
 
 
 def squares(seed, count):
-    """Some rows of a case; the earlier ones take longer."""
+    """Return a case's rows; earlier cases take longer."""
     time.sleep(0.01 / (1 + seed % 1000))
     return [{"square": (seed + i) ** 2} for i in range(count)]
 
@@ -53,7 +53,7 @@ def test_a_case_that_fails_ends_the_experiment_and_its_threads(monkeypatch):
     before = threading.active_count()
     with pytest.raises(LookupError, match="sunk"):
         list(spread(sink, CASES))
-    assert threading.active_count() <= before + 1  # and tqdm's
+    assert threading.active_count() <= before + 1  # one more is tqdm's
     assert len(done) < len(CASES)
 
 

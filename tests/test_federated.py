@@ -1,4 +1,4 @@
-"""Federated learning: the merge keeps what one core would keep, and the rest follows."""
+"""Federated learning: the merge retains old values as one core would, and all that follows from it."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ HALLWAY = td.FrozenLakeEnv(map_name="Dangerous Hallway")
 
 
 def merged(old, reports, learning_rate, local_rate):
-    """The merge of reports [(pairs, values, visits), ...] into a copy of the old values."""
+    """Merge reports [(pairs, values, visits), ...] into a copy of the old values, and return it."""
     values, targets, counts = old.copy(), np.zeros_like(old), np.zeros(len(old), np.int64)
     for pairs, local, visits in reports:
         parts = np.asarray(pairs, np.int32), np.asarray(local, float), np.asarray(visits, np.int32)
@@ -24,12 +24,12 @@ def merged(old, reports, learning_rate, local_rate):
 
 
 def federated(kind, simulator=HALLWAY, **settings):
-    """A federated agent that has learned nothing yet."""
+    """Return an untrained federated agent."""
     return kind(simulator, **({"ew_num": 2, "workers": td.InProcess()} | settings))
 
 
 def finished(*arguments, **settings):
-    """One that has learned all."""
+    """Return a federated agent that has learned all its episodes."""
     agent = federated(*arguments, **settings)
     agent.learn_and_evaluate(progress=False)
     return agent
@@ -91,7 +91,7 @@ def test_effective_rates_are_those_of_the_formula_up_to_the_last_visit(rate):
     rates = effective_rates(rate, visits)
     found = rates[np.minimum(visits, len(rates) - 1)]
     expected = -np.expm1(visits * np.log1p(-rate)) if rate < 1 else np.ones(6)
-    half_ulps = np.minimum(visits, 1 / max(rate, 1e-300)) + 6  # one an update, as far as later ones do not shrink it
+    half_ulps = np.minimum(visits, 1 / max(rate, 1e-300)) + 6  # one per update; later updates shrink earlier errors
     assert (np.abs(found - expected) <= 2.0**-53 * half_ulps * expected).all()
     assert len(effective_rates(rate, visits[:0])) == 1
 
@@ -156,12 +156,12 @@ def test_sarsa_stays_on_policy():
     agent = finished(FederatedSARSAAgent, learning_episodes=30_000, do_test=False, cw_num=4, batch_size=10)
     best = td.value_iteration(HALLWAY.table, epsilon=0.3)[0].max()
     on_policy = td.policy_value(HALLWAY.table, agent.q_table, epsilon=0.3)[0]
-    hallway = -265  # what an agent that explores gets in the hallway
+    hallway = -265  # the value of the hallway for an agent that explores
     assert on_policy > hallway + 0.8 * (best - hallway)
 
 
 class AddingServer(FederatedServer):
-    """The naive rule: the sum of the workers' differences."""
+    """A server with the naive rule: add up the workers' changes."""
 
     def combine(self, values, learning_rate, reports):
         old = values.copy()
@@ -171,7 +171,7 @@ class AddingServer(FederatedServer):
 
 
 class AddingUp(FederatedQLAgent):
-    """A federated agent of that rule."""
+    """A federated agent with such a server."""
 
     roles = FederatedQLAgent.roles | {"server": AddingServer}
 
@@ -204,7 +204,7 @@ def test_what_is_shipped_is_counted_to_the_byte():
 
 def test_a_round_leaves_the_snapshot_that_it_starts_from_alone():
     worker, start = td.QLAgent(HALLWAY), td.Snapshot(np.zeros((65, 4)), 0)
-    start.q_table.flags.writeable = False  # as those of Ray
+    start.q_table.flags.writeable = False  # as Ray's arrays are
     server = FederatedServer(worker)
     server.begin(start)
     report = FederatedWorker(worker).learn(start, 0, 50)
@@ -219,7 +219,7 @@ class Forgetful(td.QLAgent):
 
 
 class OfForgetful(FederatedQLAgent):
-    """Workers of these."""
+    """A federated agent with such workers."""
 
     single = Forgetful
 

@@ -1,4 +1,4 @@
-"""Files that the project writes: whole or not at all, in the place of files alone, and as their owner has them."""
+"""Files are written atomically, replace only regular files, and keep their owner and mode."""
 
 import ast
 import contextlib
@@ -28,18 +28,18 @@ GIF = td.Film(b"GIF89a of a lake", "a lake")
 
 
 def agent(simulator=LAKE, **settings) -> td.DistributedQLAgent:
-    """A small agent that needs no Ray."""
+    """Return a small agent that needs no Ray."""
     defaults = {"learning_episodes": 20, "test_interval": 10, "trials": 2, "cw_num": 2, "ew_num": 1, "batch_size": 5}
     return td.DistributedQLAgent(simulator, 0.3, 0.1, workers=td.InProcess(), **(defaults | settings))
 
 
 def run_with_checkpoint(path):
-    """Learn, with a checkpoint at the path."""
+    """Run an agent with a checkpoint at the path."""
     agent(checkpoint=path).learn_and_evaluate(progress=False)
 
 
 def publish(path: Path):
-    """Publish a picture of the report that is to lie at the path."""
+    """Publish a picture of the report at the path."""
     draft = path.parent / "draft"
     draft.mkdir()
     try:
@@ -61,39 +61,39 @@ doors = pytest.mark.parametrize("write", DOORS.values(), ids=DOORS)
 
 @pytest.fixture
 def path(tmp_path):
-    """Where to write."""
+    """The path to write to."""
     return tmp_path / "written"
 
 
 def written(path) -> bool:
-    """Whether a file was written whole, and no draft lies beside it."""
+    """Whether a file was written and no draft is left beside it."""
     return path.stat().st_size > 0 and not [name for name in os.listdir(path.parent) if name.endswith(".tmp")]
 
 
-# What is replaced -----------------------------------------------------------------------------
+# Only regular files are replaced --------------------------------------------------------------
 
 
 def listen(path):
-    """Leave the socket of a server."""
+    """Create a server's socket."""
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
 
 
 def link_to_a_pipe(path):
-    """Leave a link that leads to a pipe."""
+    """Create a link to a pipe."""
     os.mkfifo(path.with_name("pipe"))
     path.symlink_to("pipe")
 
 
 def device(path):
-    """Leave a device of the kind that swallows what is written to it."""
+    """Create a device like /dev/null."""
     try:
         os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
     except PermissionError:
         pytest.skip("needs root to make a device")
 
 
-THINGS = {  # what stands at the path, and its name
+THINGS = {  # what is at the path, and its name
     "folder": (Path.mkdir, "a folder"),
     "pipe": (os.mkfifo, "a pipe"),
     "socket": (listen, "a socket"),
@@ -141,7 +141,7 @@ def test_what_is_no_path_is_refused(tmp_path, monkeypatch, given):
     assert os.listdir(tmp_path) == []
 
 
-# As its owner has it --------------------------------------------------------------------------
+# Modes, owners and links ----------------------------------------------------------------------
 
 
 @doors
@@ -227,7 +227,7 @@ def test_a_name_may_be_as_long_as_the_system_lets_it(tmp_path, letters):
     assert (tmp_path / letters).read_bytes() == GIF.gif
 
 
-# What cannot be written -----------------------------------------------------------------------
+# Failures -------------------------------------------------------------------------------------
 
 
 def test_a_missing_folder_is_told_by_the_path_that_was_given(tmp_path):
@@ -249,7 +249,7 @@ def test_a_full_disk_is_told_by_the_path_that_was_given_and_leaves_the_old_file(
 
 @pytest.fixture
 def shared():
-    """A folder that other users can look into."""
+    """A folder that other users can read."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -259,9 +259,9 @@ def shared():
 
 @contextlib.contextmanager
 def permissions_count():
-    """Root, whom no permission stops, is another user meanwhile."""
+    """Switch from root, who bypasses permissions, to another user for the test."""
     if not hasattr(os, "geteuid"):
-        pytest.skip("permissions of Windows are others")
+        pytest.skip("Windows has other permissions")
     is_root = os.geteuid() == 0
     if is_root:
         os.seteuid(65534)
@@ -291,7 +291,7 @@ def test_a_protected_file_is_not_replaced_though_its_folder_lets_it(shared):
 
 # Checkpoints ----------------------------------------------------------------------------------
 
-UNFIT = {  # path of a checkpoint, from a folder: what is said
+UNFIT = {  # a checkpoint's path, given a folder, and the error
     "a folder": (lambda folder: folder, "checkpoint must be a regular file"),
     "a pipe": (lambda folder: os.mkfifo(folder / "pipe") or folder / "pipe", "checkpoint must be a regular file"),
     "no name": (lambda folder: "", "checkpoint must be the path of a file, got ''"),
@@ -333,7 +333,7 @@ def test_trying_where_a_checkpoint_is_to_be_leaves_what_is_there(path, before):
 
 
 def whole_run() -> tuple:
-    """What an undisturbed run learns."""
+    """The learned state of an undisturbed run."""
     whole = agent()
     whole.learn_and_evaluate(progress=False)
     return learned(whole)
@@ -349,9 +349,9 @@ def test_a_checkpoint_that_fails_is_told_and_tried_again_while_the_run_goes_on(p
         episodes.append(agent().load(path).episode)
 
     monkeypatch.setattr(td.DistributedQLAgent, "save", full_for_a_moment)
-    with pytest.warns(UserWarning, match="checkpoint was not written .*No space left.*: the run goes on") as told:
+    with pytest.warns(UserWarning, match="checkpoint was not written .*No space left.*: the run goes on") as warned:
         saver.learn_and_evaluate(progress=False)
-    assert len(told) == 1 and episodes == [5, 15, 20, 20]
+    assert len(warned) == 1 and episodes == [5, 15, 20, 20]
     assert learned(saver) == learned(agent().load(path)) == whole_run()
 
 
@@ -359,16 +359,16 @@ def test_checkpoints_that_fail_all_the_time_are_told_once(tmp_path):
     path = tmp_path / "folder" / "agent"
     path.parent.mkdir()
     saver = agent(checkpoint=path, checkpoint_seconds=0)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("default")
         for _ in saver.learn_in_batches(20):
             shutil.rmtree(path.parent, ignore_errors=True)
-    assert [str(entry.message).partition("): ")[2][:12] for entry in told] == ["the run goes", "what was lea"]
-    assert str(path) in str(told[0].message) and learned(saver)[0] == whole_run()[0]
+    assert [str(entry.message).partition("): ")[2][:12] for entry in warned] == ["the run goes", "what was lea"]
+    assert str(path) in str(warned[0].message) and learned(saver)[0] == whole_run()[0]
 
 
 class Fails(Ring):
-    """A ring whose 61st episode raises an error in its first step."""
+    """A ring that raises an error in the first step of its 61st episode."""
 
     def __init__(self, error):
         super().__init__(at=(60, 1), fault=self.fail)
@@ -384,9 +384,9 @@ def test_an_error_of_the_run_is_not_hidden_by_one_of_its_checkpoint(tmp_path, er
     path.parent.mkdir()
     saver = agent(Fails(error), checkpoint=path, compiled=False, do_test=False, batch_size=1)
     path.parent.rmdir()
-    saver._check_settings = lambda: None  # it was there when it was tried
-    told = pytest.warns(UserWarning, match="No such file.*: what was learned is in the agent")
-    with told, pytest.raises(type(error)):
+    saver._check_settings = lambda: None  # the folder existed when checked
+    warned = pytest.warns(UserWarning, match="No such file.*: what was learned is in the agent")
+    with warned, pytest.raises(type(error)):
         saver.learn(100)
     assert 0 < saver.episode <= 60
 
@@ -421,7 +421,7 @@ def opens_text(call: ast.Call) -> bool:
         return False
     is_method = name == "open" and isinstance(call.func, ast.Attribute)
     if is_method and (ast.unparse(call.func) == "os.open" or not all(map(_is_constant, call.args[:1]))):
-        return False  # the system's own, or of an archive, or of pictures
+        return False  # os.open, archives, or pictures
     named = [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
     place = 0 if is_method or "Temporary" in name else 1
     mode = [*named, *call.args[place : place + 1], ast.Constant("w+b" if "Temporary" in name else "r")][0]

@@ -1,4 +1,4 @@
-"""What a grader meets: a folder that is read-only, a HOME that is, and `pip install .`."""
+"""What a grader may meet: a read-only folder, a read-only HOME, and `pip install .`."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import run_notebook
 
 @pytest.fixture
 def notebook(tmp_path):
-    """A notebook of two cells in a folder of its own."""
+    """A notebook of two cells in its own folder."""
     cells = [nbformat.v4.new_code_cell("1 / 1"), nbformat.v4.new_code_cell("print('twice as fast')")]
     cells[1].metadata.tags = ["comparison"]
     path = tmp_path / "folder" / "small.ipynb"
@@ -21,7 +21,7 @@ def notebook(tmp_path):
 
 
 def execute(notebook, capsys, monkeypatch, unwritable=()):
-    """What is printed while a notebook runs and some folders cannot be written to."""
+    """Run a notebook while some folders are not writable; return what is printed."""
     able = run_notebook.is_writable
     monkeypatch.setattr(run_notebook, "is_writable", lambda folder: folder not in unwritable and able(folder))
     monkeypatch.setattr(sys, "argv", ["run_notebook.py", str(notebook)])
@@ -39,17 +39,17 @@ def test_a_notebook_is_run_in_place(notebook, capsys, monkeypatch):
 def test_in_a_folder_that_is_read_only_the_result_is_elsewhere_and_it_says_where(notebook, capsys, monkeypatch):
     before = notebook.read_bytes()
     printed = execute(notebook, capsys, monkeypatch, [notebook.parent])
-    assert printed.startswith(f"{notebook.parent} cannot be written to") and "twice as fast" in printed
+    assert printed.startswith(f"{notebook.parent} is not writable") and "twice as fast" in printed
     result = printed.rpartition("open ")[2].strip()
     assert nbformat.read(result, 4).cells[0].execution_count == 1 and notebook.read_bytes() == before
     shutil.rmtree(os.path.dirname(result))
 
 
-@pytest.mark.skipif(os.name != "posix", reason="HOME is a matter of POSIX")
+@pytest.mark.skipif(os.name != "posix", reason="HOME is used on POSIX only")
 def test_a_home_that_is_read_only_is_replaced_and_told_at_the_start(notebook, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "nowhere"))
     printed = execute(notebook, capsys, monkeypatch)
-    assert printed.startswith(f"HOME, {tmp_path / 'nowhere'}, cannot be written to") and "twice as fast" in printed
+    assert printed.startswith(f"HOME, {tmp_path / 'nowhere'}, is not writable") and "twice as fast" in printed
     shutil.rmtree(os.environ["HOME"])
 
 

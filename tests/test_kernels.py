@@ -1,4 +1,4 @@
-"""Updates by hand, random streams, compiled loops against their own plain Python, and rules of one's own."""
+"""Hand-computed updates, random streams, compiled loops against plain Python, and users' rules."""
 
 import functools
 import math
@@ -26,12 +26,12 @@ compiled_once = functools.cache(numba.njit)
 
 @pytest.fixture(params=[lambda function: function, compiled_once], ids=["plain", "compiled"])
 def build(request):
-    """What makes a callable of a function: nothing, or numba, once for all cases."""
+    """The identity, or compilation by numba, once for all cases."""
     return request.param
 
 
 def row_for(build, values):
-    """A row of a q_table, as plain Python has it or as compiled code does."""
+    """Return a row of a q_table, as a list for plain Python or an array for compiled code."""
     return np.array(values) if build is compiled_once else list(values)
 
 
@@ -46,7 +46,7 @@ def table():
 
 
 def updated(build, update, *step) -> np.ndarray:
-    """The table after one update."""
+    """Return the table after one update."""
     q_table = table() if build is compiled_once else table().tolist()
     build(update)(q_table, 0, 0, *step, ACTIONS, HALF)
     return np.asarray(q_table)
@@ -114,7 +114,7 @@ SARSA_AFTER_ONE = [[-0.75, -0.75, -0.5, 0.0], [500.0, 0.0, 0.0, 0.0], [0.0] * 4]
     ids=["Q-learning", "SARSA"],
 )
 def test_whole_episodes_by_hand(compiled, agent_class, episodes, steps, expected):
-    """S beside G, no slips, greedy, ties to the lowest: left, down, right (SARSA: each twice, for it chose before)."""
+    """S beside G, no slips, greedy, lowest action on ties: left, down, right (SARSA chooses ahead, so each twice)."""
     agent = agent_class(corridor(1, transition_prob=NO_SLIP), 0.0, 0.5, beta=0.9, max_step=10, compiled=compiled)
     agent.learn(episodes)
     assert agent.q_table == pytest.approx(np.array(expected), abs=1e-12)
@@ -139,7 +139,7 @@ def test_a_cut_episode_still_bootstraps(compiled, agent_class, cut):
 
 
 def splitmix64(counter: int) -> int:
-    """Output `counter` of splitmix64 seeded with 0, in whole numbers: constants of Steele, Lea and Flood (2014)."""
+    """Return output number `counter` of splitmix64 with seed 0, in Python integers (Steele, Lea and Flood 2014)."""
     mask = 2**64 - 1
     z = counter * 0x9E3779B97F4A7C15 & mask
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
@@ -165,7 +165,7 @@ def test_a_draw_is_the_two_halves_of_one_output():
 
 @pytest.fixture
 def streams(monkeypatch):
-    """The counters of all draws of stepped agents, and the seeds of all resets, while a test runs."""
+    """The (key, counter) of all draws of stepped agents while a test runs."""
     seen, draw = [], kernels.draw
     monkeypatch.setattr(kernels, "draw", lambda key, counter: seen.append((key, counter)) or draw(key, counter))
     return seen
@@ -208,7 +208,7 @@ def test_the_last_possible_streams_do_not_meet():
     last_testing = kernels.EVALUATION + (kernels.MAX_TESTS << 40)
     largest_key = (2**64 - 1) >> 2
     assert last_learning < kernels.EVALUATION < last_testing
-    assert last_testing + largest_key < 2**64  # so that adding the key never wraps
+    assert last_testing + largest_key < 2**64  # adding the key never wraps
 
 
 def test_evaluation_after_more_test_intervals_than_there_are_streams():
@@ -217,11 +217,11 @@ def test_evaluation_after_more_test_intervals_than_there_are_streams():
     assert agent.evaluate(trials=2, max_steps=3) == agent.evaluate(trials=2, max_steps=3) >= -3
 
 
-# Compiled against plain ------------------------------------------------------------------
+# Compiled and plain ----------------------------------------------------------------------
 
 
 def expected_sarsa_update(q_table, state, action, reward, next_state, terminated, actions, parameters):
-    """A student's rule: the target takes the mean over what the policy may do next (Sutton and Barto 6.6)."""
+    """A student's rule: the target is the mean over the next actions (Sutton and Barto 6.6)."""
     total = 0.0
     for next_action in actions:
         total += q_table[next_state][next_action]
@@ -232,12 +232,12 @@ def expected_sarsa_update(q_table, state, action, reward, next_state, terminated
 
 
 def blend(weight, value, other):
-    """A helper beside a rule, which numba was not told of."""
+    """A plain helper of a rule, without a numba decorator."""
     return weight * value + (1 - weight) * other
 
 
 def by_turns(row, actions, epsilon, explore):
-    """A policy of one's own: the greedy action, or the one after it."""
+    """A user's policy: the greedy action, or the one after it."""
     best = kernels.greedy_action(row, actions)
     return (best + 1) % len(actions) if explore < epsilon else best
 
@@ -274,7 +274,7 @@ def zeros(simulator) -> np.ndarray:
 
 
 def both(rule, simulator, actions, parameters, first, episodes, logs=(None, None)):
-    """Learn compiled and in plain Python: (q_table, steps), which must be alike to the bit."""
+    """Learn compiled and in plain Python, check that the bits are equal, and return (q_table, steps)."""
     compiled, plain = zeros(simulator), zeros(simulator)
     steps = rule(compiled, simulator, actions, parameters, first, episodes, logs[0])
     assert rule.plain(plain, simulator, actions, parameters, first, episodes, logs[1]) == steps
@@ -370,7 +370,7 @@ def test_a_table_of_more_rewards_than_fit_32_bits_beside_the_states_is_learned_a
 
 
 def mdp(actions, states=5):
-    """A random table's five arrays; the odds of a pair's two outcomes are its own."""
+    """Return a random table's five arrays; each pair has its own probabilities of two outcomes."""
     rng, shape = np.random.default_rng(0), (states, actions, 2)
     likely = rng.uniform(0.5, 1.0, shape[:2])
     return (
@@ -401,23 +401,23 @@ def test_1500_actions_are_learned_replayed_and_evaluated(rule):
     assert math.isfinite(kernels.evaluate(q_table.argmax(axis=1), simulator, PARAMETERS, 0, 0, 5))
 
 
-# Logs, and what is refused before anything is learned ----------------------------------------
+# Logs, and refused input ---------------------------------------------------------------------
 
 
 def test_experience_is_a_pair_and_a_reward_a_step_and_how_the_episode_ended():
-    """S beside G, no slips, greedy, all actions to the left tried first: once cut, once to the end."""
+    """S beside G, no slips, greedy to the right: two episodes that end, then one that is cut."""
     simulator = corridor(1, transition_prob=NO_SLIP).table.packed
     right = np.array([[0.0, 0.0, 9.0, 0.0], [0.0] * 4, [0.0] * 4])
     parameters = Parameters(0.0, 0.5, 0.9, 2, 1)
     log = Experience.empty(9)
-    log.rewards.fill(7.0)  # as a log that was used before
+    log.rewards.fill(7.0)  # as in a used log
     assert log.episodes_that_fit(2) == 3
     assert td.q_learning(right.copy(), simulator, FOUR, parameters, 0, 1, log) == 2
     assert td.q_learning.plain(right.copy(), simulator, FOUR, parameters, 0, 1, log) == 2
     assert td.q_learning(right.copy(), simulator, FOUR, parameters._replace(max_step=1), 0, 1, log) == 1
     pairs, rewards = log.recorded()
     assert pairs.dtype == np.int32
-    # To the right, then whatever is done on the goal; the third is cut, to be bootstrapped from state 1.
+    # Go right, then act on the goal; the third is cut, so it bootstraps from state 1.
     assert pairs.tolist() == [2, 4, -1] * 2 + [2, -2 - 1]
     assert rewards.tolist() == [-1.0, 1000.0, 0.0] * 2 + [-1.0, 0.0]
     assert log.episodes_that_fit(2) == 0
@@ -494,7 +494,7 @@ def test_tables_and_logs_that_do_not_fit_are_refused():
     assert not q_table.any()
 
 
-# Rules of one's own ------------------------------------------------------------------------
+# Users' rules ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -563,7 +563,7 @@ def test_built_in_rules_are_sent_by_name():
 
 
 def answer(script: str, given, **environment) -> str:
-    """What a script prints in a fresh process, with something pickled for its input."""
+    """Run a script in a fresh process with pickled input; return what it prints."""
     path = os.pathsep.join(entry for entry in sys.path if entry)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
@@ -646,17 +646,17 @@ print(sum(q_learning.kernel.stats.cache_misses.values()))
 
 
 def test_a_built_in_loop_is_compiled_once_for_all_processes(tmp_path):
-    """numba keeps it under a hash of its closure, which must not differ from process to process."""
+    """Numba caches it under a hash of its closure, which must be the same in every process."""
     given = small_lake(), PARAMETERS
     assert [answer(COMPILED_ANEW, given, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2)] == ["1", "0"]
 
 
-# Stopping --------------------------------------------------------------------------------
+# Interrupts ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def pace(monkeypatch):
-    """Sets how many episodes a second are learned, by a clock of its own."""
+    """A function that splits learning into parts, on a fake clock with a given pace in episodes per second."""
     clock = types.SimpleNamespace(now=0.0)
     monkeypatch.setattr(kernels, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
 

@@ -17,7 +17,7 @@ SLIPS = [(0.97, 0.01, 0.01, 0.01), (0.1, 0.2, 0.3, 0.4), (0.0, 0.5, 0.5, 0.0), N
 
 
 def by_definition(desc, transition_prob, state, action) -> dict:
-    """What a step does, written down from the rules of the lake."""
+    """Return a step's outcomes, from the rules of the lake."""
     nrow, ncol = len(desc), len(desc[0])
     letter = "X" if state == nrow * ncol else desc[state // ncol][state % ncol]
     if letter in "HGX":
@@ -151,7 +151,7 @@ def test_likely_slips_compare_with_gymnasium():
 
 
 def test_passes_gyms_own_check(monkeypatch):
-    monkeypatch.setattr(np, "bool8", np.bool_, raising=False)  # gym 0.26 asks numpy 2 for it
+    monkeypatch.setattr(np, "bool8", np.bool_, raising=False)  # gym 0.26 needs it, numpy 2 lacks it
     from gym.utils.env_checker import check_env
 
     check_env(td.FrozenLakeEnv(render_mode="ansi"), skip_render_check=True)
@@ -230,7 +230,7 @@ def test_random_maps_have_a_path():
 
 
 def test_a_map_of_40_000_cells_is_generated():
-    """A search for a path that calls itself would run out of stack."""
+    """A recursive search for a path would overflow the stack."""
     desc = td.generate_random_map(200, 0.9, 1)
     assert len(desc) == 200 and {len(row) for row in desc} == {200} and desc[0][0] + desc[-1][-1] == "SG"
 

@@ -1,6 +1,6 @@
-"""Is the simulated Ray like the real one? Each event once, both ways: what callers see of it is the same.
+"""The simulated Ray behaves like the real one: callers see the same of each event in both.
 
-What takes a cluster, or a network that is cut, is among the long tests.
+Tests that need a cluster, or a network to cut, are among the long ones.
 """
 
 import json
@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from helpers import comes_true
+from helpers import eventually
 from test_cluster import QUICK_TO_GIVE_UP, cluster  # noqa: F401  a fixture
 
 from tabular.simulated_ray import simulated
 
 pytestmark = pytest.mark.usefixtures("by_value")
 ROOT = Path(__file__).resolve().parent.parent
-IT = 4  # the number of the call that something befalls: two starts and two calls come before
+IT = 4  # number of the call that an event hits, after two starts and two calls
 
 
 class Box:
-    """Holds what it was sent."""
+    """An actor that keeps what it was sent."""
 
     def __init__(self):
         self.held = []
@@ -50,7 +50,7 @@ class Box:
 
 
 def outcome(ray, reference, timeout=20.0):
-    """What a call returned, or the name of what was raised."""
+    """Return a call's result, or the name of its error."""
     try:
         return ray.get(reference, timeout=timeout)
     except ray.exceptions.RayError as error:
@@ -58,7 +58,7 @@ def outcome(ray, reference, timeout=20.0):
 
 
 class Fragile(Box):
-    """Ends its process when it wakes, as a crash of its code does."""
+    """An actor whose process ends when it wakes, as if its code had crashed."""
 
     def nap(self, seconds):
         time.sleep(seconds)
@@ -66,9 +66,9 @@ class Fragile(Box):
 
 
 def scene(ray, kind: type, seconds: float, befall, timeout=20.0) -> dict:
-    """Two actors, of which one is told to nap, and then something befalls it: what all calls end with.
+    """Let one of two actors nap, have an event hit it, and return the outcomes of all calls.
 
-    In the end it is killed, whatever has become of it.
+    In the end the actor is killed in any case.
     """
     box, other = (ray.remote(num_cpus=0)(one).remote() for one in (kind, Box))
     pid, _ = ray.get([box.pid.remote(), other.pid.remote()])
@@ -79,16 +79,16 @@ def scene(ray, kind: type, seconds: float, befall, timeout=20.0) -> dict:
     seen = {name: outcome(ray, call, timeout) for name, call in calls.items()}
     seen["later"] = outcome(ray, box.add.remote(2), timeout)
     ray.kill(box)
-    seen["is dead in the end"] = comes_true(lambda: outcome(ray, box.add.remote(3), 100.0) == DIED)
+    seen["is dead in the end"] = eventually(lambda: outcome(ray, box.add.remote(3), 100.0) == DIED)
     return seen | {"other": isinstance(seen["other"], int) or seen["other"]}
 
 
 def nothing(ray, box, pid):
-    """Nothing befalls it."""
+    """Do nothing."""
 
 
 def send(signum):
-    """A signal befalls the process, once it is in the call."""
+    """Return an event: a signal to the process, once it is in the call."""
 
     def befall(ray, box, pid):
         time.sleep(0.3)
@@ -98,15 +98,15 @@ def send(signum):
 
 
 def killed(ray, box, pid):
-    """Ray ends the actor; its process is gone soon."""
+    """Have Ray kill the actor, and check that its process ends."""
     time.sleep(0.3)
     ray.kill(box)
-    assert ray.__version__ == "simulated" or comes_true(lambda: not psutil.pid_exists(pid))
+    assert ray.__version__ == "simulated" or eventually(lambda: not psutil.pid_exists(pid))
 
 
 DIED, SILENCE = "ActorDiedError", "GetTimeoutError"
 DEAD = [DIED, DIED, f"RayTaskError({DIED})", True, DIED, True]
-EVENTS = {  # name: (seconds of the call, faults of the simulation, what befalls the real process, what is then seen)
+EVENTS = {  # by name: (seconds of the call, simulated faults, event for the real process, expected outcomes)
     "calm": (0.1, {}, nothing, ["woke", 1, 1, True, 2, True]),
     "the process dies in the call": (60.0, {IT: "dies in"}, send(signal.SIGKILL), DEAD),
     "the process ends itself in the call": (0.1, {IT: "dies in"}, nothing, DEAD),
@@ -130,7 +130,7 @@ def test_callers_see_the_same_of_an_event(workers, event):
     kind = Fragile if "ends itself" in event else Box
     hangs = "hangs" in event
     try:
-        # A stopped process must be found in the call: it naps until it is stopped, and would wake a second later.
+        # The process must be stopped during the call, so it naps until a second after it is stopped.
         real = scene(ray, kind, 1.3 if hangs else seconds, befall, 0.3 if hangs else 20.0)
     finally:
         if hangs:
@@ -160,7 +160,7 @@ def test_a_call_that_takes_long_times_out_and_comes_to_its_end(workers):
 
 
 class DiesAtItsStart(Box):
-    """Does not live to take a call."""
+    """An actor that dies before it takes a call."""
 
     def __init__(self):
         os._exit(1)
@@ -212,7 +212,7 @@ def test_the_same_arrays_are_read_only(workers):
     assert seen(ray) == unreal == ([False, True], [False, False])
 
 
-# Long ----------------------------------------------------------------------------------------
+# Long tests ----------------------------------------------------------------------------------
 
 LOST = """
 import json, logging, sys
@@ -291,7 +291,7 @@ CUT = """
             return ray.get_runtime_context().get_node_id()
 
     head = ray.get_runtime_context().get_node_id()
-    while True:  # one on another machine
+    while True:  # until it is on another machine
         box = ray.remote(num_cpus=0, memory=1, scheduling_strategy="SPREAD")(Box).remote()
         if ray.get(box.node.remote()) != head:
             break
@@ -314,9 +314,9 @@ CUT = """
 """
 
 
-PATIENT = {"RAY_health_check_failure_threshold": "30"}  # a node that is cut off is taken for dead after minutes
+PATIENT = {"RAY_health_check_failure_threshold": "30"}  # an unreachable node is declared dead after minutes
 UNAVAILABLE = "ActorUnavailableError"
-CUTS = {  # name: (settings of Ray's, seconds, what calls end with, what the actor then holds)
+CUTS = {  # by name: (Ray's settings, seconds, outcomes of the calls, what the actor then holds)
     "short: calls and answers are late": (
         PATIENT, 5, [["before", "begun"], ["before", "begun", "one"], ["before", "begun", "one", "two"]],
         ["before", "begun", "one", "two", "later"],
@@ -341,7 +341,7 @@ def test_a_process_that_is_cut_off(cluster, seconds, ends, held):  # noqa: F811
         driver.stdin.write("\n")
         driver.stdin.flush()
         time.sleep(seconds)
-        machines.order("mend", node)
+        machines.order("reconnect", node)
         seen = json.loads(next(lines))
     finally:
         driver.kill()

@@ -1,4 +1,4 @@
-"""The committed notebook: its layout, that it was run cleanly from top to bottom, and that its prose keeps to it."""
+"""The committed notebook: its layout, a clean run from top to bottom, and prose that agrees with its outputs."""
 
 import ast
 import copy
@@ -15,7 +15,7 @@ import td_helpers as td
 
 ROOT = Path(__file__).resolve().parent.parent
 PATH = ROOT / "distributed_td.ipynb"
-HEADINGS = [  # in this order; others may stand between them
+HEADINGS = [  # in this order, possibly with others in between
     "Distributed Q-learning and SARSA",
     "Recap of Q-learning and SARSA",
     "Set-up",
@@ -59,14 +59,14 @@ SHOWN = [  # the assignment's classes and updates, in the order of its cells
     "def dataflow(",
     "def merge(",
 ]
-OTHER_SETTINGS = {  # as papermill would set them
+OTHER_SETTINGS = {  # as papermill sets them
     "4x4": {"seed": 7, "epsilon": 0.1, "learning_rate": 0.05, "stepped_learning_rate": 0.2, "episodes_16": 60_100},
     "32x32": {"seed": 123, "epsilon": 0.2, "learning_rate": 0.01, "stepped_learning_rate": 0.02},
     "Dangerous Hallway": {"seed": 1000, "epsilon": 0.5, "learning_rate": 0.002, "stepped_learning_rate": 0.1},
 }
 SHORT = {"episodes_DH": 3_000, "episodes_16": 5_000, "stepped_episodes": 200, "repeats": 1}
 CLAIMS = """
-# What the prose says of the grid and of the twenty seeds, whatever the parameters.
+# The prose's claims about the grid and the twenty seeds, for any parameters.
 for (alpha, eps, label), found in ways.items():
     if alpha == 0.1:
         assert found.count("hallway") <= 5 and found.count("bypass") >= 8, (alpha, eps, label, found)
@@ -108,7 +108,7 @@ def tagged(cells, tag):
 
 
 def outputs_as_text(cells):
-    """All that the cells printed or showed, pictures aside."""
+    """Return all text output of the cells."""
     outputs = [output for cell in cells for output in cell.outputs]
     texts = [output.get("text", "") for output in outputs]
     return "\n".join(texts + [text for o in outputs for kind, text in o.get("data", {}).items() if "text/" in kind])
@@ -197,7 +197,7 @@ def test_no_code_cell_ends_in_a_semicolon(code_cells):
 def test_one_cell_holds_the_parameters_and_one_the_comparison(code_cells):
     assert len(tagged(code_cells, "parameters")) == 1
     (comparison,) = tagged(code_cells, "comparison")
-    assert "nbval-ignore-output" in comparison.metadata.tags  # it prints times
+    assert "nbval-ignore-output" in comparison.metadata.tags  # its times vary
     assert "with evaluation" in outputs_as_text([comparison])
 
 
@@ -223,9 +223,9 @@ def test_ray_is_shut_down_in_the_last_cell(notebook):
 
 
 def assert_numbers_of_the_prose_are_known(cells):
-    """Decimals and numbers with a thousands comma; those of a clock are not in the prose, since they change.
+    """Check that every decimal or number with a thousands comma in the prose was printed or set; timings are excluded.
 
-    What exercises promise is tested elsewhere.
+    The exercises' numbers are tested elsewhere.
     """
     code_cells = [cell for cell in cells if cell.cell_type == "code"]
     repeatable = [cell for cell in code_cells if "nbval-ignore-output" not in cell.metadata.get("tags", [])]
@@ -247,14 +247,14 @@ def test_every_number_in_the_prose_was_printed_or_is_set(notebook):
 @pytest.mark.long
 @pytest.mark.parametrize("map_name", OTHER_SETTINGS)
 def test_every_sentence_is_true_with_other_parameters(notebook, map_name):
-    """The notebook runs as papermill runs it, its numbers are still printed, and what it claims still holds."""
+    """Run with papermill's parameters, the notebook still prints its prose's numbers, and its claims still hold."""
     other = copy.deepcopy(notebook)
     (parameters,) = tagged(other.cells, "parameters")
     settings = {"map_name": map_name, **SHORT, **OTHER_SETTINGS[map_name]}
     names = [statement.targets[0].id for statement in ast.parse(parameters.source).body]
     assert sorted(names) == sorted(settings)
     parameters.source = "\n".join(f"{name} = {value!r}" for name, value in settings.items())
-    for cell in other.cells:  # the same bits without Ray, and a climb that takes seconds
+    for cell in other.cells:  # run without Ray, for the same bits, and shorten the long runs
         cell.source = cell.source.replace("td.Workers(cw_num=8, ew_num=4).start()", "td.InProcess()")
         cell.source = cell.source.replace("workers.stop()", "")
         cell.source = cell.source.replace("480_000", "60_000").replace("480,000", "60,000")

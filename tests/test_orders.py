@@ -1,11 +1,11 @@
-"""Whatever is lost, late or dead, and in whatever order: the bits of the calm run, or a clear error to resume from."""
+"""With any faults in any order, a run ends with the undisturbed bits, or with a clear error to resume from."""
 
 import pytest
 from orders import KINDS, WAYS, failures, play, shrink
 
 import td_helpers as td
 
-SEEDS, CHUNKS = 500, 4  # seeds of an agent, and in how many tests, which may run side by side
+SEEDS, CHUNKS = 500, 4  # seeds per agent, split over this many tests, which may run in parallel
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -19,7 +19,7 @@ def test_where_every_eighth_call_meets_a_fault_runs_end_well_or_with_a_clear_err
     assert failures(KINDS[name], range(SEEDS, SEEDS + 40), share=0.12) == []
 
 
-# Numbers of calls: 0 to 3 start the processes, 4 to 7 wait for them, 8 is `begin`, 9 on are batches.
+# Call numbers: 0 to 3 start the processes, 4 to 7 wait for them, 8 is `begin`, batches start at 9.
 ONCE_WRONG = {
     "begin is lost": {8: "is swallowed"},
     "begin runs late": {8: "runs late"},
@@ -44,7 +44,7 @@ def test_what_simulation_once_found_ends_well(name, way, faults):
 
 
 class KeepsItsTable(td.QLAgentServer):
-    """A server with a fault: where it has a table, it does not start from the one that it is sent."""
+    """A faulty server: if it has a table, it ignores the one that it is sent."""
 
     def begin(self, snapshot):
         if not hasattr(self, "q_table"):
@@ -58,10 +58,10 @@ class Faulty(td.DistributedQLAgent):
 
 
 def test_a_fault_is_found_and_shrunk_to_what_it_takes():
-    seeds = range(0, 40 * len(WAYS), len(WAYS))  # all of one way
+    seeds = range(0, 40 * len(WAYS), len(WAYS))  # all with the same way
     failing = next(seed for seed in seeds if play(Faulty, "with tests", seed).wrong)
     outcome = play(Faulty, "with tests", failing)
     shrunk = shrink(Faulty, "with tests", failing, outcome.faults)
     assert "another table" in shrunk.wrong and len(shrunk.faults) == 1
     assert not play(Faulty, "with tests", failing, {}).wrong
-    assert any(f"'with tests', {failing}, {shrunk.faults}" in told for told in failures(Faulty, [failing]))
+    assert any(f"'with tests', {failing}, {shrunk.faults}" in text for text in failures(Faulty, [failing]))

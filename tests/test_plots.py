@@ -1,4 +1,4 @@
-"""Plots: what they show, read back from the figure; the same file every time."""
+"""Plots: contents read back from the figure, and identical files every time."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import td_helpers as td
 
 
 def lines(figure) -> dict:
-    """The curves of a figure's first axes by label: (x, y)."""
+    """Return the curves of a figure's first axes: (x, y) by label."""
     return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in figure.axes[0].lines}
 
 
@@ -21,7 +21,7 @@ def letters(figure) -> list[str]:
 
 
 def arrows(figure):
-    """The arrows as {(row, column): (right, down)}."""
+    """Return a figure's arrows as {(row, column): (right, down)}."""
     (quiver,) = [item for item in figure.axes[0].collections if type(item).__name__ == "Quiver"]
     return {(int(y), int(x)): (u, v) for x, y, u, v in zip(quiver.X, quiver.Y, quiver.U, quiver.V, strict=True)}
 

@@ -1,6 +1,6 @@
-"""Pools: a run over Ray has the bits of one in this process, processes are shared, replaced and given back.
+"""Pools: a run over Ray has the bits of one in this process; processes are shared, replaced and released.
 
-On the real Ray is what hangs on it: its pickling, its store, its memory, several threads. The rest is simulated.
+Tests of pickling, the object store, memory and threads use the real Ray; the others use the simulated one.
 """
 
 import gc
@@ -13,7 +13,7 @@ import weakref
 
 import numpy as np
 import pytest
-from helpers import Ring, comes_true, interrupted, learned, processes_alive
+from helpers import Ring, eventually, interrupted, learned, processes_alive
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent, FederatedQLAgent, FederatedSARSAAgent
@@ -37,12 +37,12 @@ kinds = pytest.mark.parametrize("kind, simulator", KINDS.values(), ids=KINDS)
 
 
 def agent_on(workers, kind=td.DistributedQLAgent, simulator=LAKE, **settings):
-    """An agent that has learned nothing yet."""
+    """Return an untrained agent."""
     return kind(simulator, 0.3, 0.1, workers=workers, **(SETTINGS | settings))
 
 
 def finished(*arguments, **settings):
-    """An agent that has learned all."""
+    """Return an agent that has learned all its episodes."""
     agent = agent_on(*arguments, **settings)
     agent.learn_and_evaluate(progress=False)
     return agent
@@ -75,7 +75,7 @@ def test_a_turn_is_given_back_whatever_ends_it(kind):
         pass
 
 
-# What a pool leaves behind ----------------------------------------------------------------
+# Leftovers of pools -----------------------------------------------------------------------
 
 
 def test_a_pool_that_was_used_can_be_forgotten():
@@ -127,7 +127,7 @@ def test_the_class_of_processes_is_made_once_for_each_ray():
     assert of_simulation is not pool._host()
 
 
-# The bits over Ray -----------------------------------------------------------------------
+# Bits over Ray ---------------------------------------------------------------------------
 
 
 @kinds
@@ -196,7 +196,7 @@ def test_runs_that_share_workers_take_turns(workers):
 
 
 def simulated_alive(simulation) -> set:
-    """The numbers of the processes of a simulated Ray that live, once what was killed has died."""
+    """Return the numbers of a simulated Ray's live processes, after giving killed ones time to die."""
     time.sleep(1.0)
     return {number for number, process in simulation.processes.items() if not process.dead}
 
@@ -240,31 +240,31 @@ def test_processes_of_a_ray_that_was_shut_down_are_forgotten(seed):
             again = finished(own, cw_num=1, do_test=False)
             started = simulated_alive(simulation)
             assert len(started) == len(gone) == 2 and not started & gone and again.restarts == 0
-            ray.kill(own._processes["server", 0])  # what is gone does not keep the others from being stopped
+            ray.kill(own._processes["server", 0])  # a dead process must not prevent stopping the others
         assert not simulated_alive(simulation)
 
 
 def test_workers_that_are_bound_anew_leave_no_processes(workers):
-    """As in a cell that is run again: Ray ends what nobody can call any more, which a simulated Ray does not."""
+    """As when a cell is run again: the real Ray ends unreachable actors, the simulated one does not."""
     before = processes_alive()
     for _ in range(3):
         own = td.Workers(1, 0).start()
         finished(own, cw_num=1, do_test=False)
-    assert comes_true(lambda: len(processes_alive() - before) == 2)
+    assert eventually(lambda: len(processes_alive() - before) == 2)
     own.stop()
 
 
 def test_processes_that_do_not_start_are_given_up(workers, monkeypatch):
     before = processes_alive()
 
-    def impossible():  # a resource that no node has: the actor waits for ever
+    def impossible():  # a resource that no node has, so the actor never starts
         return pool._host().options(resources={"unobtainium": 1}).remote(str(pool.FOLDER))
 
     with monkeypatch.context() as patch, pytest.raises(TimeoutError, match="2 Ray actors did not start"):
         patch.setattr(pool, "_spawn", impossible)
         patch.setattr(pool, "READY_SECONDS", 0.5)
         td.Workers(1, 0).start()
-    assert comes_true(lambda: processes_alive() == before)
+    assert eventually(lambda: processes_alive() == before)
 
 
 @seeds
@@ -319,7 +319,7 @@ def sink(env):
 
 
 class Sunk(Exception):
-    """An error that pickle cannot make again: it needs two arguments."""
+    """An error that pickle cannot restore, since it takes two arguments."""
 
     def __init__(self, boat, depth):
         super().__init__(f"{boat} lies {depth} m deep")
@@ -352,7 +352,7 @@ def test_a_fault_in_a_collector_is_the_envs_own_with_its_place(workers, by_value
 
 
 def test_a_fault_in_an_evaluator_is_the_envs_own_with_its_place(workers, by_value):
-    one_each = {"cw_num": 4, "batch_size": 1, "learning_episodes": 4, "test_interval": 4}  # collectors see one reset
+    one_each = {"cw_num": 4, "batch_size": 1, "learning_episodes": 4, "test_interval": 4}  # one reset each
     with pytest.raises(LookupError, match="trial 2, step 7"):
         finished(workers, simulator=Ring(at=(2, 7), fault=sink, ends=False), **one_each)
 
@@ -366,7 +366,7 @@ def test_workers_serve_on_after_a_fault(seed):
 
 
 def end_process(env):
-    """End the process that steps the env, as a crash in its code does."""
+    """End the process that steps the env, as if its code had crashed."""
     simulation.running().me().die()
     time.sleep(0.0)
 
@@ -374,21 +374,21 @@ def end_process(env):
 @seeds
 def test_a_simulator_that_ends_its_process_is_given_up_and_the_workers_serve_on(seed):
     dying = Ring(at=(2, 3), fault=end_process, ends=False)
-    told = r"collector \d died during collect.*: does the simulator end its process"
+    message = r"collector \d died during collect.*: does the simulator end its process"
     with simulated(seed), td.Workers(3, 2) as workers:
         agent = agent_on(workers, simulator=dying, cw_num=2, do_test=False)
-        with pytest.raises(RuntimeError, match=told):
+        with pytest.raises(RuntimeError, match=message):
             agent.learn(137)
-        assert agent.restarts <= 2 * 6  # each of the collectors six times
+        assert agent.restarts <= 2 * 6  # six times for each collector
         again = finished(workers)
     assert learned(again) == learned(finished(td.InProcess())) and again.restarts <= 2
 
 
-# Errors and simulators that do not travel -----------------------------------------------------
+# Errors and simulators that cannot be pickled -------------------------------------------------
 
 
 def faults():
-    """Errors that a simulator raises, of classes that travel with it, by what is told of them."""
+    """Return errors that a simulator raises, whose classes are pickled with it, by expected message."""
 
     class Odd(Exception):
         def __init__(self, one, two):

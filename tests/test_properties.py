@@ -1,4 +1,4 @@
-"""Properties that hold for any small lake, any parameters, and any way to cut a run."""
+"""Properties that hold for any small lake, any parameters, and any division of a run into parts."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ many = settings(few, max_examples=120)
 
 @st.composite
 def lakes(draw):
-    """Lakes of at most 4 x 4 cells with any number of S and G, and any slips."""
+    """Draw a lake of at most 4 x 4 cells with any number of S and G, and any slips."""
     rows, cols = draw(st.integers(1, 4)), draw(st.integers(2, 4))
     letters = draw(st.lists(st.sampled_from("SFFFHG"), min_size=rows * cols, max_size=rows * cols))
     start, goal = draw(st.permutations(range(rows * cols)))[:2]
@@ -29,7 +29,7 @@ def lakes(draw):
 
 @st.composite
 def agents(draw):
-    """(class, lake, settings) of agents of at most 40 episodes."""
+    """Draw (class, lake, settings) of an agent with at most 40 episodes."""
     return (
         draw(st.sampled_from([td.QLAgent, td.SARSAAgent])),
         draw(lakes()),
@@ -47,7 +47,7 @@ def agents(draw):
 
 
 def run(agent_class, lake, parameters, **others):
-    """An agent that has learned all its episodes."""
+    """Return an agent that has learned all its episodes."""
     agent = agent_class(lake, **parameters, **others)
     agent.learn_and_evaluate(progress=False)
     return agent
@@ -82,7 +82,7 @@ def test_results_never_depend_on_how_learning_is_cut(case, data):
 
 
 def in_process(kind, case, **settings):
-    """A distributed agent of such settings that needs no Ray."""
+    """Return a distributed agent with these settings that needs no Ray."""
     return kind(case[1], workers=td.InProcess(), **(case[2] | settings))
 
 
@@ -137,7 +137,7 @@ def test_stepping_repeats_and_counts_alike(case):
 @many
 @given(agents())
 def test_values_stay_within_what_rewards_and_beta_imply(case):
-    """From zero, with beta <= 0.999: -1000 = -1 - beta * 1000 - ... at the worst, 1000 at the best."""
+    """Values start at zero; with beta <= 0.999, the worst return is -1 / (1 - beta) >= -1000, the best is 1000."""
     agent = run(*case, do_test=False)
     assert -1000 - 1e-9 <= agent.q_table.min() <= agent.q_table.max() <= 1000 + 1e-9
     ice = np.append(np.isin(case[1].desc.ravel(), [b"S", b"F"]), False)

@@ -1,4 +1,4 @@
-"""The README is true of what is committed."""
+"""The README agrees with the committed data and files."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def test_what_distributing_gains_is_what_the_data_say(data):
 
 
 def test_the_values_of_both_routes_are_exact(data):
-    caption = re.search(r"hallway \((\d+)\), .+ optimum is \((\d+)\)", README, re.DOTALL)
+    caption = re.search(r"hallway \(value (\d+)\), .+ optimal route \(value (\d+)\)", README, re.DOTALL)
     values = exact.through_hallway(data).value, exact.best(data, exact.HALLWAY).value
     assert [int(value) for value in caption.groups()] == [round(value) for value in values]
 

@@ -1,4 +1,4 @@
-"""The report: what it shows is what the committed data say, and the data are those of the code's settings."""
+"""The reports agree with the committed data, and the data with the code's settings."""
 
 import inspect
 import itertools
@@ -30,12 +30,12 @@ from figures.summaries import between, bootstrap, coverage
 from tabular.simulated_ray import simulated
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("figures", "beyond/figures")  # of the studies
+FOLDERS = ("figures", "beyond/figures")  # the studies' folders
 SMALL = {"seeds": 2, "tests": 2, "episodes": {HALLWAY: 200}, "rates": (0.1,), "epsilons": (0.3,)}
 
 
 class Watched(dict):
-    """Data that note which files are read."""
+    """Data that record which files are read."""
 
     def __init__(self, data):
         super().__init__(data)
@@ -48,7 +48,7 @@ class Watched(dict):
 
 @pytest.fixture(scope="module")
 def rendered(studies, data):
-    """The reports of the committed data: by folder the text, its claims, and the data files that it has read."""
+    """The reports rendered from the committed data, by folder: (text, claims, data files read)."""
     found = {}
     for folder, study in studies.items():
         watched = Watched(data)
@@ -57,7 +57,7 @@ def rendered(studies, data):
 
 
 def committed_report(study) -> str:
-    """The study's report as committed."""
+    """Return the study's committed report."""
     return (study.folder.parent / "Report.md").read_text(encoding="utf-8")
 
 
@@ -70,14 +70,14 @@ def test_every_figure_is_committed_and_cited_once(study):
 
 
 def body_of(text: str) -> str:
-    """The report without its appendix."""
+    """Return the report without its appendix."""
     body, heading, _ = text.partition("\n## Appendix")
     assert heading
     return body
 
 
 def words_of(text: str) -> int:
-    """The words of a text without its tables, pictures and captions."""
+    """Count the words of a text without its tables, pictures and captions."""
     return sum(len(line.split()) for line in text.splitlines() if not re.match(r"\||!\[|\*[^*]+\*$", line))
 
 
@@ -103,7 +103,7 @@ def test_no_cell_of_a_table_breaks_over_lines_at_900_pixels(study):
     for table in (block for block in text.split("\n\n") if block.startswith("| ")):
         rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
         widest = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        pixels = sum(8 * width + 27 for width in widest)  # of GitHub's letters and cells
+        pixels = sum(8 * width + 27 for width in widest)  # GitHub's character width and cell padding
         assert pixels <= 900, table.splitlines()[0]
 
 
@@ -182,7 +182,7 @@ def test_claims_fail_where_data_say_something_else(data, copies):
 
 
 def claims_of(study, data, words) -> dict[str, bool]:
-    """Whether the claims of these words hold; they are rendered alone, since a whole report takes seconds."""
+    """Return whether each claim with these words holds; rendering claims alone is faster than a whole report."""
     template = (study.folder / "report_template.md").read_text(encoding="utf-8")
     parts = re.findall(r"{% set .*? %}\n|{% do claim\(.*? %}\n", template, re.DOTALL)
     kept = [part for part in parts if part.startswith("{% set") or any(f'"{one}"' in part for one in words)]
@@ -258,7 +258,7 @@ def test_routes_are_read_from_the_path():
     assert assignment.route_of(lake, down_the_hallway) == "hallway"
 
 
-def test_who_is_on_the_bypass_before_the_hallway_is_read_from_the_routes_at_the_tests():
+def test_the_bypass_before_the_hallway_is_read_from_the_routes():
     setting = {"map": HALLWAY, "algorithm": "SARSA", "learning_rate": 0.1, "epsilon": 0.3}
     routes = ["nnbh", "nhnb", "nnnn", "bbbb", "hhhh"]
     data = {"curves": pd.DataFrame([setting | {"routes": one} for one in routes])}
@@ -270,7 +270,7 @@ def test_the_mean_value_after_an_episode_is_that_of_its_test(data):
     assert curves.mean_after(data, 600, *setting) == curves.curve(data, *setting)[:, 1].mean()  # a test every 300
 
 
-def test_a_target_is_lost_again_by_those_who_reached_it_and_end_below():
+def test_lost_again_counts_seeds_that_hold_the_target_and_end_below_it():
     high, low = federated.best_on(16), federated.best_on(16) - 2 * until.LARGE_WITHIN
     runs = [[low] * 3 + [high] * 5, [high] * 7 + [low], [low] * 8]
     rows = [
@@ -313,7 +313,7 @@ def test_a_small_grid_gives_the_same_bytes_whatever_ends_first(monkeypatch, tmp_
         with simulated(seed):
             write_rows(path, curves.run, curves.run(**SMALL))
     assert len({path.read_bytes() for path in paths}) == 1
-    assert len(paths[0].read_text(encoding="utf-8").splitlines()) == 2 + 3 * 2  # Expected SARSA is the third
+    assert len(paths[0].read_text(encoding="utf-8").splitlines()) == 2 + 3 * 2  # Expected SARSA is third
 
 
 MAP = {"map": HALLWAY, "seed": 3, "episodes": assignment.EPISODES}
@@ -348,7 +348,7 @@ def test_committed_rows_are_what_the_code_gives(studies, data, tmp_path, name, r
     path, origin = tmp_path / f"{name}.csv", studies["beyond/figures"].all_experiments[name]
     write_rows(path, origin, [{k: v for k, v in case.items() if k in data[name]} | row for row in run(**case)])
     fresh = read_rows(path, origin)
-    fresh = fresh.astype(data[name].dtypes[fresh.columns]).copy()  # in one piece, or pandas warns
+    fresh = fresh.astype(data[name].dtypes[fresh.columns]).copy()  # one contiguous block, or pandas warns
     assert (fresh.merge(data[name], how="left", indicator=True)["_merge"] == "both").all()
 
 

@@ -1,4 +1,4 @@
-"""The lock file names every package that the project needs here, in the versions that requirements.txt asks for."""
+"""The lock file pins every package that the project needs here, in the versions of requirements.txt."""
 
 import re
 from importlib import metadata
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def pinned(name: str) -> dict[str, str]:
-    """The version of each package that a file pins, where its marker holds here."""
+    """Return the versions that a file pins, by package, for markers that hold here."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     asked = [Requirement(line) for line in lines if re.match(r"\w", line)]
     found = {}

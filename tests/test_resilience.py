@@ -1,7 +1,7 @@
-"""A run that loses processes, nodes, its driver or a keystroke ends with the bits that it would have had.
+"""A run that loses processes, nodes or its driver, or is interrupted, ends with the same bits.
 
-What is lost, hangs or is late, and when, is played on the simulated Ray, where it costs nothing: test_orders.py has
-all of it at random. Over the real one processes are killed once.
+Losses, hangs and delays are played on the simulated Ray, where they are cheap; test_orders.py plays them at random.
+On the real Ray, processes are killed once.
 """
 
 import functools
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import orders
 import pytest
-from helpers import Ring, befallen, comes_true, interrupted, learned, under_fire
+from helpers import Ring, before_each_call, eventually, interrupted, killing_before, learned
 from orders import KINDS, calm
 
 import td_helpers as td
@@ -36,23 +36,23 @@ seeds = pytest.mark.parametrize("seed", range(5))
 
 
 def agent_on(workers, kind=td.DistributedQLAgent, **changes):
-    """An agent that has learned nothing yet."""
+    """Return an untrained agent."""
     return kind(LAKE, workers=workers, **(RUN | changes))
 
 
 @functools.cache
 def undisturbed() -> tuple:
-    """What such an agent learns in this process."""
+    """The learned state of an undisturbed run in this process."""
     agent = agent_on(td.InProcess())
     agent.learn_and_evaluate(progress=False)
     return learned(agent)
 
 
-# Processes that are lost -----------------------------------------------------------------
+# Lost processes --------------------------------------------------------------------------
 
 
 def kill_at(agent, workers, episode: int, slots, hit: list) -> None:
-    """Kill the processes of slots once an episode was learned."""
+    """Kill the processes in these slots once an episode is learned."""
     from ray._private.state import actors
 
     while agent.episode < episode:
@@ -81,13 +81,13 @@ def test_kills_at_random_moments_change_no_bit_and_each_is_counted_once(kind, se
     moments = {number: rng.sample(slots, rng.choice([1, 2, 6])) for number in rng.sample(range(1, 20), 2)}
     agent, calm_one = (orders.agent_on(pool, kind, cw_num=3, ew_num=2) for pool in (td.Workers(3, 2), td.InProcess()))
     calm_one.learn_and_evaluate(progress=False)
-    with simulated(seed), under_fire(agent.workers, moments) as hit:
+    with simulated(seed), killing_before(agent.workers, moments) as hit:
         agent.learn_and_evaluate(progress=False)
     assert learned(agent) == learned(calm_one)
     assert agent.restarts == len(hit) > 0
 
 
-# Processes that hang ---------------------------------------------------------------------
+# Hanging processes -----------------------------------------------------------------------
 
 
 @seeds
@@ -102,8 +102,8 @@ def test_a_process_that_stops_answering_is_told_of_and_replaced_without_a_change
             if sent_to == slot and next(earlier, None) is None and not faults:
                 faults[simulation.calls] = "hangs"
 
-        told = pytest.warns(UserWarning, match=rf"{role} {i} has not answered \w+\(.*\) in \d+ s: it is replaced")
-        with befallen(agent.workers, hang), told:
+        warned = pytest.warns(UserWarning, match=rf"{role} {i} has not answered \w+\(.*\) in \d+ s: it is replaced")
+        with before_each_call(agent.workers, hang), warned:
             agent.learn_and_evaluate(progress=False)
         time.sleep(1.0)
         alive = sum(not process.dead for process in simulation.processes.values())
@@ -112,7 +112,7 @@ def test_a_process_that_stops_answering_is_told_of_and_replaced_without_a_change
 
 
 class HangsAt(Ring):
-    """A ring that never returns from the reset of one episode, whichever process plays it."""
+    """A ring whose reset never returns in one episode, in any process."""
 
     def __init__(self, episode: int):
         super().__init__()
@@ -134,7 +134,7 @@ def test_a_simulator_that_never_returns_is_given_up_with_what_was_learned(seed):
         hangs = r"collector 0 has not answered collect\(30, 10\) in 5 s, for the 6th time in a row.* patience=5"
         with pytest.raises(RuntimeError, match=hangs):
             agent.learn_and_evaluate(progress=False)
-        again = orders.agent_on(workers, td.DistributedQLAgent)  # the workers serve on
+        again = orders.agent_on(workers, td.DistributedQLAgent)  # the workers remain usable
         again.learn_and_evaluate(progress=False)
     assert agent.episode == 30 and agent.q_table.any()
     alone = td.QLAgent(Ring(), do_test=False)
@@ -194,14 +194,14 @@ print((stopped, agent.q_table.tobytes().hex(), agent.episode, agent.steps, agent
     ids=["over Ray", "stepped"],
 )
 def test_the_stop_button_pressed_twice_changes_no_bit(kind, arguments):
-    """Jupyter interrupts all processes of the kernel's group, those of Ray included."""
+    """Jupyter interrupts all processes of the kernel's group, including Ray's."""
     marks = [arguments["learning_episodes"] // 5, arguments["learning_episodes"] // 2]
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, kind.__name__, repr(arguments), repr(marks)], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"RAY_ADDRESS": ""}, start_new_session=True,
     )  # fmt: skip
     for _ in marks:
-        assert "now\n" in iter(process.stdout.readline, "")  # Ray may have its own to say
+        assert "now\n" in iter(process.stdout.readline, "")  # skip Ray's own output
         os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
@@ -221,7 +221,7 @@ SMALL = {
 
 
 def small(path=None, seconds=0.0, **changes):
-    """A distributed agent in one process, which saves itself."""
+    """Return a distributed agent in one process, with a checkpoint."""
     return td.DistributedQLAgent(
         LAKE, workers=td.InProcess(), checkpoint=path, checkpoint_seconds=seconds, **(SMALL | changes)
     )
@@ -241,7 +241,7 @@ def test_a_checkpoint_has_what_was_learned_by_then_and_goes_on_to_the_same_bits(
 
 
 def test_checkpoints_are_written_every_so_many_seconds_and_at_the_end(tmp_path, monkeypatch):
-    seconds = iter(range(1000))  # one passes between two looks
+    seconds = iter(range(1000))  # each reading is a second later
     monkeypatch.setattr("tabular.saves.time", types.SimpleNamespace(monotonic=seconds.__next__))
     saved = []
     monkeypatch.setattr(td.DistributedQLAgent, "save", lambda agent, path: saved.append((agent.episode, path)))
@@ -291,7 +291,7 @@ def test_a_driver_killed_at_any_moment_leaves_a_checkpoint_from_which_the_same_b
     )
     assert driver.stdout.readline() == b"now\n"
     if seconds:
-        assert comes_true(path.exists)
+        assert eventually(path.exists)
         time.sleep(seconds)
     driver.kill()
     driver.communicate()
@@ -304,11 +304,11 @@ def test_a_driver_killed_at_any_moment_leaves_a_checkpoint_from_which_the_same_b
     assert learned(agent) == undisturbed()
 
 
-# What Ray needs --------------------------------------------------------------------------
+# Ray's requirements ----------------------------------------------------------------------
 
 
 def run_python(code: str, **environment) -> subprocess.CompletedProcess:
-    """Run code in a fresh process from another folder, with td_helpers importable by the driver only."""
+    """Run code in a fresh process from another folder, where only the driver can import td_helpers."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + textwrap.dedent(code)
     environment = {key: value for key, value in (os.environ | environment).items() if key != "PYTHONPATH"}
     return subprocess.run(
@@ -319,9 +319,9 @@ def run_python(code: str, **environment) -> subprocess.CompletedProcess:
 @pytest.mark.parametrize("call", ["start_ray()", "Workers().start()", "DistributedQLAgent(td.FrozenLakeEnv()).learn()"])
 def test_a_missing_ray_is_told_with_what_runs_without_it(call):
     ended = run_python(f"import sys; sys.modules['ray'] = None; import td_helpers as td; td.{call}")
-    told = ended.stderr.splitlines()[-1]
-    assert told.startswith("ImportError: ray is not installed: pip install -r requirements.txt. Without it")
-    assert "workers=td.InProcess() or td.Threads()" in told and "those on one core" in told
+    error = ended.stderr.splitlines()[-1]
+    assert error.startswith("ImportError: ray is not installed: pip install -r requirements.txt. Without it")
+    assert "workers=td.InProcess() or td.Threads()" in error and "those on one core" in error
 
 
 def test_a_home_that_cannot_be_written_to_is_told_with_what_to_do():
@@ -347,7 +347,7 @@ def test_without_a_folder_to_keep_compiled_code_in_the_module_still_works():
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("unshare") or os.geteuid() != 0, reason="needs root to mount a small /dev/shm")
 def test_a_small_shared_memory_is_enough():
-    """In a container /dev/shm is often 64 MB; here 16 are all there is."""
+    """Containers often limit /dev/shm to 64 MB; here it has 16."""
     code = f"""
         import sys
         sys.path.insert(0, {str(ROOT)!r})
@@ -408,7 +408,7 @@ print(json.dumps(found))
 
 @pytest.mark.long
 def test_three_nodes_and_the_loss_of_one_give_the_bits_of_one_process(tmp_path):
-    """The nodes have only the packages: all rooms of the project travel with the job."""
+    """The nodes have only the packages; all modules of the project are sent with the job."""
     expected = {}
     for name, kind in (("whole", td.DistributedQLAgent), ("federated", FederatedQLAgent)):
         agent = agent_on(td.InProcess(), kind, learning_episodes=20_000)
@@ -417,7 +417,7 @@ def test_three_nodes_and_the_loss_of_one_give_the_bits_of_one_process(tmp_path):
     process = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + CLUSTER],
         cwd="/", capture_output=True, text=True, timeout=560,
-        # A HOME without a token: this cluster asks for none, and calls of a driver that has one would be refused.
+        # HOME has no token: this cluster requires none, and would refuse calls of a driver that sends one.
         env={key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "RAY_ADDRESS")}
         | {"HOME": str(tmp_path)},
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Rules of one's own: any spelling that an array allows, changed code, and mistakes that are told."""
+"""Users' rules: any indexing that an array allows, changed code, and mistakes with clear errors."""
 
 import contextlib
 import os
@@ -23,12 +23,12 @@ regimes = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "s
 
 
 def agent_of(update, simulator=None, policy=td.explore_or_exploit, **settings):
-    """A single-core agent that learns by a rule of one's own."""
+    """Return a single-core agent that learns by a user's rule."""
     kind = type("OwnAgent", (td.TDAgent,), {"kernel": td.Rule(update, policy)})
     return kind(simulator or td.FrozenLakeEnv(), 0.3, 0.1, **({"do_test": False, "max_step": 60, "seed": 3} | settings))
 
 
-# Spellings -----------------------------------------------------------------------------------
+# Indexing ------------------------------------------------------------------------------------
 
 
 def by_rows(q_table, state, action, reward, next_state, terminated, actions, parameters):
@@ -110,12 +110,12 @@ def test_what_a_stepped_table_cannot_do_is_refused_with_what_it_can(use):
     agent = agent_of(update, Ring())
     with pytest.raises((TypeError, AttributeError, ValueError, IndexError)) as caught:
         agent.learn(1)
-    told = "\n".join([str(caught.value), *caught.value.__notes__])
-    assert "q_table[state], q_table[state][action] or q_table[state, action]" in told or "states 0 to 4" in told
+    message = "\n".join([str(caught.value), *caught.value.__notes__])
+    assert "q_table[state], q_table[state][action] or q_table[state, action]" in message or "states 0 to 4" in message
     assert not agent.q_table.any()
 
 
-# Code that changes ---------------------------------------------------------------------------
+# Changed code --------------------------------------------------------------------------------
 
 CELLS = {
     "imports": "import types, numpy as np, td_helpers as td",
@@ -139,7 +139,7 @@ class OwnAgent(td.TDAgent):
     kernel = td.Rule(update)
 """,
 }
-CHANGES = (  # each doubles what the rule learns, or halves it
+CHANGES = (  # each doubles or halves what the rule learns
     "SCALE = 2.0",
     "WEIGHTS[1] = 2.0",
     "WEIGHTS = np.full(3, 4.0)",
@@ -156,7 +156,7 @@ DRY = ["SG"], (1.0, 0.0, 0.0, 0.0)
 
 
 def notebook(**more) -> dict:
-    """The names of a notebook whose cells were run."""
+    """Run a notebook's cells; return its names."""
     names = {"__name__": "__main__"}
     for cell in (CELLS | more).values():
         exec(cell, names)
@@ -164,13 +164,13 @@ def notebook(**more) -> dict:
 
 
 def on_the_shortest_lake(kind, **settings):
-    """An agent that learns at a rate of 1: what it knows is what it was paid last, 1000 for the goal, scaled."""
+    """Return an agent with learning rate 1, whose values are the latest scaled rewards (1000 at the goal)."""
     lake = td.FrozenLakeEnv(DRY[0], transition_prob=DRY[1])
     return kind(lake, 0.3, 1.0, do_test=False, max_step=60, **settings)
 
 
 def goal_value(agent) -> float:
-    """What it knows of the goal when it has learned anew."""
+    """Learn again from zeros; return the value of reaching the goal."""
     agent.q_table = np.zeros((3, 4))
     agent.learn(5)
     return float(agent.q_table.max())
@@ -339,7 +339,7 @@ PLAIN_ALONE = {
 
 
 def shown(error) -> str:
-    """An error as Python prints it where nobody catches it, and as IPython does."""
+    """Return an uncaught error as Python prints it, and check that IPython prints the same."""
     lines = "".join(traceback.format_exception(error.value)).splitlines()
     assert error.value._render_traceback_() == lines
     return "\n".join(lines)
@@ -365,10 +365,10 @@ def test_a_mistake_in_a_compiled_rule_is_pythons_own_with_the_rules_line(update,
     kind, message = MISTAKES[update]
     with pytest.raises(kind, match=message) as caught:
         way(agent_of(update))
-    told = shown(caught)
-    assert len(told.splitlines()) <= 15 and "numba" not in told and "tabular" not in told
+    printed = shown(caught)
+    assert len(printed.splitlines()) <= 15 and "numba" not in printed and "tabular" not in printed
     assert any("in episode 0, step 1" in note for note in caught.value.__notes__)
-    assert f"in {update.__name__ if update is not in_a_helper else 'helper'}, line " in told
+    assert f"in {update.__name__ if update is not in_a_helper else 'helper'}, line " in printed
 
 
 @pytest.mark.parametrize("update", MISTAKES, ids=lambda update: update.__name__)
@@ -604,13 +604,13 @@ def test_a_rule_that_returns_a_value_at_times_is_refused(compiled):
 @pytest.mark.parametrize("update", [forgets_to_write, writes_to_a_copy], ids=lambda update: update.__name__)
 def test_a_rule_that_changes_nothing_is_told_once(update, learn, compiled):
     agent = agent_of(update, compiled=compiled)
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as warned:
         learn(agent)
         learn(agent)
-    assert [str(warning.message) for warning in told] == [
+    assert [str(warning.message) for warning in warned] == [
         f"{update.__name__} changed nothing in the q_table in its first episode, although rewards came"
     ]
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
 
 
 def test_over_ray_a_rule_that_changes_nothing_is_told_here(workers):
@@ -702,7 +702,7 @@ def test_a_rules_own_functions_may_stand_in_the_class():
     assert agent.q_table.any()
 
 
-def test_an_update_is_ones_own_affair_where_learn_is():
+def test_update_may_be_a_method_if_learn_is_overridden():
     class Own(td.TDAgent):
         def update(self):
             self.q_table[0, 0] += 1.0
@@ -715,7 +715,7 @@ def test_an_update_is_ones_own_affair_where_learn_is():
     assert agent.q_table[0, 0] == 1.0
 
 
-# What a rule may not do ---------------------------------------------------------------------
+# Forbidden in rules -------------------------------------------------------------------------
 
 
 def assigns(q_table, state, action, reward, next_state, terminated, actions, parameters):
@@ -753,7 +753,7 @@ def test_a_rule_that_a_server_cannot_compile_is_told_so_where_collectors_step():
         agent.learn(5)
 
 
-# One thing on lists, another on arrays --------------------------------------------------------
+# Differences between lists and arrays ---------------------------------------------------------
 
 
 def doubles_a_row(q_table, state, action, reward, next_state, terminated, actions, parameters):
@@ -795,7 +795,7 @@ def test_a_row_that_grew_is_refused_where_it_grew():
     assert any("repeats_a_row, line" in note for note in caught.value.__notes__)
 
 
-# What compiled code passes over ---------------------------------------------------------------
+# Mistakes that compiled code would miss -------------------------------------------------------
 
 
 def divides_at_the_goal(q_table, state, action, reward, next_state, terminated, actions, parameters):
@@ -820,7 +820,7 @@ def test_actions_that_are_not_the_tables_are_refused():
         td.q_learning(np.zeros((17, 6)), table, tuple(range(6)), parameters, 0, 5)
 
 
-# What a rule reads that changes ---------------------------------------------------------------
+# Changing objects that a rule reads -----------------------------------------------------------
 
 RECORD = np.array([(1.0,)], [("scale", "f8")])[0]
 OF_A_RULE = types.ModuleType("settings_of_a_rule")
@@ -865,7 +865,7 @@ def test_a_module_of_settings_that_differs_elsewhere_is_told(tmp_path, monkeypat
     assert isinstance(pickle.loads(alike), td.Rule)
     space["settings_in_a_file"].scale = 3.0
     sent = pickle.dumps(space["rule"])
-    space["settings_in_a_file"].scale = 1.0  # as it is in a process that imports the file
+    space["settings_in_a_file"].scale = 1.0  # as in a process that imports the file
     with pytest.raises(RuntimeError, match=r"settings_in_a_file\.scale, which is 3.0 where it was sent from and 1.0"):
         pickle.loads(sent)
 

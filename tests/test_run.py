@@ -1,6 +1,6 @@
-"""A run of a plan: what is lost, hangs or cannot be reached on the way changes no bit, and ends where it must.
+"""Executing a plan: losses, hangs and unreachable processes change no bit, and a hopeless run ends.
 
-The pool here runs calls at once, as `InProcess` does, but loses the results that it is told to lose.
+The pool here runs calls immediately, as `InProcess` does, but loses the results named in `lost`.
 """
 
 import functools
@@ -26,7 +26,7 @@ SETTINGS = {
 
 
 class Losing(td.InProcess):
-    """Loses what `lost` names: {number of a result: the kind of loss}, counted from 0 over a pool's life."""
+    """A pool that loses the results in `lost`: {number: kind of loss}, numbered from 0 over the pool's life."""
 
     ahead = 2
 
@@ -51,12 +51,12 @@ class Losing(td.InProcess):
 
     def replace(self, lost):
         self.replaced.append((lost.call.role, lost.call.i))
-        del self._players[lost.call.role]  # its server forgets its table
+        del self._players[lost.call.role]  # the server loses its table
         return 1
 
 
 class Clock:
-    """Time that passes where someone sleeps, and `step` seconds a look."""
+    """A fake clock that advances by sleeping, and by `step` seconds per reading."""
 
     def __init__(self, step=0.0):
         self.now, self.step, self.slept = 0.0, step, []
@@ -72,19 +72,19 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A run's time, which stands still."""
+    """A fake clock for runs, which advances only by sleeping."""
     clock = Clock()
     monkeypatch.setattr(run, "time", clock)
     return clock
 
 
 def agent_on(pool, kind=td.DistributedQLAgent, **changes):
-    """An agent whose run loses what the pool loses."""
+    """Return an untrained agent on a pool."""
     return kind(LAKE, 0.3, 0.1, workers=pool, **(SETTINGS | changes))
 
 
 def finished(pool, *arguments, **changes):
-    """The same, once it has learned all."""
+    """Return an agent that has learned all its episodes on a pool."""
     agent = agent_on(pool, *arguments, **changes)
     agent.learn_and_evaluate(progress=False)
     return agent
@@ -92,7 +92,7 @@ def finished(pool, *arguments, **changes):
 
 @functools.cache
 def calm(kind=td.DistributedQLAgent):
-    """What an undisturbed run learns."""
+    """Return the learned state of an undisturbed run."""
     agent = finished(td.InProcess(), kind)
     assert same_as_by_hand(agent)
     return learned(agent)
@@ -215,7 +215,7 @@ def test_a_loss_of_before_the_last_replacement_is_not_counted(monkeypatch):
     assert agent.restarts == 0 and learned(agent) == calm()
 
 
-# Patience --------------------------------------------------------------------------------------
+# Timeouts --------------------------------------------------------------------------------------
 
 
 def test_an_unreachable_process_is_waited_for_and_not_replaced(clock):
@@ -269,7 +269,7 @@ def test_the_time_for_which_a_process_hung_is_not_that_of_a_batch(clock):
     assert set(pool.timeouts) == {45}
 
 
-# What is on its way ----------------------------------------------------------------------------
+# Calls in flight -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind, most", [(td.DistributedQLAgent, 2 * 3), (FederatedQLAgent, 2)])
@@ -278,7 +278,7 @@ def test_two_batches_a_collector_are_on_their_way_and_no_more(kind, most):
     agent = agent_on(pool, kind, cw_num=3, do_test=False, batch_size=2)
     learners = lambda: sum(role == "server" and method != "begin" for role, _, method in pool.sent)
     ahead = [learners() - agent.batches for _ in agent.learn_in_batches(120)]
-    assert max(ahead) == most - 1  # one more has just come in
+    assert max(ahead) == most - 1  # one more has just arrived
 
 
 def test_two_tests_an_evaluator_are_on_their_way_and_no_more():

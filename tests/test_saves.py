@@ -1,4 +1,4 @@
-"""Saving and loading: a run goes on to the same bits, for longer if wanted, and nothing else passes for a save."""
+"""Saving and loading: a resumed run has the same bits and may be extended, and only valid saves are loaded."""
 
 import functools
 import io
@@ -24,7 +24,7 @@ LAKE = td.FrozenLakeEnv()
 
 
 def small(agent_class=td.QLAgent, simulator=LAKE, **settings):
-    """An agent of 60 episodes on the 4 x 4 lake with a test every ten; a distributed one needs no Ray."""
+    """Return an agent with 60 episodes on the 4 x 4 lake, tested every ten; a distributed one needs no Ray."""
     defaults = {"learning_episodes": 60, "test_interval": 10, "trials": 4, "max_step": 60, "seed": 3}
     if issubclass(agent_class, td.DistributedQLAgent):
         defaults |= {"cw_num": 3, "ew_num": 2, "batch_size": 3, "workers": td.InProcess()}
@@ -32,7 +32,7 @@ def small(agent_class=td.QLAgent, simulator=LAKE, **settings):
 
 
 def run(agent):
-    """What the agent has learned at the end."""
+    """Run an agent to the end; return its learned state."""
     agent.learn_and_evaluate(progress=False)
     return learned(agent)
 
@@ -53,13 +53,13 @@ kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 
 @pytest.fixture
 def path(tmp_path):
-    """Where to save."""
+    """The path to save to."""
     return tmp_path / "agent.npz"
 
 
 @pytest.fixture
 def saved(monkeypatch, path):
-    """The file of an agent that was stopped in its third test."""
+    """The saved file of an agent that was interrupted in its third test."""
     agent = small()
     with interrupted(monkeypatch, agent, "evaluate_on", 3):
         agent.learn_and_evaluate(progress=False)
@@ -67,7 +67,7 @@ def saved(monkeypatch, path):
     return path
 
 
-# Going on --------------------------------------------------------------------------------
+# Resuming --------------------------------------------------------------------------------
 
 
 @kinds
@@ -149,11 +149,11 @@ def test_a_save_of_the_same_collectors_and_batches_is_loaded_without_a_word(path
     assert not recwarn.list
 
 
-# Refused ---------------------------------------------------------------------------------
+# Refused files ---------------------------------------------------------------------------
 
 
 def refused(agent, path, match):
-    """The file is refused with such a message, and the agent is as before."""
+    """Check that a file is refused with a message, and that the agent is unchanged."""
     before = learned(agent)
     with pytest.raises(ValueError, match=match):
         agent.load(path)
@@ -214,7 +214,7 @@ WRONG = [
     }.items()
     for field in fields
     for change in CHANGES
-    if (field, change) != ("recent", "longer")  # as more collectors leave it: told, not refused
+    if (field, change) != ("recent", "longer")  # as more collectors leave it: this warns instead
 ]
 
 
@@ -243,7 +243,7 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize("name", IMPOSSIBLE)
 def test_a_save_with_impossible_values_is_refused_by_their_name(path, name):
     agent = small(td.DistributedQLAgent)
-    agent.rewards = {10: 1.0, 20: 2.0}  # as many as are wrong
+    agent.rewards = {10: 1.0, 20: 2.0}  # as many entries as the faulty saves have
     agent._untested = {30: agent.q_table, 40: agent.q_table}
     agent.save(path)
     small(td.DistributedQLAgent).load(path)
@@ -306,7 +306,7 @@ def test_a_foreign_file_is_refused(path, write):
 
 
 class Bomb:
-    """An object whose unpickling would be noticed."""
+    """An object that ends the process if it is unpickled."""
 
     def __reduce__(self):
         return os._exit, (7,)
@@ -330,9 +330,9 @@ def test_a_missing_file_is_reported_as_missing(tmp_path):
         small().load(tmp_path / "none.npz")
 
 
-# More than fits ---------------------------------------------------------------------------
+# Oversized arrays -------------------------------------------------------------------------
 
-FULL = {  # an agent of each kind of save, stopped in a test, so that all its arrays hold something
+FULL = {  # one agent per kind of save; stopped in a test, all its arrays have content
     "single-core": small,
     "distributed": functools.partial(small, td.DistributedQLAgent),
     "Dyna-Q": functools.partial(small, DynaQAgent),
@@ -346,7 +346,7 @@ arrays_of_all_kinds = pytest.mark.parametrize("kind, name", ARRAYS)
 
 
 def stopped(monkeypatch, kind, path) -> bytes:
-    """Save an agent that was stopped in its third test: what it had learned."""
+    """Save an agent that was interrupted in its third test; return its learned state."""
     agent = FULL[kind]()
     with interrupted(monkeypatch, td.TDAgent, "evaluate_on", 3):
         agent.learn_and_evaluate(progress=False)
@@ -355,7 +355,7 @@ def stopped(monkeypatch, kind, path) -> bytes:
 
 
 def replace_array(path, name: str, content: bytes, method=zipfile.ZIP_DEFLATED) -> None:
-    """Put other bytes in the place of an array of a save."""
+    """Replace an array of a save by other bytes."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry: archive.read(entry) for entry in archive.namelist()}
     with zipfile.ZipFile(path, "w", method) as archive:
@@ -364,7 +364,7 @@ def replace_array(path, name: str, content: bytes, method=zipfile.ZIP_DEFLATED) 
 
 
 def npy_header(shape: tuple, dtype) -> bytes:
-    """The beginning of an .npy file, before the values."""
+    """Return the header of an .npy file."""
     file = io.BytesIO()
     fields = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, fields)
@@ -372,13 +372,13 @@ def npy_header(shape: tuple, dtype) -> bytes:
 
 
 def saved_form(path, name: str) -> tuple:
-    """(shape, dtype) of an array of a save."""
+    """Return (shape, dtype) of an array of a save."""
     with np.load(path) as file:
         return file[name].shape, file[name].dtype
 
 
 def as_texts(shape, dtype) -> tuple:
-    """A text has one shape and any length; the others are as long as they are wide."""
+    """Return a huge form of an array: a long text for strings, otherwise many rows."""
     return (shape, "<U500000000") if dtype.kind == "U" else ((2**29, *shape[1:]), dtype)
 
 
@@ -394,7 +394,7 @@ TOO_MUCH = {
 @pytest.mark.parametrize("change", TOO_MUCH)
 def test_an_array_that_is_none_of_this_agents_is_refused_before_it_is_read(monkeypatch, path, kind, name, change):
     stopped(monkeypatch, kind, path)
-    replace_array(path, name, npy_header(*TOO_MUCH[change](*saved_form(path, name))))  # there is nothing to read
+    replace_array(path, name, npy_header(*TOO_MUCH[change](*saved_form(path, name))))  # a header without data
     refused(FULL[kind](), path, f"{name} of .*, shape .*, is not what")
 
 
@@ -454,9 +454,9 @@ def test_an_array_in_fortrans_order_is_loaded_in_the_order_that_is_learned_on(mo
     assert run(agent) == run(FULL[kind]())
 
 
-# Of earlier versions ----------------------------------------------------------------------
+# Earlier versions -------------------------------------------------------------------------
 
-EARLIER = {  # files of tests/saves, each with the commit that wrote it, and how far it had learned
+EARLIER = {  # files in tests/saves: (agent, episodes learned), and the commit that wrote it
     "single_core": (small, 23),  # 1c4a91c
     "distributed_without_in_flight": (functools.partial(small, td.DistributedQLAgent), 30),  # 1c4a91c
     "dyna": (functools.partial(small, DynaQAgent), 30),  # b8f8ac3
@@ -468,7 +468,7 @@ EARLIER = {  # files of tests/saves, each with the commit that wrote it, and how
 def test_a_save_of_an_earlier_version_goes_on_to_the_same_bits_without_a_word(root, recwarn, name):
     make, episode = EARLIER[name]
     whole = make()
-    if episode == 23:  # it was learned in one go, past its tests
+    if episode == 23:  # it learned in one call, past its tests
         whole.learn(23)
     resumed = make().load(root / "tests" / "saves" / f"{name}.npz")
     assert resumed.episode == episode and not recwarn.list
@@ -534,11 +534,11 @@ def test_two_threads_that_save_to_one_path_never_leave_a_broken_file(path):
     assert found <= possible and os.listdir(path.parent) == ["agent.npz"]
 
 
-# What could not be loaded is not saved -----------------------------------------------------
+# Agents that cannot be saved ---------------------------------------------------------------
 
 
 class Infinite(td.QLAgent):
-    """An agent whose tests have no finite value."""
+    """An agent whose tests return infinity."""
 
     def evaluate(self, *arguments, **settings):
         return float("inf")

@@ -1,4 +1,4 @@
-"""Experiments with many workers: rules of merging, steps to a target, and what a round costs."""
+"""Experiments with many workers: merge rules, steps to a target, and the cost of a round."""
 
 import itertools
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ LAKE = td.FrozenLakeEnv(map_name=HALLWAY)
 
 
 def combined(kind, values, *reports, rate=0.5):
-    """The old values after a server of a kind has combined reports (pairs, values, visits) into them."""
+    """Return the old values after a server of this kind combines reports (pairs, values, visits) into them."""
     values = np.array(values, float)
     server = kind(td.QLAgent(td.FrozenLakeEnv(), learning_rate=rate))
     whole = [
@@ -76,10 +76,10 @@ def test_the_local_rate_is_that_of_the_experiment_and_capped():
 
 def test_unequal_epsilons_go_from_a_fifth_to_four_times():
     agent = variants.Epsilons(LAKE, 0.1, cw_num=3, ew_num=0, do_test=False, workers=td.InProcess())
-    told = []
-    pool = SimpleNamespace(submit=lambda role, i, method, *arguments: told.append((role, arguments[-1])))
+    sent = []
+    pool = SimpleNamespace(submit=lambda role, i, method, *arguments: sent.append((role, arguments[-1])))
     agent._submit(pool, Batch(0, 0, 300), None)
-    assert told[:3] == [("collector", pytest.approx(epsilon)) for epsilon in (0.02, 0.02 * 20**0.5, 0.4)]
+    assert sent[:3] == [("collector", pytest.approx(epsilon)) for epsilon in (0.02, 0.02 * 20**0.5, 0.4)]
 
 
 def test_growing_rounds_grow_from_a_quarter_to_four_times():
@@ -113,7 +113,7 @@ def test_parts_of_a_round_add_up():
 
 
 def round_costs(merge: float, ray: float):
-    """What a round costs where both grow in proportion to the workers, by a worker; learning takes 1 ms."""
+    """Return rows of round costs with `merge` and `ray` seconds per worker, and 1 ms of learning."""
     rows = [
         {"side": 64, "workers": count, "batch_size": size, "alone_seconds_a_step": 1e-6, "learn_seconds": 1e-3,
          "skew": 1.0, "steps": 1_000 * size, "merge_seconds": merge * count, "ray_seconds": ray * count,
@@ -124,7 +124,7 @@ def round_costs(merge: float, ray: float):
 
 
 def scaling_rows():
-    """Sixteen workers and sixty-four that need as many steps as one core: a million, in ten rounds."""
+    """Return rows in which one core, 16 and 64 workers all need a million steps, in ten rounds."""
     rows = [
         {"algorithm": "Q-learning", "side": 64, "workers": count, "batch_size": 100, "variant": "default",
          "map_seed": lake, "seed": 0, "first": 5e5, "sustained": 1e6, "first_rounds": 5}
@@ -136,12 +136,12 @@ def scaling_rows():
 def test_the_product_is_steps_times_speed():
     data = {"round_cost": round_costs(1e-4, 1e-3), "scaling": scaling_rows()}
     found = round_cost.product(data, 64, 64, 100)
-    # a second alone; ten rounds of 1 ms of learning, 6.4 of merging and 64 or 32 of Ray
+    # one second alone; ten rounds, each 1 ms of learning, 6.4 of merging and 64 or 32 of Ray
     assert found.speed_up == pytest.approx((1 / 0.714, 1 / 0.394))
 
 
 def held(values, rule, **settings):
-    """The steps at which values, one after every hundred steps, first reach 10, and at which they are held there."""
+    """Return the steps at which values, one per hundred steps, first reach 10 and at which they hold it."""
     moments = [{"steps": 100 * i, "value": value} for i, value in enumerate(values, 1)]
     found = until_good(moments, lambda moment: moment["value"], 10, rule, **settings)
     return tuple(moment.get("steps") for moment in found)
@@ -185,7 +185,7 @@ def test_the_clock_stands_while_a_policy_is_judged(monkeypatch):
     seconds = []
     for moment in clocked(learning()):
         seconds.append(moment["seconds"])
-        now[0] += 1_000.0  # judging
+        now[0] += 1_000.0  # time for judging, which must not count
     assert seconds == [10.0, 20.0, 30.0]
 
 

@@ -1,4 +1,4 @@
-"""A private Ray: quick to start, out of reach for others, safe to start from threads, and the user's own respected."""
+"""A private Ray starts quickly, is closed to others, and can start from threads; a user's own Ray is kept."""
 
 import contextlib
 import ipaddress
@@ -17,13 +17,13 @@ import pytest
 import td_helpers as td
 from tabular import session
 
-pytest.importorskip("psutil")  # ipykernel brings it
+pytest.importorskip("psutil")  # a dependency of ipykernel
 ROOT = Path(__file__).resolve().parent.parent
 RUN = {"learning_episodes": 600, "test_interval": 200, "trials": 3}
 
 
 def run_python(code: str, timeout: float = 120, **environment) -> str:
-    """Run code from another folder, with the module importable by the driver only; what it printed."""
+    """Run code from another folder, where only the driver can import the module; return what it prints."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + textwrap.dedent(code)
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONPATH" and not key.startswith("RAY_")}
     ended = subprocess.run(
@@ -34,18 +34,18 @@ def run_python(code: str, timeout: float = 120, **environment) -> str:
 
 
 def test_importing_ray_compiles_no_grammar():
-    """From 4.25 on jsonschema, which ray imports, loads a grammar of URIs: 1.15 s in each process of a run."""
+    """From 4.25 on, jsonschema, which ray imports, loads a URI grammar: 1.15 s in each process of a run."""
     code = "import json, ray; print(json.dumps([name for name in ('rfc3987_syntax', 'lark') if name in sys.modules]))"
     assert json.loads(run_python(code)) == []
 
 
-HOSTILE = {  # variables that may be inherited, of which each opened a private Ray, or kept it from starting
+HOSTILE = {  # inherited variables, each of which would open a private Ray or keep it from starting
     "RAY_AUTH_MODE": "", "RAY_AUTH_TOKEN": " ", "RAY_ENABLE_K8S_TOKEN_AUTH": "true", "RAY_USE_TLS": "1",
     "RAY_REDIS_ADDRESS": "127.0.0.1:1", "RAY_gcs_storage": "redis", "RAY_OVERRIDE_NODE_ID_FOR_TESTING": "abc",
     "RAY_JOB_CONFIG_JSON_ENV_VAR": '{"runtime_env": {"working_dir": "/nonexistent"}}',
 }  # fmt: skip
 
-# That a token is asked for, as seen by one who has none, or another.
+# Check that a token is required, with none and with a wrong one.
 STRANGERS = """
     import subprocess
     import ray
@@ -67,7 +67,7 @@ PRIVATE = """
     from pathlib import Path
 
     os.mkdir(Path.home() / "tä")
-    os.chdir(Path.home() / "tä")  # which is the folder for temporary files
+    os.chdir(Path.home() / "tä")  # TMPDIR is this folder
     import td_helpers as td
 
     def process_state():
@@ -125,7 +125,7 @@ PRIVATE += STRANGERS + """
     ]
 
     def fork(work):
-        # The exit code of a fork, and what it tells
+        # return the exit code and stderr of a fork
         receive, send = os.pipe()
         pid = os.fork()
         if not pid:
@@ -167,7 +167,7 @@ PRIVATE += STRANGERS + """
 
 @pytest.fixture(scope="module")
 def leftover():
-    """The folder of a driver that was killed."""
+    """The leftover folder of a killed driver."""
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
     (folder / "alive").touch()
     yield folder
@@ -176,7 +176,7 @@ def leftover():
 
 @pytest.fixture(scope="module")
 def private(leftover):
-    """What was seen of a private Ray, which has ended since; its HOME is one that others may enter."""
+    """Observations of a private Ray, which has ended since, in a HOME that others may enter."""
     with tempfile.TemporaryDirectory() as home:
         os.chmod(home, 0o755)
         yield json.loads(run_python(PRIVATE, HOME=home, TMPDIR=".", **HOSTILE))
@@ -223,12 +223,12 @@ def test_starting_ray_lets_modules_be_found_as_before(private):
 
 @pytest.mark.parametrize("name", ["random", "handlers", "hooks", "faulthandler", "folder"])
 def test_starting_ray_leaves_the_rest_of_the_process_as_it_was(private, name):
-    """Also the user's own handler of SIGTERM, where there is one."""
+    """This includes the user's own handler of SIGTERM."""
     assert private["before"][name] == private["after"][name]
 
 
 def test_a_fork_of_a_driver_says_that_it_cannot_reach_ray(private):
-    """Though another thread of the driver has its turn at the moment, and for ever in the fork."""
+    """Another thread holds the pool's lock, which in the fork is never released."""
     code, said = private["forks"]["Ray"]
     assert code != 0 and "RuntimeError: this process is a fork of one that runs Ray" in said
     assert 'get_context("spawn")' in said and "td.InProcess()" in said
@@ -250,7 +250,7 @@ def test_what_a_ray_that_has_ended_has_left_is_put_back_unless_the_user_has_chan
     assert os.environ.get("RAY_AUTH_MODE") == becomes and not session._staying
 
 
-# Its folder -------------------------------------------------------------------------------
+# The session's folder ---------------------------------------------------------------------
 
 
 def test_the_next_start_removes_the_folder_of_a_driver_that_was_killed(private, leftover):
@@ -266,7 +266,7 @@ def base():
 
 @contextlib.contextmanager
 def driver(base):
-    """A process with a folder for a private Ray: (process, folder)."""
+    """A process that holds a folder for a private Ray: (process, folder)."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tabular import session; print(session._own_folder())"
     process = subprocess.Popen(
         [sys.executable, "-u", "-c", code + "; input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -325,7 +325,7 @@ def test_rays_folder_has_a_short_absolute_path_in_ascii(monkeypatch, given, take
 
 
 def expected() -> list:
-    """A single-core run: with one collector a distributed one has the same bits."""
+    """Return the result of a single-core run; a distributed one with one collector has the same bits."""
     agent = td.QLAgent(td.FrozenLakeEnv(), **RUN)
     agent.learn_and_evaluate(progress=False)
     return [agent.q_table.tobytes().hex(), agent.total_rewards, agent.steps]
@@ -346,7 +346,7 @@ LEARN = f"""
 
 
 def test_ray_started_by_two_threads_at_once_outlives_both_and_asks_for_its_token():
-    """Ray's processes end with the thread that started them: so that one has to stay. Here ray was imported before."""
+    """Ray's processes end with the thread that started them, so it must stay alive. Here ray was imported before."""
     code = """
     threads = [threading.Thread(target=learn, args=(bits,)) for _ in range(2)]
     for thread in threads:

@@ -1,4 +1,4 @@
-"""The simulated Ray: copies, orders and clocks as Ray has them, one turn at a time, repeated by its seed."""
+"""The simulated Ray: copies, orders and clocks as in Ray, one turn at a time, reproducible from a seed."""
 
 import contextlib
 import itertools
@@ -15,7 +15,7 @@ from tabular.simulated_ray import FATES, NotSimulated, Stuck, simulated
 
 @pytest.fixture
 def ray():
-    """A calm simulated Ray."""
+    """A simulated Ray without faults."""
     with simulated(0):
         import ray
 
@@ -23,7 +23,7 @@ def ray():
 
 
 class Box:
-    """Holds a list of what it was sent."""
+    """An actor that keeps a list of what it was sent."""
 
     def __init__(self, *first):
         self.held = list(first)
@@ -48,7 +48,7 @@ class Box:
         return ray.get(other.add.remote(value))
 
 
-# What the program sees -----------------------------------------------------------------------
+# Calls and objects ---------------------------------------------------------------------------
 
 
 def test_calls_of_one_caller_run_in_the_order_in_which_they_were_sent(ray):
@@ -172,7 +172,7 @@ def test_a_killed_actor_does_nothing_any_more(seed):
         import ray
 
         box, asking = ray.remote(Box).remote(), ray.remote(Box).remote()
-        asks = [asking.ask.remote(box, i) for i in range(1000)]  # takes minutes
+        asks = [asking.ask.remote(box, i) for i in range(1000)]  # takes minutes of virtual time
         ray.kill(asking)
         time.sleep(1.0)
         held = ray.get(box.add.remote("killed"))
@@ -205,7 +205,7 @@ def test_the_clock_of_other_threads_and_of_afterwards_is_the_real_one():
     assert 0 <= seen[0] - real < 1e6 and 0 <= time.monotonic() - real < 1e6
 
 
-def test_one_that_watches_the_clock_does_not_wait_for_ever(ray):
+def test_polling_the_clock_ends(ray):
     until = time.monotonic() + 0.01
     while time.monotonic() < until:
         pass
@@ -233,10 +233,10 @@ def test_where_things_happen_for_ever_the_program_is_stuck_and_told():
         ray.get(ray.remote(poll).remote())
 
 
-# Fates ---------------------------------------------------------------------------------------
+# Faults --------------------------------------------------------------------------------------
 
 DIED, UNAVAILABLE, SILENCE, LOST = "ActorDiedError", "ActorUnavailableError", "GetTimeoutError", "ObjectLostError"
-FATE = {  # what the call itself ends with in an hour, and what an actor then holds that is sent "next"
+FATE = {  # by fate: the call's outcome within an hour, and what an actor that is sent "next" then holds
     "does not run": (UNAVAILABLE, ["before", "next"]),
     "answer lost": (UNAVAILABLE, ["before", "it", "next"]),
     "runs late": (UNAVAILABLE, ["before", "next", "it"]),
@@ -319,7 +319,7 @@ def test_what_fates_a_share_of_calls_has_met_can_be_played_again():
     assert len(faults) > 1 and play(faults) == (faults, *rest) == play(0.1)
 
 
-# Around it -----------------------------------------------------------------------------------
+# Entering and leaving ------------------------------------------------------------------------
 
 
 def test_the_real_ray_is_back_afterwards_and_no_thread_is_left():

@@ -1,4 +1,4 @@
-"""A study: what its modules mark is found, run and published, whole or not at all, and bad input is told."""
+"""Studies: experiments and pictures are found, run and published atomically, and bad input is refused."""
 
 import ast
 import contextlib
@@ -25,22 +25,22 @@ PACKAGES = {"figures": figures, "beyond/figures": beyond.figures}
 
 
 def contents(study) -> dict:
-    """All files of the project's copy."""
+    """Return all files of a copied project, by path."""
     return {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()}
 
 
 def committed_report(study) -> str:
-    """The study's report as committed."""
+    """Return the study's committed report."""
     return (study.folder.parent / "Report.md").read_text(encoding="utf-8")
 
 
 def sources(folder: Path) -> dict[Path, ast.Module]:
-    """The parsed modules of a folder."""
+    """Return the parsed modules of a folder, by path."""
     return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.py"))}
 
 
 def imported(module: ast.Module) -> set[str]:
-    """The names of the modules that a module imports anywhere, those of packages dotted."""
+    """Return the dotted names of all modules that a module imports."""
     names = set()
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
@@ -50,14 +50,14 @@ def imported(module: ast.Module) -> set[str]:
     return names
 
 
-# The house
+# Imports
 
 
-def test_nothing_of_the_assignment_imports_a_wing():
-    for folder in (ROOT, ROOT / "figures", ROOT / "tabular"):  # td_helpers.py is in the first
+def test_the_assignment_imports_nothing_beyond_it():
+    for folder in (ROOT, ROOT / "figures", ROOT / "tabular"):  # td_helpers.py is in ROOT
         for path, module in sources(folder).items():
-            wings = {name for name in imported(module) if name.partition(".")[0] in ("beyond", "course")}
-            assert not wings, path.name
+            imports = {name for name in imported(module) if name.partition(".")[0] in ("beyond", "course")}
+            assert not imports, path.name
 
 
 def test_the_agents_past_the_assignment_come_without_their_experiments():
@@ -104,8 +104,8 @@ def run(seeds=3):
 def test_a_new_file_is_a_new_experiment_with_its_pictures_data_and_numbers(tmp_path, monkeypatch):
     folder = tmp_path / "sky_of_tests"
     (folder / "data").mkdir(parents=True)
-    door = "raise AssertionError('a door is no question')"
-    files = {"__init__.py": "", "make_figures.py": door, "waiting.py": WAITING, "weather.py": WEATHER}
+    command_line = "raise AssertionError('the command line is not a question')"
+    files = {"__init__.py": "", "make_figures.py": command_line, "waiting.py": WAITING, "weather.py": WEATHER}
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "report_template.md").write_text("It rains {{ weather.wettest() }}.\n", encoding="utf-8")
@@ -113,7 +113,7 @@ def test_a_new_file_is_a_new_experiment_with_its_pictures_data_and_numbers(tmp_p
     import sky_of_tests
 
     study = Study.of(sky_of_tests)
-    assert list(study.experiments) == ["weather", "waiting"]  # what measures time runs last
+    assert list(study.experiments) == ["weather", "waiting"]  # timed experiments run last
     assert [settings_of(run) for run in study.experiments.values()] == [{"seeds": 2}, {"seeds": 3}]
     make_figures.main(study, [])
     made = {
@@ -154,7 +154,7 @@ def test_the_tasks_of_an_experiment_can_be_sent_to_other_processes(monkeypatch, 
     package = PACKAGES[folder]
     cloudpickle.register_pickle_by_value(package)
     try:
-        with contextlib.suppress(KeyError):  # some look at their rows, of which there are none
+        with contextlib.suppress(KeyError):  # some look up their rows, which are missing
             list(run())
         task, cases = sent[0]
         assert isinstance(ray.remote(num_cpus=1)(task), ray.remote_function.RemoteFunction)
@@ -169,7 +169,7 @@ def test_the_tasks_of_an_experiment_can_be_sent_to_other_processes(monkeypatch, 
 
 @pytest.fixture
 def short(copy):
-    """A report of one sentence without pictures, so that publishing it takes no time."""
+    """A study whose report is one sentence without pictures, so that it is quick to publish."""
     (copy.folder / "report_template.md").write_text(
         "The optimum is {{ exact.best(HALLWAY).value | number(1) }}.\n", encoding="utf-8"
     )
@@ -177,12 +177,12 @@ def short(copy):
 
 
 def text_of(study) -> str:
-    """The text of a study's template."""
+    """Return a study's template."""
     return (study.folder / "report_template.md").read_text(encoding="utf-8")
 
 
 def add(study, text: str) -> None:
-    """Add to a study's template."""
+    """Append text to a study's template."""
     (study.folder / "report_template.md").write_text(text_of(study) + text, encoding="utf-8")
 
 
@@ -195,18 +195,18 @@ def test_a_named_experiment_is_run_and_published_with_the_report(short):
     assert committed_report(short) == "The optimum is 960.3.\n"
 
 
-def test_a_wing_writes_its_own_report_and_its_table_of_the_readme_and_leaves_the_assignment_alone(copies):
-    wing = dataclasses.replace(copies["beyond/figures"], pictures={})
-    (wing.folder / "report_template.md").write_text("{{ timing.cores() }} cores\n", encoding="utf-8")
-    readme = wing.root / "README.md"
+def test_beyond_writes_its_own_report_and_readme_table_and_leaves_the_assignment_alone(copies):
+    beyond_study = dataclasses.replace(copies["beyond/figures"], pictures={})
+    (beyond_study.folder / "report_template.md").write_text("{{ timing.cores() }} cores\n", encoding="utf-8")
+    readme = beyond_study.root / "README.md"
     committed = readme.read_text(encoding="utf-8")
     readme.write_text(committed.replace("| pace |", "| speed |"), encoding="utf-8")
-    before = contents(wing)
-    make_figures.main(wing, ["--draw"])
-    after = contents(wing)
-    changed = {path.relative_to(wing.root).as_posix() for path in after if before.get(path) != after[path]}
+    before = contents(beyond_study)
+    make_figures.main(beyond_study, ["--draw"])
+    after = contents(beyond_study)
+    changed = {path.relative_to(beyond_study.root).as_posix() for path in after if before.get(path) != after[path]}
     assert changed == {"README.md", "beyond/Report.md"} and before.keys() == after.keys()
-    assert readme.read_text(encoding="utf-8") == committed and committed_report(wing) == "2 cores\n"
+    assert readme.read_text(encoding="utf-8") == committed and committed_report(beyond_study) == "2 cores\n"
 
 
 def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short, capsys):
@@ -232,13 +232,13 @@ def test_a_false_claim_about_times_is_a_warning(short, capsys):
 
 
 def few_curves(seeds=2, tests=2, episodes={HALLWAY: 4_000}, rates=(0.1,), epsilons=(0.3,)):  # noqa: B006
-    """Curves of a second."""
+    """Yield curves that take a second."""
     yield from curves.run(seeds, tests, episodes, rates, epsilons)
 
 
 @pytest.fixture
 def few_seeds(short):
-    """A report with one claim, about the curves of two seeds."""
+    """A study whose report has two claims, one of them about the curves of two seeds."""
     experiment(few_curves)
     with simulated(0):
         write_rows(short.folder / "data" / "curves.csv", few_curves, few_curves())
@@ -320,7 +320,7 @@ def test_data_of_other_settings_are_refused_with_file_and_field(copies, capsys, 
     with pytest.raises(SystemExit):
         make_figures.main(copies["beyond/figures"], ["--draw"])
     message = capsys.readouterr().err
-    assert f"{folder}/data/{name}.csv has seeds = 7, the code has {saved['seeds']}" in message
+    assert f"{folder}/data/{name}.csv has seeds = 7, but the code has {saved['seeds']}" in message
     assert f"run: python {folder}/make_figures.py {name}" in message
 
 

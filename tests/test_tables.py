@@ -1,4 +1,4 @@
-"""Transition tables: which envs are compiled, and that what is drawn from the packed form is what P says."""
+"""Transition tables: which envs are compiled, and that draws from the packed form follow P."""
 
 import functools
 
@@ -31,7 +31,7 @@ STOCHASTIC = {
 
 
 def even_draws(n: int) -> np.ndarray:
-    """Draws of 32 bits that lie evenly."""
+    """Return `n` evenly spaced draws of 32 bits."""
     return ((np.arange(n) + 0.5) / n * 2**32).astype(np.int64)
 
 
@@ -49,7 +49,7 @@ def test_draws_are_divided_among_the_outcomes_of_each_pair_as_p_says(env):
 def test_every_state_is_told_from_the_others_whatever_their_number(cells):
     packed = td.FrozenLakeEnv(["S" + "F" * (cells - 2) + "G"], transition_prob=NO_SLIP).table.packed
     assert [sample_step(packed, state, td.RIGHT, 0)[0] for state in range(cells)] == list(range(1, cells + 1))
-    assert packed.bits == cells.bit_length()  # the last state's number is `cells`
+    assert packed.bits == cells.bit_length()  # the last state is number `cells`
 
 
 def test_a_lakes_thresholds_are_one_row_and_foreign_ones_a_row_for_each_pair():
@@ -125,7 +125,7 @@ class HalfPrice(gym.RewardWrapper):
 
 
 class Doubled(CliffWalkingEnv):
-    """An env whose step does more than its P says."""
+    """An env whose step deviates from its P."""
 
     def step(self, action):
         state, reward, *rest = super().step(action)
@@ -133,14 +133,14 @@ class Doubled(CliffWalkingEnv):
 
 
 class TiltedLake(td.FrozenLakeEnv):
-    """A lake whose step does more than its table says."""
+    """A lake whose step deviates from its table."""
 
     def step(self, action):
         return super().step(td.RIGHT)
 
 
 class MovedStart(td.FrozenLakeEnv):
-    """A lake whose reset does more than its table says."""
+    """A lake whose reset deviates from its table."""
 
     def reset(self, **settings):
         super().reset(**settings)
@@ -149,7 +149,7 @@ class MovedStart(td.FrozenLakeEnv):
 
 
 class Costly(gymnasium.envs.toy_text.frozen_lake.FrozenLakeEnv):
-    """An env that reads its P, and takes 1 from every reward."""
+    """An env that follows its P but subtracts 1 from every reward."""
 
     def step(self, action):
         state, reward, *rest = super().step(action)
@@ -186,7 +186,7 @@ def test_what_a_step_does_besides_its_p_is_learned():
 
 
 class Declared(td.FrozenLakeEnv):
-    """A lake whose step is its own, and yet does no more than its table says."""
+    """A lake that overrides step and declares that it still follows the table."""
 
     @td.samples_table
     def step(self, action):
@@ -194,7 +194,7 @@ class Declared(td.FrozenLakeEnv):
 
 
 class Reversed(Declared):
-    """A lake that overrides what was declared."""
+    """A lake that overrides a declared step."""
 
     def step(self, action):
         return super().step(3 - action)

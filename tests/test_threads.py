@@ -1,4 +1,4 @@
-"""Runs in threads: the bits of all other pools, errors and interrupts as there, and no thread that is left behind."""
+"""Runs in threads: the same bits, errors and interrupts as in other pools, and no thread left behind."""
 
 import contextlib
 import random
@@ -22,31 +22,31 @@ SMALL = {"learning_episodes": 137, "test_interval": 20, "trials": 5, "max_step":
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
-    """Every test ends without a thread of a run."""
+    """Check that no thread of a run outlives a test."""
     yield
     assert [thread.name for thread in threading.enumerate() if thread.name.startswith("td worker")] == []
 
 
 def small(kind=td.DistributedQLAgent, simulator=LAKE, workers=None, **settings):
-    """An agent of a few episodes."""
+    """Return an agent with few episodes."""
     workers = workers or td.Threads()
     return kind(simulator, 0.3, 0.1, workers=workers, **({"cw_num": 3, "ew_num": 2} | SMALL | settings))
 
 
 def finished(*arguments, **settings):
-    """The same, once it has learned all."""
+    """Return an agent that has learned all its episodes."""
     agent = small(*arguments, **settings)
     agent.learn_and_evaluate(progress=False)
     return agent
 
 
-# The bits ------------------------------------------------------------------------------------
+# Bits ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", KINDS)
 def test_a_run_in_threads_has_the_bits_of_one_after_another(monkeypatch, tmp_path, name, way):
-    monkeypatch.setattr(td, "LARGE", 0 if way == "tables as what changed" else td.LARGE)
+    monkeypatch.setattr(td, "LARGE", 0 if way == "tables as changes" else td.LARGE)
     settings = settings_of(KINDS[name], way)
     if way == "checkpoints":
         settings["checkpoint"] = tmp_path / "agent.npz"
@@ -153,7 +153,7 @@ def test_a_fault_of_a_simulator_is_its_own_with_its_place(kind):
     assert "episode 3, step 7" in "\n".join(caught.value.__notes__)
 
 
-def test_patience_means_nothing():
+def test_patience_has_no_effect_in_threads():
     class Slow(Ring):
         def reset(self, **arguments):
             time.sleep(0.002)
@@ -195,7 +195,7 @@ def test_a_stepped_run_is_stopped_within_its_batch(monkeypatch):
             return super().step(action)
 
     agent = small(simulator=Endless(ends=False), max_step=10**6, cw_num=2, do_test=False)
-    with interrupted(monkeypatch, agent.workers, "result", 1):  # of a batch that would take a minute
+    with interrupted(monkeypatch, agent.workers, "result", 1):  # the result of a batch that would take a minute
         agent.learn(10)
     steps = Endless.steps
     assert agent.episode == 0 and steps < 10**6
@@ -299,7 +299,7 @@ def test_a_call_that_computes_for_ever_ends_with_its_run():
 
 
 class Locking(Ring):
-    """A simulator whose steps take a lock that all copies share, and that catches all that there is to catch."""
+    """A simulator whose steps take a lock shared by all copies, and catch every exception."""
 
     lock = threading.Lock()
 
@@ -369,11 +369,11 @@ def test_ctrl_c_while_numba_compiles_waits_and_harms_nothing(root):
     assert done.stdout.splitlines() == ["True 0", "True"] * 5 and done.stderr == ""
 
 
-# Simulators whose copies are not apart ---------------------------------------------------
+# Simulators whose copies share state -----------------------------------------------------
 
 
 class OfPython(Ring):
-    """It follows its seed, by way of Python's global generator."""
+    """A ring that draws from Python's global generator, which its reset seeds."""
 
     def reset(self, *, seed=None, options=None):
         random.seed(seed)
@@ -384,7 +384,7 @@ class OfPython(Ring):
 
 
 class OfNumpy(Ring):
-    """The same, by way of numpy's."""
+    """A ring that draws from numpy's global generator, which its reset seeds."""
 
     def reset(self, *, seed=None, options=None):
         np.random.seed(seed % 2**32)  # noqa: NPY002
@@ -395,7 +395,7 @@ class OfNumpy(Ring):
 
 
 class OfItsClass(Ring):
-    """Its place is its class's."""
+    """A ring that keeps its state in its class."""
 
     place = [0]
 
@@ -409,7 +409,7 @@ class OfItsClass(Ring):
 
 
 class OfClosures(Ring):
-    """It moves by functions that are its own, and that a copy does not have."""
+    """A ring whose moves are closures over the original, which copies share."""
 
     def __init__(self):
         super().__init__()
@@ -439,7 +439,7 @@ def test_a_simulator_whose_copies_share_something_is_refused_before_any_work(kin
     assert (np.random.get_state()[1] == states[1][1]).all()  # noqa: NPY002
 
 
-def test_a_simulator_that_no_seed_holds_is_not_refused_for_it():
+def test_an_unseeded_simulator_is_not_refused():
     class Unseeded(Ring):
         def step(self, action):
             return super().step(random.SystemRandom().randrange(2))

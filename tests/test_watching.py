@@ -1,4 +1,4 @@
-"""Watching: pixels of a lake, following a policy, the greedy path, films, and how a notebook shows them."""
+"""Watching agents: a lake's pixels, rollouts, the greedy path, films, and their display in a notebook."""
 
 import io
 import runpy
@@ -18,7 +18,7 @@ import td_helpers as td
 
 
 def colors(pixels, lake):
-    """The colour in the middle of each cell, shape (rows, columns, 3)."""
+    """Return the colour in the middle of each cell, shape (rows, columns, 3)."""
     side = pixels.shape[0] // lake.nrow
     return pixels[side // 2 :: side, side // 2 :: side]
 
@@ -33,7 +33,7 @@ def test_pixels_show_the_map_and_the_agent():
     moved = (colors(before, lake) != colors(lake.render(), lake)).any(axis=2)
     assert moved.tolist() == [[True, True, False], [False, False, False]]
     lake.s = lake.exit_state
-    assert (colors(lake.render(), lake)[0, 0] != colors(before, lake)[0, 0]).any()  # nobody is left on the ice
+    assert (colors(lake.render(), lake)[0, 0] != colors(before, lake)[0, 0]).any()  # the agent has left the ice
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (3, 40), (300, 7)], ids=str)
@@ -43,7 +43,7 @@ def test_pixels_have_even_sides_as_videos_want(shape):
 
 
 def test_gymnasiums_video_recorder_records_an_episode(tmp_path, monkeypatch):
-    """Its encoder, moviepy, is replaced: what it is given is looked at."""
+    """The recorder's encoder, moviepy, is replaced by one that keeps the frames."""
     videos = []
 
     class Clip:
@@ -159,7 +159,7 @@ def test_rows_and_columns_are_numbered_by_whole_numbers():
 
 
 def frames(film):
-    """The pictures of a film as arrays (height, width, 3)."""
+    """Return the pictures of a film, as arrays of shape (height, width, 3)."""
     gif = PIL.Image.open(io.BytesIO(film.gif))
     return [np.array(frame.convert("RGB")) for frame in PIL.ImageSequence.Iterator(gif)]
 
@@ -197,7 +197,7 @@ def test_the_film_of_the_readme_is_what_its_file_makes(root):
 
 
 def shown(monkeypatch, figure, alt=None):
-    """(data, metadata) of what `show` displays."""
+    """Return (data, metadata) of what `show` displays."""
     pictures = []
     monkeypatch.setattr("IPython.display.display", pictures.append)
     td.show(figure, alt)

@@ -1,4 +1,4 @@
-"""Worlds that users bring: what an env may return, and what is refused in a sentence, the same for all agents."""
+"""Users' envs: what step and reset may return, and what is refused, in one sentence and alike for all agents."""
 
 import contextlib
 import fractions
@@ -35,7 +35,7 @@ both = pytest.mark.parametrize("kind", BOTH.values(), ids=BOTH)
 
 
 def agent_on(kind, simulator, **settings):
-    """An agent of 20 episodes, with a test of three after ten."""
+    """Return an agent with 20 episodes and a test of three trials every ten."""
     agent_class, more = kind
     if "cw_num" in more:
         more = more | {"workers": td.InProcess()}
@@ -44,15 +44,15 @@ def agent_on(kind, simulator, **settings):
 
 
 def sentence(error) -> str:
-    """What an error says, without the notes that say where it fell."""
+    """Return an error's message, without the notes on where it occurred."""
     return str(error.value).splitlines()[0]
 
 
-# What step and reset return ---------------------------------------------------------------
+# Results of step and reset ----------------------------------------------------------------
 
 
 def returns(state=1, reward=-1.0, ended=False):
-    """A fault: a step that gives this, and perhaps ends the episode."""
+    """Return a fault: a step with this result."""
     return lambda env: (state, reward, ended, False, {})
 
 
@@ -119,7 +119,7 @@ STARTS = {
 
 
 class StartsAt(Ring):
-    """A ring whose reset returns what it is told."""
+    """A ring whose reset returns `start`."""
 
     def __init__(self, start):
         super().__init__()
@@ -210,14 +210,14 @@ def test_over_ray_the_same_is_refused_with_the_same_sentence(workers):
 
 
 class OrderEnforcing(gymnasium.RewardWrapper):
-    """A wrapper of one's own, which has the name of one that changes nothing."""
+    """A user's wrapper with the name of one that changes nothing."""
 
     def reward(self, reward):
         return reward - 100.0
 
 
 class PricedTimeLimit(gym.wrappers.TimeLimit):
-    """A kind of TimeLimit, which changes the reward."""
+    """A subclass of TimeLimit that changes the reward."""
 
     def step(self, action):
         state, reward, *rest = super().step(action)
@@ -225,7 +225,7 @@ class PricedTimeLimit(gym.wrappers.TimeLimit):
 
 
 def priced(step):
-    """A step that costs 100 more, under the names of the one it calls."""
+    """Return a step that costs 100 more, with the name and attributes of the one it calls."""
 
     @functools.wraps(step)
     def priced_step(*arguments):
@@ -324,7 +324,7 @@ class HalfPrice(gym.RewardWrapper):
 
 
 def test_an_env_may_declare_its_step_and_travel():
-    """By value, as from a notebook: what is declared is the very code."""
+    """The env is pickled by value, as from a notebook; the declaration still applies to its code."""
     env = pickle.loads(numba.cloudpickle.dumps(declared_lake()))
     assert td.QLAgent(env).compiled and type(env).__name__ == "Declared"
 
@@ -342,7 +342,7 @@ def declared_lake():
 
 
 class OwnChance(Ring):
-    """A ring whose generator is made once: it does not follow the seed of a reset."""
+    """A ring that makes its generator once, and so ignores the seed of a reset."""
 
     def __init__(self):
         super().__init__()
@@ -367,7 +367,7 @@ class NumpysChance(OwnChance):
 
 
 class Drifting(OwnChance):
-    """A ring that is another in each of its episodes."""
+    """A ring that behaves differently in each episode."""
 
     def chance(self):
         return float(self.resets)
@@ -380,16 +380,16 @@ UNSEEDED = [OwnChance, PythonsChance, NumpysChance, Drifting]
 @pytest.mark.parametrize("world", UNSEEDED)
 def test_an_env_that_does_not_follow_its_seed_is_told_of_once(kind, world):
     env = world()
-    with pytest.warns(UserWarning) as told:
+    with pytest.warns(UserWarning) as warned:
         agent = agent_on(kind, env)
         agent.learn(5)
         agent.learn_and_evaluate(progress=False)
         agent_on(kind, env).learn(5)
-    assert [str(warning.message) for warning in told] == [
+    assert [str(warning.message) for warning in warned] == [
         "the simulator does not follow reset(seed=): two episodes of one seed differ, so no result can be repeated "
         "(draw from self.np_random, which super().reset(seed=seed) seeds)"
     ]
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
 
 
 @pytest.mark.filterwarnings("error")
@@ -458,7 +458,7 @@ def test_an_env_that_raises_stop_iteration_ends_no_loop_of_the_callers(kind):
     assert any("step 1" in note for note in caught.value.__notes__)
 
 
-# How an episode ends --------------------------------------------------------------------------
+# Ends of episodes -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("ends", [True, np.True_, np.array(True), 1, np.int8(1)], ids=repr)
@@ -488,7 +488,7 @@ def test_what_is_no_truth_is_refused_in_a_sentence(kind, place, bad):
         agent.learn(5)
 
 
-# A lake that is changed after it was made -----------------------------------------------------
+# Lakes changed after construction -------------------------------------------------------------
 
 
 def test_a_lake_refuses_what_its_table_would_not_follow():
@@ -500,11 +500,11 @@ def test_a_lake_refuses_what_its_table_would_not_follow():
     assert pickle.loads(pickle.dumps(lake)).transition_prob == lake.transition_prob
 
 
-# Envs that look alike to Python ---------------------------------------------------------------
+# Envs that compare equal ----------------------------------------------------------------------
 
 
 class Equal(Ring):
-    """All are equal, and none has a hash; it draws from where no seed reaches."""
+    """A ring that equals everything, has no hash, and draws from an unseeded source."""
 
     def __eq__(self, other):
         return True
@@ -513,7 +513,7 @@ class Equal(Ring):
         return super().step(random.SystemRandom().randrange(2))
 
 
-def test_each_env_is_told_of_once_whatever_it_is_equal_to():
+def test_each_env_is_warned_about_once_even_if_it_equals_others():
     for _ in range(2):
         agent = agent_on(KINDS["Q-learning"], Equal())
         with pytest.warns(UserWarning, match="does not follow reset"):

@@ -29,7 +29,7 @@ from figures.study import experiment, spread
 from figures.summaries import markdown
 from tabular.kernels import greedy_value
 
-LAKES = {  # name: goal in steps, within how much of the optimum, seeds
+LAKES = {  # by name: goal in steps, tolerance below the optimum, number of seeds
     HALLWAY: (10_000, WITHIN, 40),
     LAKE: (50_000, WITHIN, 40),
     "32x32": (500_000, WITHIN, 10),
@@ -38,30 +38,30 @@ LAKES = {  # name: goal in steps, within how much of the optimum, seeds
     "256 x 256": (40_000_000, LARGE_WITHIN, 3),
 }
 LEARNERS = ("Dyna-Q", "Q-learning", "SARSA", "Q(λ)")
-RATES = {"constant": (0.01, 0.03, 0.1, 0.2), "decaying": (0.6,)}  # a learning rate, or the power of 1 / visits
+RATES = {"constant": (0.01, 0.03, 0.1, 0.2), "decaying": (0.6,)}  # a learning rate, or an exponent of 1 / visits
 STARTS = (0, 1000)  # initial values
-COMPARED = (HALLWAY, LAKE, "32x32")  # where the others are tried: beyond, they hardly ever arrive
-TRACE = 0.9  # λ, by which a trace fades with every step
+COMPARED = (HALLWAY, LAKE, "32x32")  # lakes for the other learners, which rarely arrive on larger ones
+TRACE = 0.9  # λ, the decay of a trace per step
 
 
 class TracingParameters(NamedTuple):
-    """`Parameters`, and what the rules below keep from step to step."""
+    """`Parameters`, plus the state that the rules below keep between steps."""
 
     epsilon: float
-    learning_rate: float  # constant; or, where it is 0, visits ** -power
+    learning_rate: float  # constant; if 0, the rate is visits ** -power
     beta: float
     max_step: int
     key: int
     power: float
     visits: np.ndarray  # int64, (states, actions)
-    trace: np.ndarray  # int64, (64, 2): the last states and actions, a ring; by then a trace has faded to a thousandth
-    latest: np.ndarray  # int64, (states, actions): where in the trace a pair was last
-    ends: np.ndarray  # int64, (3,): where the trace begins and ends, and the state that should come next
+    trace: np.ndarray  # int64, (64, 2): ring buffer of the last pairs; after 64 steps a trace is about 0.001
+    latest: np.ndarray  # int64, (states, actions): a pair's last position in the trace
+    ends: np.ndarray  # int64, (3,): the trace's begin and end, and the state expected next
 
 
 @register_jitable
 def rate_of(state, action, parameters):
-    """The learning rate of a pair that is visited once more."""
+    """Count a visit of a pair; return its learning rate."""
     parameters.visits[state, action] += 1
     if parameters.learning_rate > 0.0:
         return parameters.learning_rate
@@ -69,19 +69,19 @@ def rate_of(state, action, parameters):
 
 
 def decaying_q_learning(q_table, state, action, reward, next_state, terminated, actions, parameters):
-    """Q-learning."""
+    """Update as Q-learning does, with a constant or decaying rate."""
     target = reward if terminated else reward + parameters.beta * greedy_value(q_table[next_state], actions)
     q_table[state][action] += rate_of(state, action, parameters) * (target - q_table[state][action])
 
 
 def decaying_sarsa(q_table, state, action, reward, next_state, next_action, terminated, actions, parameters):
-    """SARSA."""
+    """Update as SARSA does, with a constant or decaying rate."""
     target = reward if terminated else reward + parameters.beta * q_table[next_state][next_action]
     q_table[state][action] += rate_of(state, action, parameters) * (target - q_table[state][action])
 
 
 def q_lambda(q_table, state, action, reward, next_state, terminated, actions, parameters):
-    """Watkins's Q(λ) with replacing traces (Sutton and Barto 12.10): an action that is not greedy cuts the trace."""
+    """Update as Watkins's Q(λ) with replacing traces: non-greedy actions cut the trace (Sutton and Barto 12.10)."""
     trace, ends = parameters.trace, parameters.ends
     if state != ends[2] or q_table[state][action] < greedy_value(q_table[state], actions):
         ends[0] = ends[1]
@@ -93,7 +93,7 @@ def q_lambda(q_table, state, action, reward, next_state, terminated, actions, pa
     ends[0] = max(ends[0], ends[1] - len(trace))
     for i in range(ends[1] - 1, ends[0] - 1, -1):
         before, chosen = trace[i % len(trace)]
-        if parameters.latest[before, chosen] == i:  # else it was visited again, and has its change
+        if parameters.latest[before, chosen] == i:  # otherwise a later visit has updated the pair
             q_table[before][chosen] += change
         change *= parameters.beta * TRACE
     ends[2] = -1 if terminated else next_state
@@ -104,13 +104,13 @@ UPDATES = {"Q-learning": decaying_q_learning, "SARSA": decaying_sarsa, "Q(λ)": 
 
 @functools.cache
 def rule_of(learner: str) -> td.Rule:
-    """A learner's rule, compiled once a process."""
+    """Return a learner's rule, compiled once per process."""
     return td.Rule(UPDATES[learner])
 
 
 @experiment
 def run(lakes=LAKES, compared=COMPARED, rates=RATES, starts=STARTS, epsilon=0.05, patience=50, batch_size=10):
-    """Steps and seconds until each learner arrives; nan where it has not after `patience` times the goal."""
+    """Yield steps and seconds until each learner arrives; nan if it needs more than `patience` times the goal."""
     cases = []
     for lake, (_, _, seeds) in lakes.items():
         plans = [("Dyna-Q", "", np.nan, 1000)]
@@ -132,7 +132,7 @@ def dyna_run(lake, learner, schedule, rate, start, seed, lakes, epsilon, patienc
         learning = functools.partial(dyna_learning, env, epsilon, start, seed, batch_size)
     else:
         learning = functools.partial(plain_learning, env, epsilon, start, seed, learner, schedule, rate)
-    next(learning())  # compiles
+    next(learning())  # compile before the clock starts
     _, held = until_good(
         clocked(learning()),
         exact_value(env),
@@ -152,7 +152,7 @@ def dyna_learning(env, epsilon, start, seed, batch_size):
 
 
 def plain_learning(env, epsilon, start, seed, learner, schedule, rate):
-    """Yield (q_table, steps) of a learner without a model after ever more episodes."""
+    """Yield (q_table, steps) of a model-free learner, after batches of growing size."""
     agent = td.QLAgent(env, epsilon, seed=seed, initial_value=start, do_test=False)
     q_table, rule = agent.q_table.copy(), rule_of(learner)
     parameters = TracingParameters(
@@ -175,7 +175,7 @@ def plain_learning(env, epsilon, start, seed, learner, schedule, rate):
 
 
 def until_there(rows: pd.DataFrame, column: str = "steps") -> float:
-    """The median of the steps, or seconds, until there; infinite where at least half of the seeds never arrive."""
+    """The median of the steps, or seconds, until arrival; infinite if at least half of the seeds never arrive."""
     return rows[column].fillna(np.inf).median()
 
 
@@ -186,20 +186,20 @@ def best_setting(data: Data, lake: str, learner: str) -> tuple[tuple, pd.DataFra
 
 
 def advantage(data: Data, lake: str) -> float:
-    """The steps of the best other learner over those of Dyna-Q, each at its best setting."""
+    """The ratio of the best other learner's steps to Dyna-Q's, each at its best setting."""
     steps = {learner: until_there(best_setting(data, lake, learner)[1]) for learner in LEARNERS}
     return min(others for learner, others in steps.items() if learner != "Dyna-Q") / steps["Dyna-Q"]
 
 
 def slower(data: Data, lake: str) -> float:
-    """The seconds of Dyna-Q over those of the quickest other learner at its quickest setting."""
+    """The ratio of Dyna-Q's seconds to those of the fastest other learner at its fastest setting."""
     others = where(data["dyna"], lake=lake).query("learner != 'Dyna-Q'").fillna({"rate": 0.0, "seconds": np.inf})
     quickest = others.groupby(["learner", "schedule", "rate", "start"])["seconds"].median().min()
     return until_there(where(data["dyna"], lake, "Dyna-Q"), "seconds") / quickest
 
 
 def table(data: Data) -> str:
-    """Steps and seconds until there, medians over seeds, each learner at its best setting."""
+    """A table of median steps and seconds until arrival, each learner at its best setting."""
     rows = []
     for lake, learner in itertools.product(settings_of(run)["lakes"], LEARNERS):
         if len(where(data["dyna"], lake, learner)):

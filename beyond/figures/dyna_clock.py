@@ -1,4 +1,4 @@
-"""Which learner has a good policy sooner by the clock: Q-learning or Dyna-Q, alone, in threads, or over Ray?"""
+"""Which learner reaches a good policy in fewer seconds: Q-learning or Dyna-Q, alone, in threads, or over Ray?"""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ LEARNERS = {
     "Q-learning": (td.QLAgent, td.DistributedQLAgent),
     "Dyna-Q": (DynaQAgent, DistributedDynaQAgent),
 }
-SIMULATORS = {"compiled": 0, "stepped": 0, "waiting": 200}  # microseconds that a step waits
-FIRST = {"Q-learning": 4_000, "Dyna-Q": 800}  # episodes that are learned before the tables are first looked at
-BATCH_SIZES = {"Q-learning": 8, "Dyna-Q": 4}  # episodes of a collector
+SIMULATORS = {"compiled": 0, "stepped": 0, "waiting": 200}  # µs that a step waits
+FIRST = {"Q-learning": 4_000, "Dyna-Q": 800}  # episodes before the first look at the tables
+BATCH_SIZES = {"Q-learning": 8, "Dyna-Q": 4}  # episodes per collector
 POOLS = ("threads", "Ray")  # where collectors run
-ALONE = "one core"  # where a single core's run has its "pool"
-LONGEST = 5  # stretches, each with half as many episodes as all before, until a run has failed
+ALONE = "one core"  # the "pool" of a single core's run
+LONGEST = 5  # stretches (see `stretches`) after which a run has failed
 
 
 @experiment(timed=True)
 def run(
     seeds=3, collectors=(2, 4, 8), pools=POOLS, simulators=SIMULATORS, rate=0.1, epsilon=0.05, initial_value=1000.0
 ):
-    """Seconds until within the optimum, one run at a time; the machine should be otherwise idle.
+    """Yield seconds until near the optimum, one run at a time; the machine should be otherwise idle.
 
     No evaluators: tests do not change what is learned.
     """
@@ -46,7 +46,7 @@ def run(
         cases = list(itertools.product(range(seeds), simulators, LEARNERS, places))
         for seed, simulator, learner, (pool, count) in tqdm(cases, desc="dyna_clock", unit="run"):
             case = functools.partial(make, simulator, learner, count, workers[pool], seed=seed, **settings)
-            case().learn(80)  # compiles
+            case().learn(80)  # compile before the clock starts
             held = time_to_good(case(), FIRST[learner])
             yield {
                 "simulator": simulator,
@@ -59,7 +59,7 @@ def run(
 
 
 def make(simulator: str, learner: str, collectors: int, workers, **settings):
-    """An agent that has learned nothing."""
+    """Return an untrained agent."""
     lake, waiting = td.FrozenLakeEnv(map_name=LAKE), SIMULATORS[simulator] * 1e-6
     env = Slow(lake, waiting) if waiting else lake
     alone, distributed = LEARNERS[learner]
@@ -70,7 +70,7 @@ def make(simulator: str, learner: str, collectors: int, workers, **settings):
 
 
 def time_to_good(agent, first: int) -> dict:
-    """The steps and seconds until the policy is within the optimum to stay; empty for never."""
+    """Return the steps and seconds until the policy is near the optimum and stays there; empty if never."""
     lake = td.FrozenLakeEnv(map_name=LAKE)
     _, held = until_good(
         stretches(agent, first),
@@ -83,7 +83,7 @@ def time_to_good(agent, first: int) -> dict:
 
 
 def stretches(agent, first: int):
-    """Learn a stretch of episodes, then yield its moments, so that judging them does not count; and so on.
+    """Learn in stretches; after each, yield its moments, so that judging them is not timed.
 
     The first stretch has `first` episodes, each later one half as many as all before it.
     """
@@ -110,12 +110,12 @@ def learning(agent, episodes: int):
 
 
 def runs(data: Data, simulator: str, learner: str, collectors: int, pool: str = "Ray") -> pd.DataFrame:
-    """The rows of a setting, one for each seed; a single core runs in no pool."""
+    """The rows of a setting, one per seed; for a single core `pool` is ignored."""
     return where(data["dyna_clock"], simulator, learner, ALONE if collectors == SINGLE else pool, collectors)
 
 
 def speed_ups(data: Data, simulator: str, slower: tuple, faster: tuple) -> np.ndarray:
-    """The seconds of one (learner, collectors, pool) over those of another, seed by seed; by default over Ray."""
+    """The ratio of two (learner, collectors, pool)'s seconds, for each seed; the pool defaults to Ray."""
     seconds = [runs(data, simulator, *who).sort_values("seed")["seconds"].fillna(np.inf) for who in (slower, faster)]
     return seconds[0].to_numpy() / seconds[1].to_numpy()
 
@@ -126,19 +126,19 @@ def speed_up(data: Data, *setting) -> float:
 
 
 def best_alone(data: Data, simulator: str, learner: str = "Dyna-Q") -> bool:
-    """Is one core there sooner than any number of collectors in any pool, by medians?"""
+    """Whether one core arrives sooner than any number of collectors in any pool, by medians."""
     teams = itertools.product(settings_of(run)["collectors"], POOLS)
     return all(speed_up(data, simulator, (learner, SINGLE), (learner, *team)) < 1 for team in teams)
 
 
 def more_steps(data: Data, simulator: str, learner: str, collectors: int) -> float:
-    """The steps of all collectors together over those of one core, in any pool: a ratio of medians."""
+    """The ratio of all collectors' total steps to one core's, the same in any pool: a ratio of medians."""
     many, alone = (runs(data, simulator, learner, count)["steps"].median() for count in (collectors, SINGLE))
     return many / alone
 
 
 def pace(data: Data, simulator: str, learner: str, collectors: int) -> float:
-    """Steps per second of all collectors together over those of one core: the median of the seeds."""
+    """The ratio of all collectors' total steps per second to one core's: the median over seeds."""
     many, alone = (runs(data, simulator, learner, count).set_index("seed") for count in (collectors, SINGLE))
     return float(((many["steps"] / many["seconds"]) / (alone["steps"] / alone["seconds"])).median())
 

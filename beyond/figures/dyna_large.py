@@ -1,4 +1,4 @@
-"""A thousand workers of Dyna-Q on lakes that are large enough for them: do they need fewer steps each?"""
+"""Do a thousand Dyna-Q workers need fewer steps each than one, on lakes large enough for them?"""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from figures.rows import Data, where
 from figures.study import experiment, spread
 from figures.summaries import markdown
 
-HOPELESS = 300  # a policy that falls short of the target by more in three trials is not solved for exactly
-CASES = ((256, 1, 10), (256, 256, 2), (256, 1024, 2), (512, 1, 10), (512, 1024, 2))  # side, workers, episodes of each
-LARGEST = 512  # the side of the lake that the report speaks of
+HOPELESS = 300  # a policy further below the target in three trials is not evaluated exactly
+CASES = ((256, 1, 10), (256, 256, 2), (256, 1024, 2), (512, 1, 10), (512, 1024, 2))  # side, workers, batch size
+LARGEST = 512  # side of the lake that the report discusses
 
 
 @experiment(timed=True)
 def run(cases=CASES, map_seed=401, epsilon=0.05, seed=0, max_step=5_000, most=5 * 10**9):
-    """Steps, rounds, planning and bytes until the policy is good, for each number of workers, played in one process.
+    """Yield steps, rounds, planning and bytes until the policy is good, by number of workers, all in one process.
 
     The shortest path on the larger lake has 1,022 moves, so an episode must not end after 1000.
     """
@@ -28,7 +28,7 @@ def run(cases=CASES, map_seed=401, epsilon=0.05, seed=0, max_step=5_000, most=5 
 
 
 def large_run(side, workers, batch_size, seed, map_seed, epsilon, max_step, most) -> list[dict]:
-    """Learn until the policy is good; return steps and costs, nan after `most` steps without."""
+    """Learn until the policy is good; return steps and costs, nan if it is not after `most` steps."""
     env = random_lake(side, map_seed)
     target = optimum(env) - LARGE_WITHIN
     settings = {"cw_num": workers, "batch_size": batch_size, "max_step": max_step, "workers": td.InProcess()}
@@ -67,12 +67,12 @@ def row(data: Data, workers: int) -> pd.Series:
 
 
 def fewer(data: Data, workers: int = 1024) -> float:
-    """How many times fewer steps each worker needs there than one alone."""
+    """How many times fewer steps each worker needs on the largest lake than one worker alone."""
     return row(data, 1)["steps"] / (row(data, workers)["steps"] / workers)
 
 
 def table(data: Data) -> str:
-    """Steps, and what they cost, by the number of workers."""
+    """A table of steps and their costs, by number of workers."""
     rows = [
         [f"{row.side} x {row.side}, {row.workers:,}", f"{row.batch_size}", f"{row.rounds:,.0f}",
          f"{row.steps / 1e6:,.0f}", f"{row.steps / row.workers / 1e6:.3g}", f"{row.planning_seconds:.0f}",

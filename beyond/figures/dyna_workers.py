@@ -1,4 +1,4 @@
-"""Do more workers of Dyna-Q need fewer steps each? On lakes that were not used to tune it."""
+"""Do more Dyna-Q workers need fewer steps each? Measured on lakes that were not used for tuning."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from figures.rows import Data, where
 from figures.study import experiment, spread
 from figures.summaries import markdown
 
-SIDES = {64: 2_000_000, 128: 6_000_000}  # side of a lake: goal in steps, of one worker
-BATCH_SIZES = {1: 10, 4: 10, 16: 4, 64: 1, 256: 1}  # workers: episodes of a worker in a round
+SIDES = {64: 2_000_000, 128: 6_000_000}  # by side of the lake: the goal of one worker, in steps
+BATCH_SIZES = {1: 10, 4: 10, 16: 4, 64: 1, 256: 1}  # by number of workers: episodes per worker and round
 
 
 @experiment
 def run(counts=tuple(BATCH_SIZES), batch_sizes=BATCH_SIZES, sides=SIDES, maps=(201, 202, 203), seeds=2, epsilon=0.05):
-    """Steps of all workers together until their policy is good, played in one process."""
+    """Yield the total steps of all workers until their policy is good, all in one process."""
     cases = [
         {"side": side, "map_seed": lake, "workers": count, "seed": seed}
         for side, count, lake, seed in itertools.product(sides, counts, maps, range(seeds))
@@ -50,22 +50,22 @@ def workers_run(side, map_seed, workers, seed, batch_sizes, sides, epsilon) -> l
 
 
 def steps_of(data: Data, side: int, workers: int) -> pd.Series:
-    """The steps of all workers together, one for each lake and seed; nan where they do not arrive."""
+    """The total steps of all workers, one entry per lake and seed; nan if they do not arrive."""
     return where(data["dyna_workers"], side=side, workers=workers)["steps"]
 
 
 def millions(data: Data, side: int, workers: int) -> float:
-    """Million steps of all workers together: the median."""
+    """The median of the total steps of all workers, in millions."""
     return steps_of(data, side, workers).fillna(np.inf).median() / 1e6
 
 
 def gain(data: Data, side: int, workers: int) -> float:
-    """How many times fewer steps one of the workers needs than one alone: a ratio of medians."""
+    """How many times fewer steps each worker needs than one alone: a ratio of medians."""
     return workers * millions(data, side, 1) / millions(data, side, workers)
 
 
 def table(data: Data) -> str:
-    """Steps of all workers and per worker, and how many times fewer these are than one worker's alone."""
+    """A table of total steps, steps per worker, and how many times fewer the latter are than one worker's alone."""
     rows = []
     for side, count in itertools.product(SIDES, BATCH_SIZES):
         steps, million = steps_of(data, side, count), millions(data, side, count)

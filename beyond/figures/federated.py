@@ -1,4 +1,4 @@
-"""Do workers that learn for themselves beat a single core? On lakes of growing size, against the clock."""
+"""Do workers that learn locally beat a single core? Wall-clock times on lakes of growing size."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from figures.rows import Data, seeds, settings_of, where
 from figures.study import experiment, picture, start_ray
 from figures.summaries import bootstrap, interval, markdown
 
-SIDES = {16: 600, 32: 2_000, 64: 12_000, 128: 80_000}  # side of a lake: episodes of a round, and between evaluations
-STRICT = 50  # a stricter target: so close to the optimum
+SIDES = {16: 600, 32: 2_000, 64: 12_000, 128: 80_000}  # by side of the lake: episodes per round and evaluation
+STRICT = 50  # a stricter target: this far below the optimum
 COUNTS = (SINGLE, 2, 4)
 NAMES = {SINGLE: "one core", 2: "2 workers", 4: "4 workers"}
 STYLES = {SINGLE: (td.COLORS["Q-learning"], "-"), 2: (td.COLORS["Federated"], "-"), 4: ("#7a3b5e", ":")}
@@ -31,17 +31,17 @@ STYLES = {SINGLE: (td.COLORS["Q-learning"], "-"), 2: (td.COLORS["Federated"], "-
 
 @experiment(timed=True)
 def run(seeds=10, counts=COUNTS, sides=SIDES, rate=0.01, epsilon=0.05, holes=0.08, map_seed=1, rounds=24):
-    """Wall-clock time and exact values, on a single core and with federated workers."""
+    """Yield wall-clock times and exact values, on a single core and with federated workers."""
     start_ray()
     with td.Workers(max(counts), 0) as workers:
         settings = {"rate": rate, "epsilon": epsilon, "workers": workers}
-        for side, count in itertools.product(sides, counts):  # once each to warm up
+        for side, count in itertools.product(sides, counts):  # one warm-up run each
             timed_rounds(random_lake(side, map_seed, holes), count, 2, sides[side], seed=0, **settings)
         cases = list(itertools.product(sides, range(seeds), counts))
         for side, seed, count in tqdm(cases, desc="federated", unit="run"):
             lake = random_lake(side, map_seed, holes)
             moments = timed_rounds(lake, count, rounds, sides[side], seed=seed, **settings)
-            with concurrent.futures.ThreadPoolExecutor() as pool:  # solving takes a while
+            with concurrent.futures.ThreadPoolExecutor() as pool:  # evaluating exactly is slow
                 values = list(pool.map(exact_value(lake), moments))
             for i, (moment, value) in enumerate(zip(moments, values, strict=True), 1):
                 del moment["q_table"]
@@ -50,7 +50,7 @@ def run(seeds=10, counts=COUNTS, sides=SIDES, rate=0.01, epsilon=0.05, holes=0.0
 
 
 def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) -> list[dict]:
-    """The seconds, steps and q_table after every round of `episodes` episodes."""
+    """Return the seconds, steps and q_table after every round of `episodes` episodes."""
     settings = {"do_test": False, "seed": seed}
     if count == SINGLE:
         agent = td.QLAgent(lake, epsilon, rate, rounds * episodes, **settings)
@@ -70,11 +70,11 @@ def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) ->
 
 
 class Speedup(NamedTuple):
-    """speed_up = workers * hardware * statistics; each is (geometric mean over seeds, low, high)."""
+    """A speed-up and its factors, workers * hardware * statistics; each is (geometric mean over seeds, low, high)."""
 
     speed_up: tuple
     hardware: tuple  # steps per second and worker, relative to the single core
-    statistics: tuple  # steps that the single core needs, relative to theirs
+    statistics: tuple  # the single core's steps to the target, relative to the workers'
 
 
 @functools.cache
@@ -102,13 +102,13 @@ def arrived(data: Data, side: int, workers: int, within: float = LARGE_WITHIN) -
 
 
 def lost_again(data: Data, side: int, workers: int) -> int:
-    """How many seeds hold the target and end below it."""
+    """How many seeds hold the target but end below it."""
     ends = where(data["federated"], side=side, workers=workers).groupby("seed")["value"].last()
     return int((ends[climbs(data, side, workers).index] < best_on(side) - LARGE_WITHIN).sum())
 
 
 def all_arrive(data: Data) -> bool:
-    """Do all seeds hold the target, on all lakes and with any number of workers?"""
+    """Whether all seeds hold the target, on all lakes and with any number of workers."""
     count = seeds(data, "federated")
     return all(arrived(data, side, workers) == count for side, workers in itertools.product(SIDES, COUNTS))
 
@@ -119,7 +119,7 @@ def needed(data: Data, side: int, workers: int, column: str = "seconds") -> floa
 
 
 def speed_up(data: Data, side: int, workers: int, within: float = LARGE_WITHIN) -> Speedup:
-    """The speed-up over a single core and its factors, from the seeds that arrive on both sides."""
+    """The speed-up over a single core and its factors, from the seeds for which both hold the target."""
     single = climbs(data, side, SINGLE, within)
     many = climbs(data, side, workers, within)
     pairs = single.merge(many, left_index=True, right_index=True, suffixes=("", "_federated"))
@@ -135,7 +135,7 @@ def even_side(data: Data) -> float:
 
 
 def table(data: Data) -> str:
-    """Seconds and steps to the target by size and workers, and the speed-up with its factors."""
+    """A table of seconds and steps to the target by size and workers, and the speed-up with its factors."""
     rows = []
     for side, count in itertools.product(SIDES, COUNTS):
         climb = climbs(data, side, count)
@@ -154,7 +154,7 @@ def table(data: Data) -> str:
 
 @picture
 def federated_speed(data: Data):
-    """Exact value over seconds on the largest lake, and the speed-up over a single core by the lake's size."""
+    """Exact value over seconds on the largest lake, and the speed-up over a single core by lake size."""
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", width_ratios=(1.25, 1))
@@ -167,7 +167,7 @@ def federated_speed(data: Data):
 
 
 def draw_values(axes, data: Data, side: int) -> None:
-    """The median value over the median seconds of each round, and a band from the lowest to the highest seed."""
+    """Draw the median value over the median seconds of each round, and a band from the lowest to the highest seed."""
     for count, (color, line) in STYLES.items():
         rounds = where(data["federated"], side, count).groupby("episode")
         seconds, value = rounds["seconds"].median(), rounds["value"]
@@ -182,7 +182,7 @@ def draw_values(axes, data: Data, side: int) -> None:
 
 
 def draw_speed_ups(axes, data: Data) -> None:
-    """A line for each number of workers, labelled with the speed-up on the largest lake."""
+    """Draw a line per number of workers, labelled with the speed-up on the largest lake."""
     lowest = 1.0
     sides = list(SIDES)
     for count, label_at in ((2, 1.1), (4, 0.88)):

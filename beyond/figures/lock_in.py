@@ -1,4 +1,4 @@
-"""What breaks the lock-in in the Dangerous Hallway: the model, the optimism, or only both?"""
+"""What breaks the lock-in on Dangerous Hallway: the model, optimistic initial values, or only both together?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from figures.rows import Data, settings_of, where
 from figures.study import experiment, grid, spread
 from figures.summaries import markdown
 
-CELLS = {  # name: whether it plans, and the initial value
+CELLS = {  # by name: whether it plans, and the initial value
     "neither (Q-learning)": (False, 0),
     "optimism alone": (False, 1000),
     "model alone": (True, 0),
@@ -24,16 +24,16 @@ def run(
     seeds=100, counts=(1, 2, 4, 8), cells=tuple(CELLS), rate=0.001, epsilon=0.3, batch_size=10,
     tests=(500, 1_000, 2_000), later=(30_000, 100_000),
 ):  # fmt: skip
-    """Route and exact value after some episodes of the assignment's setting, for each cell.
+    """Yield the route and exact value at some tests in the assignment's setting, for each cell.
 
-    One collector that does not plan, and so learns slowly, goes on to the `later` tests.
+    Without planning, which learns slowly, one collector continues to the `later` tests.
     """
     settings = {"rate": rate, "epsilon": epsilon, "batch_size": batch_size, "tests": tests, "later": later}
     yield from spread(lock_in_run, grid(cell=cells, collectors=counts, seed=range(seeds)), **settings)
 
 
 def lock_in_run(cell, collectors, seed, rate, epsilon, batch_size, tests, later) -> list[dict]:
-    """The rows of one run, a row per test."""
+    """Run one agent; return a row per test."""
     lake = td.FrozenLakeEnv(map_name=HALLWAY)
     plans, start = CELLS[cell]
     agent = (DistributedDynaQAgent if plans else td.DistributedQLAgent)(
@@ -56,7 +56,7 @@ def lock_in_run(cell, collectors, seed, rate, epsilon, batch_size, tests, later)
 
 
 def runs(data: Data, cell: str, collectors: int, episode: int | None = None) -> pd.DataFrame:
-    """The rows of a cell after `episode` episodes (None: the last of all cells), one for each seed."""
+    """The rows of a cell after `episode` episodes (None: the last test that all cells have), one per seed."""
     episode = settings_of(run)["tests"][-1] if episode is None else episode
     return where(data["lock_in"], cell=cell, collectors=collectors, episode=episode)
 
@@ -67,7 +67,7 @@ def on_bypass(data: Data, cell: str, collectors: int, episode: int | None = None
 
 
 def table(data: Data) -> str:
-    """The share of seeds on the bypass, and the mean value, by cell and collectors."""
+    """A table of the share of seeds on the bypass, and the mean value, by cell and number of collectors."""
     settings = settings_of(run)
     rows = []
     for cell in CELLS:

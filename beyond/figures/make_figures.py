@@ -1,12 +1,12 @@
-"""The experiments, pictures and numbers of beyond/Report.md, and of a table in README.md.
+"""Make the experiments, pictures and numbers of beyond/Report.md, and a table in README.md.
 
-python beyond/figures/make_figures.py       as figures/make_figures.py, which says more
+python beyond/figures/make_figures.py       takes the arguments of figures/make_figures.py
 """
 
 import sys
 from pathlib import Path
 
-if not __package__:  # run as a script: search the project's folder for modules, not the script's
+if not __package__:  # run as a script: import from the project's folder, not the script's
     sys.path[0] = str(Path(__file__).resolve().parent.parent.parent)
 
 import beyond.figures

@@ -1,4 +1,4 @@
-"""How should a server merge what its workers learned? Three rules at equal local rates, and two naive ones."""
+"""How should a server merge its workers' tables? Three rules at equal local rates, and two naive ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from figures.summaries import bootstrap
 
 OURS, IMPORTANCE, AVERAGING = RULES = ("retention-matched", "importance averaging", "plain averaging")
 NAIVE_AVERAGING, ADDING_UP = NAIVE = ("averaging (rate not raised)", "adding up (rate not raised)")
-DIVERGED = 2_000  # an entry of a table beyond twice the highest reward
+DIVERGED = 2_000  # table entries from here on, twice the highest reward, count as diverged
 SERVERS = {
     OURS: FederatedServer,
     IMPORTANCE: ImportanceAveraging,
@@ -29,7 +29,7 @@ SERVERS = {
 
 @experiment
 def run(seeds=40, counts=(1, 4, 16, 64), rules=RULES + NAIVE, rates=RATES, epsilon=0.3, episodes=30_000, batch_size=10):
-    """Exact values of what federated workers learn under each merge rule; a single worker needs none."""
+    """Yield the exact values that federated workers reach under each merge rule; a single worker needs none."""
     cases = [
         {"algorithm": algorithm, "rule": rule, "workers": count, "learning_rate": rate, "seed": seed}
         for algorithm, rate, rule, count, seed in itertools.product(FEDERATED, rates, rules, counts, range(seeds))
@@ -39,7 +39,7 @@ def run(seeds=40, counts=(1, 4, 16, 64), rules=RULES + NAIVE, rates=RATES, epsil
 
 
 def merging_run(algorithm, rule, workers, learning_rate, seed, epsilon, episodes, batch_size) -> list[dict]:
-    """The exact values at the end, nan if the table is no longer finite; `largest` is its largest entry."""
+    """Return the exact values at the end, nan unless the table is finite; `largest` is its largest entry."""
     lake = td.FrozenLakeEnv(map_name=HALLWAY)
     settings = {
         "cw_num": workers,
@@ -50,7 +50,7 @@ def merging_run(algorithm, rule, workers, learning_rate, seed, epsilon, episodes
         "workers": td.InProcess(),
     }
     if rule in NAIVE:
-        settings["cap"] = 0.0  # workers learn at the learning rate itself
+        settings["cap"] = 0.0  # workers use the learning rate itself
     agent = FEDERATED[algorithm](lake, epsilon, learning_rate, episodes, **settings)
     agent.roles = agent.roles | {"server": SERVERS[rule]}
     with np.errstate(all="ignore"):
@@ -77,12 +77,12 @@ def merging_run(algorithm, rule, workers, learning_rate, seed, epsilon, episodes
 
 
 def merged(data: Data, algorithm: str, rate: float, rule: str, workers: int, column: str = "value") -> float:
-    """The mean over seeds; of a single worker, which is the single core, there is only the retention-matched rule."""
+    """The mean over seeds; one worker, which equals the single core, has rows for the retention-matched rule alone."""
     return where(data["merging"], algorithm, rule, workers, rate)[column].mean()
 
 
 def lead(data: Data, algorithm: str, rate: float, rule: str, workers: int) -> pd.Series:
-    """By how much the retention-matched rule ends better than another, seed by seed."""
+    """The final value of the retention-matched rule minus another's, for each seed."""
     ours, other = (
         where(data["merging"], algorithm, which, workers, rate).set_index("seed")["value"] for which in (OURS, rule)
     )
@@ -100,7 +100,7 @@ def ahead(data: Data, *setting) -> int:
 
 
 def widest_gap(data: Data, rate: float, counts: tuple) -> float:
-    """How far apart the rules are at equal local rates, at most."""
+    """The largest difference between rules at equal local rates."""
     settings = itertools.product(FEDERATED, counts)
     return max(
         float(np.ptp([merged(data, algorithm, rate, rule, count) for rule in RULES])) for algorithm, count in settings

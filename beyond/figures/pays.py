@@ -11,11 +11,11 @@ from figures.assignment import HALLWAY, LAKE, SINGLE
 from figures.rows import Data, settings_of
 from figures.summaries import between, interval, markdown, median_range
 
-MARK = "scale"  # of the place in README.md
+MARK = "scale"  # marks the table's place in README.md
 
 
 def table(data: Data) -> str:
-    """Speed-ups over one core: measured, and computed for more cores than there were."""
+    """A table of speed-ups over one core: measured, or computed where the machine has too few cores."""
     side = max(federated.SIDES)
     batch = {name: timing.CASES[name, LAKE].get("batch_size", 100) for name in ("compiled", "stepped")}
     alone, planner = ("Q-learning", SINGLE), ("Dyna-Q", SINGLE)
@@ -31,7 +31,7 @@ def table(data: Data) -> str:
          median_range(timing.speed_ups(data, "waits", HALLWAY, 8), ".2f")],
         [f"16x16, steps wait 200 µs, 8 collectors, {small}", "policy",
          median_range(dyna_clock.speed_ups(data, "waiting", alone, ("Q-learning", 8)))],
-        ["the same with Dyna-Q, against one core of it", "policy",
+        ["the same with Dyna-Q, against Dyna-Q on one core", "policy",
          median_range(dyna_clock.speed_ups(data, "waiting", planner, ("Dyna-Q", 8)))],
         [f"{side} x {side}, picked among six, compiled, 2 federated workers at a higher rate", "policy",
          interval(federated.speed_up(data, side, 2).speed_up, ".2f")],
@@ -45,25 +45,25 @@ def table(data: Data) -> str:
 
 
 def text(data: Data) -> str:
-    """What counts as near, and from which size of lake and cost of a step distributing pays."""
+    """Return the notes below the table: what counts as near the optimum, and where distributing begins to pay."""
     largest, side = max(federated.SIDES), dyna_large.LARGEST
     even, fewer = federated.even_side(data), dyna_large.fewer(data, 1024)
     microseconds = round_cost.dyna_break_even(data, 1024), *(break_even.measured(data, count) for count in (2, 8))
     clocked = settings_of(dyna_clock.run)
     sentences = (
-        f"Near is within {WITHIN} of {exact.best(data, LAKE).value:.0f} on 16x16 (learning rate "
-        f"{clocked['rate']:g}, epsilon {clocked['epsilon']:g}, from {clocked['initial_value']:.0f}), and within "
-        f"{LARGE_WITHIN} of {federated.best_on(largest):.0f} on the lake of {largest} x {largest}.",
+        f"Near means within {WITHIN} of {exact.best(data, LAKE).value:.0f} on 16x16 (learning rate "
+        f"{clocked['rate']:g}, epsilon {clocked['epsilon']:g}, initial value {clocked['initial_value']:.0f}), and "
+        f"within {LARGE_WITHIN} of {federated.best_on(largest):.0f} on the {largest} x {largest} lake.",
         f"Two federated workers begin to pay at about {even:.0f} x {even:.0f}.",
-        f"Where steps wait, in batches of 10, two collectors outpace one core from about {microseconds[1]:.0f} µs a "
+        f"If steps wait, with batches of 10, two collectors outpace one core from about {microseconds[1]:.0f} µs per "
         f"step, eight from about {microseconds[2]:.0f}.",
-        f"On a lake of {side} x {side} (one seed) each of 1,024 workers of Dyna-Q needs {fewer:.0f} times fewer steps "
-        f"than one alone, all together {1024 / fewer:.0f} times as many: computed, with a core each, that pays where a "
-        f"step takes more than {microseconds[0]:.0f} µs.",
+        f"On a {side} x {side} lake (one seed), each of 1,024 Dyna-Q workers needs {fewer:.0f} times fewer steps than "
+        f"one alone, and all together {1024 / fewer:.0f} times as many; computed for one core per worker, that pays "
+        f"if a step takes more than {microseconds[0]:.0f} µs.",
     )
     return textwrap.fill(" ".join(sentences), 120)
 
 
 def in_readme(readme: str, data: Data) -> str:
-    """The README's text with its table made anew from these data."""
+    """Return the README's text with its table updated from these data."""
     return between(readme, MARK, f"{table(data)}\n\n{text(data)}")

@@ -1,4 +1,4 @@
-"""What does a round of federated learning cost, and so what would many cores gain? Its parts, one by one."""
+"""What does each part of a federated round cost, and what would many cores therefore gain?"""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from figures.rows import Data, where
 from figures.study import experiment, start_ray
 from figures.summaries import markdown
 
-LEARNED = {64: 25_000_000, 128: 220_000_000}  # side of a lake: steps when a round is measured, half of what is needed
-PROCESSES = 2  # that the calls of all workers are sent to
+LEARNED = {64: 25_000_000, 128: 220_000_000}  # by side of the lake: steps before measuring, half of those needed
+PROCESSES = 2  # processes that share the calls of all workers
 
 
 @experiment(timed=True)
 def run(
     counts=(2, 16, 64, 256), batch_sizes=(100, 400, 1_600), learned=LEARNED, map_seed=301, rate=0.01, repetitions=5
 ):
-    """Learning, merging and Ray's two hops, in the middle of learning; the machine should be otherwise idle."""
+    """Yield the times of learning, merging and Ray's two hops, in mid-run; the machine should be otherwise idle."""
     start_ray()
     settings = {"epsilon": 0.05, "learning_rate": rate, "do_test": False}
     cases = list(itertools.product(learned, batch_sizes, counts))
@@ -53,7 +53,7 @@ def run(
 
 
 def round_parts(agent, count: int, batch_size: int) -> dict:
-    """A round of `count` workers, learned one after the other from an agent's table, and merged."""
+    """Play and merge a round of `count` workers one after the other, from an agent's table; return its costs."""
     snapshot = td.Snapshot(agent.q_table, agent.steps)
     worker, server = FederatedWorker(agent), FederatedServer(agent)
     server.begin(snapshot)
@@ -72,14 +72,14 @@ def round_parts(agent, count: int, batch_size: int) -> dict:
 
 
 class Sender:
-    """A worker that learns nothing, and sends as many bytes as if it had."""
+    """A worker that learns nothing but sends as many bytes as one that does."""
 
     def send(self, table, size: int) -> np.ndarray:
         return np.zeros(size, np.int8)
 
 
 class Receiver:
-    """A server that merges nothing, and sends as many bytes as if it had."""
+    """A server that merges nothing but sends as many bytes as one that does."""
 
     def receive(self, size: int, *reports) -> np.ndarray:
         return np.zeros(size, np.int8)
@@ -89,7 +89,7 @@ def ray_seconds(workers, count: int, table_bytes: int, report_bytes: float, repe
     """Time an empty round, and the driver's share of it, which more machines would not reduce."""
     with workers.run({"server": Receiver, "collector": Sender}) as pool:
         table, seconds = pool.submit("server", 0, "receive", table_bytes), []
-        for _ in range(repetitions + 1):  # the first to warm up
+        for _ in range(repetitions + 1):  # the first is a warm-up
             start = time.perf_counter(), time.process_time()
             reports = [pool.submit("collector", i % PROCESSES, "send", table, int(report_bytes)) for i in range(count)]
             table = pool.submit("server", 0, "receive", table_bytes, *reports)
@@ -103,22 +103,22 @@ def ray_seconds(workers, count: int, table_bytes: int, report_bytes: float, repe
 
 
 class Product(NamedTuple):
-    """A computed speed-up: measured steps, and a round put together from measured parts."""
+    """A speed-up computed from measured steps and the measured parts of a round."""
 
-    speed_up: tuple  # (lowest, highest): with Ray's cost as measured on two cores, and with the driver's share alone
+    speed_up: tuple  # (lowest, highest): with all of Ray's cost on two cores, or the driver's share alone
     learning_ms: float  # the parts of a round
     merging_ms: float
     ray_ms: tuple
 
 
 def product(data: Data, side: int, workers: int, batch_size: int) -> Product:
-    """Measured steps times modelled speed, with a core for each worker.
+    """The product of measured steps and modelled speed, with one core per worker.
 
-    A round lasts as long as its slowest worker learns, the server merges, and Ray carries calls and tables.
+    A round's time is the sum of its slowest worker's learning, the server's merge, and Ray's overhead.
     """
     runs = scaling.runs(data, "Q-learning", side, workers, batch_size)
     alone = scaling.runs(data, "Q-learning", side, SINGLE)["sustained"].loc[runs.index].mean()
-    steps = runs["sustained"].mean(skipna=False)  # nan unless all stay
+    steps = runs["sustained"].mean(skipna=False)  # nan unless all runs hold the target
     rounds = runs["first_rounds"].mean() * steps / runs["first"].mean()
     part = where(data["round_cost"], side, workers, batch_size).iloc[0]
     learning = part["skew"] * learning_seconds(data, side, workers, steps / rounds / workers)
@@ -128,14 +128,14 @@ def product(data: Data, side: int, workers: int, batch_size: int) -> Product:
 
 
 def learning_seconds(data: Data, side: int, workers: int, steps: float) -> float:
-    """How long a worker learns in a round of `steps` steps, by a line through the measured rounds."""
+    """The seconds that a worker learns in a round of `steps` steps, from a line fitted to the measured rounds."""
     measured = where(data["round_cost"], side, workers)
     slope, fixed = np.polyfit(measured["steps"], measured["learn_seconds"], 1)
     return fixed + slope * steps
 
 
 def two_workers(data: Data, side: int = 128) -> float:
-    """The hardware efficiency of two workers by the model; the experiment `federated` measured it."""
+    """The hardware efficiency of two workers as the model predicts it; the experiment `federated` measures it."""
     rounds = federated.needed(data, side, 2, "episode") / federated.SIDES[side]
     steps = federated.needed(data, side, 2, "steps") / rounds / 2
     part = where(data["round_cost"], side, 2).iloc[-1]
@@ -144,25 +144,25 @@ def two_workers(data: Data, side: int = 128) -> float:
 
 
 def skew(data: Data, side: int, workers: int, batch_size: int) -> float:
-    """By how much the slowest worker of a round takes more steps than the mean one."""
+    """The ratio of the slowest worker's steps in a round to the mean worker's."""
     return float(where(data["round_cost"], side, workers, batch_size)["skew"].iloc[0])
 
 
 def best(data: Data, side: int, workers: int) -> tuple[int, Product]:
-    """The (length of a round, product) with the highest speed-up."""
+    """The (episodes per worker and round, product) with the highest speed-up."""
     sizes = map(int, data["round_cost"]["batch_size"].unique())
     found = [(size, product(data, side, workers, size)) for size in sizes]
     return max(found, key=lambda one: np.nan_to_num(one[1].speed_up[0]))
 
 
 def modelled(data: Data) -> list[tuple[int, int]]:
-    """The (side, workers) that a product is computed for: more than four workers, where all runs stay."""
+    """The (side, workers) with a product: more than four workers, and all runs hold the target."""
     pairs = itertools.product(scaling.LOOKS, scaling.COUNTS)
     return [(side, count) for side, count in pairs if count > 4 and best(data, side, count)[1].speed_up[0] > 0]
 
 
 def table(data: Data) -> str:
-    """The efficiencies by lake and workers, and their products with the modelled speed."""
+    """A table of efficiencies by lake and workers, and their products with the modelled speed."""
     rows = []
     for side, count in itertools.product(scaling.LOOKS, scaling.COUNTS):
         cells = [scaling.cell(data, algorithm, side, count) for algorithm in scaling.FEDERATED]
@@ -176,7 +176,7 @@ def table(data: Data) -> str:
 
 
 def table_of_parts(data: Data) -> str:
-    """The parts of a round of the length with the highest speed-up."""
+    """A table of the parts of a round, at the length with the highest speed-up."""
     rows = []
     for side, count in modelled(data):
         size, one = best(data, side, count)
@@ -186,7 +186,7 @@ def table_of_parts(data: Data) -> str:
 
 
 def dyna_break_even(data: Data, workers: int = 1024) -> float:
-    """How many µs a simulator's step must take for `workers` workers of Dyna-Q to beat one: computed."""
+    """The step cost, in µs, above which `workers` Dyna-Q workers would beat one, computed."""
     alone, many = dyna_large.row(data, 1), dyna_large.row(data, workers)
     call = where(data["round_cost"], workers=64)["ray_seconds"].median() / 64
     more = many["planning_seconds"] + many["rounds"] * workers * call - alone["planning_seconds"]

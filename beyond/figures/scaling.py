@@ -1,4 +1,4 @@
-"""How many steps do many federated workers need for what one core learns? On lakes that were not used to tune them."""
+"""How many steps do many federated workers need to match one core? Measured on lakes not used for tuning."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from figures.rows import Data, settings_of, where
 from figures.study import experiment, picture, spread
 from figures.summaries import bootstrap, interval, markdown
 
-LOOKS = {64: 1_000_000, 128: 8_000_000}  # side of a lake: steps between two looks at the policy, 2% of what is needed
-MOST = {64: 450_000_000, 128: 1_500_000_000}  # steps after which a run has failed: 10 or 3 times what one core needs
-EPISODES_AHEAD = 10**9  # more than a run learns: it ends when it has arrived
-HOPELESS = 400  # a policy that falls short of the target by more in ten trials is not solved for exactly
+LOOKS = {64: 1_000_000, 128: 8_000_000}  # by side of the lake: steps between looks at the policy, 2% of those needed
+MOST = {64: 450_000_000, 128: 1_500_000_000}  # steps after which a run has failed: 10 or 3 times one core's
+EPISODES_AHEAD = 10**9  # no limit: a run ends when it arrives
+HOPELESS = 400  # a policy further below the target in ten trials is not evaluated exactly
 DEFAULT = "default"
-FASTER = "rate .015"  # a single core with half the learning rate again, as the workers' powers are
-RATES = {FASTER: 0.015, "rate .02": 0.02, "rate .03": 0.03, "rate .05": 0.05}  # variants at other learning rates
+FASTER = "rate .015"  # a single core at 1.5 times its learning rate, as the workers effectively learn
+RATES = {FASTER: 0.015, "rate .02": 0.02, "rate .03": 0.03, "rate .05": 0.05}  # variants with other learning rates
 MARKERS = {"Q-learning": "o", "SARSA": "s"}
 COUNTS = (4, 16, 64, 256)
-LINES = {64: "-", 128: "--"}  # side of a lake
+LINES = {64: "-", 128: "--"}  # by side of the lake
 WORKERS = {16: td.COLORS["Federated"], 64: "#7a3b5e"}
-CASES = (  # algorithm, side, workers, episodes of a worker in a round, variant, seeds on each lake
+CASES = (  # algorithm, side, workers, episodes per worker and round, variant, seeds per lake
     *(("Q-learning", 64, count, 100, DEFAULT, 8) for count in (SINGLE, 4, 16, 64)),
     *(("SARSA", 64, count, 100, DEFAULT, 8) for count in (SINGLE, 4, 16, 64)),
     *(("Q-learning", 128, count, 100, DEFAULT, 8) for count in (SINGLE, 16, 64)),
@@ -48,7 +48,7 @@ CASES = (  # algorithm, side, workers, episodes of a worker in a round, variant,
 
 @experiment
 def run(cases=CASES, lakes=(301, 302, 303), rate=0.01, epsilon=0.05, holes=0.08):
-    """The steps to the target: when it is first crossed, and when it is held; nan for never."""
+    """Yield the steps until the target is first crossed and until it is held; nan if never."""
     names = ("algorithm", "side", "workers", "batch_size", "variant")
     runs = [
         {**dict(zip(names, case, strict=True)), "map_seed": map_seed, "seed": seed}
@@ -59,7 +59,7 @@ def run(cases=CASES, lakes=(301, 302, 303), rate=0.01, epsilon=0.05, holes=0.08)
 
 
 def scaling_run(algorithm, side, workers, batch_size, variant, map_seed, seed, rate, epsilon, holes) -> list[dict]:
-    """Learn until the mean of five looks in a row reaches the target."""
+    """Learn until the mean of five successive looks reaches the target; return the steps and rounds."""
     lake = random_lake(side, map_seed, holes)
     target = target_on(side, map_seed, holes)
     settings, rate = {"do_test": False, "seed": seed}, RATES.get(variant, rate)
@@ -85,7 +85,7 @@ def scaling_run(algorithm, side, workers, batch_size, variant, map_seed, seed, r
 
 @functools.cache
 def target_on(side: int, map_seed: int, holes: float) -> float:
-    """The value to reach."""
+    """Return the target value on a lake."""
     return optimum(random_lake(side, map_seed, holes)) - LARGE_WITHIN
 
 
@@ -99,9 +99,9 @@ def runs(data: Data, algorithm: str, side: int, workers: int, batch_size: int = 
 
 
 def efficiency(data: Data, algorithm: str, side: int, *setting, column: str = "first", seeds: int = 8) -> tuple:
-    """Steps that one core needs, relative to the workers': (geometric mean, low, high) over lakes and `seeds` seeds.
+    """One core's steps over the workers' total: (geometric mean, low, high) over lakes and `seeds` seeds.
 
-    Only pairs of runs that both arrive count; nan where none do.
+    Only pairs in which both runs arrive count; nan if there are none.
     """
     alone = runs(data, algorithm, side, SINGLE).query("seed < @seeds")[column]
     pairs = (alone / runs(data, algorithm, side, *setting)[column]).dropna()
@@ -109,13 +109,13 @@ def efficiency(data: Data, algorithm: str, side: int, *setting, column: str = "f
 
 
 def arrived(data: Data, algorithm: str, side: int, *setting, column: str = "first") -> tuple[int, int]:
-    """(how many runs arrive, how many there are)."""
+    """Return (number of runs that arrive, number of runs)."""
     found = runs(data, algorithm, side, *setting)[column]
     return int(found.notna().sum()), len(found)
 
 
 def local_rate(workers: int) -> float:
-    """The workers' learning rate where a single core learns at the experiment's."""
+    """The workers' local learning rate when a single core's is the experiment's."""
     rate = settings_of(run)["rate"]
     return FederatedQLAgent(td.FrozenLakeEnv(), learning_rate=rate, cw_num=workers, ew_num=0, do_test=False).local_rate
 
@@ -129,28 +129,28 @@ def least(data: Data, workers: int, column: str = "first") -> float:
 
 
 def all_stay(data: Data, side: int, workers: int) -> bool:
-    """Do all runs of `workers` workers hold the target?"""
+    """Whether all runs of `workers` workers hold the target."""
     return bool(where(data["scaling"], side=side, workers=workers)["sustained"].notna().all())
 
 
 def cell(data: Data, algorithm: str, side: int, workers: int, batch_size: int = 100) -> str:
-    """The efficiency until the target is first crossed, and until it is held."""
+    """A cell with the efficiency until the target is first crossed and until it is held."""
     setting = algorithm, side, workers, batch_size
     return " / ".join(_efficiency(data, *setting, column) for column in ("first", "sustained"))
 
 
 def millions(data: Data, side: int, workers: int, variant: str, column: str = "first") -> float:
-    """Million steps of all workers of Q-learning until the target is crossed: the geometric mean of those that do."""
+    """Total steps of Q-learning's workers to the target, in millions: the geometric mean of runs that arrive."""
     return float(np.exp(np.log(runs(data, "Q-learning", side, workers, 100, variant)[column]).mean()) / 1e6)
 
 
 def fewest(data: Data, side: int, workers: int, column: str = "first") -> float:
-    """Million steps at the best of the learning rates."""
+    """Total steps to the target at the best learning rate, in millions."""
     return min(millions(data, side, workers, variant, column) for variant in (DEFAULT, *RATES))
 
 
 def table_of_rates(data: Data) -> str:
-    """Million steps until the target is first crossed, and held, by learning rate and workers."""
+    """A table of million steps until the target is first crossed and held, by learning rate and workers."""
     rows = []
     for side, (variant, rate) in itertools.product(LOOKS, {DEFAULT: 0.01, **RATES}.items()):
         cells = []
@@ -163,7 +163,7 @@ def table_of_rates(data: Data) -> str:
 
 
 def table_of_variants(data: Data) -> str:
-    """The efficiency of each variant on 64 x 64, and of the default on the same seeds."""
+    """A table of the efficiency of each variant on 64 x 64, and of the default on the same seeds."""
     rows = []
     for name in (DEFAULT, *VARIANTS):
         cells = []
@@ -176,7 +176,7 @@ def table_of_variants(data: Data) -> str:
 
 
 def _efficiency(data: Data, algorithm: str, side: int, workers: int, batch_size: int, column: str) -> str:
-    """An efficiency, and the share of the runs that arrive if not all do."""
+    """A cell's efficiency, with the share of runs that arrive unless all do."""
     there, of = arrived(data, algorithm, side, workers, batch_size, column=column)
     if not there:
         return "never" if of else "-"
@@ -189,7 +189,7 @@ def _efficiency(data: Data, algorithm: str, side: int, workers: int, batch_size:
 
 @picture
 def statistical_efficiency(data: Data):
-    """Efficiency by the number of workers and by the length of a round."""
+    """Efficiency by number of workers and by length of a round."""
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4), layout="constrained")
@@ -216,7 +216,7 @@ def statistical_efficiency(data: Data):
 
 
 def draw(axes, points: list[tuple], marker: str, line: str, color: str, label: str) -> None:
-    """A line through (x, mean, low, high), with bars."""
+    """Draw a line through the points (x, mean, low, high), with error bars."""
     if points:
         x, mean, low, high = np.array(points).T
         bars = {"yerr": [mean - low, high - mean], "capsize": 2, "markersize": 5}

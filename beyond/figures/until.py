@@ -1,4 +1,4 @@
-"""How long until a policy is good, and good to stay? One loop for all experiments that ask."""
+"""Measure how long until a policy is near the optimum and stays there: one loop for all experiments."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 import td_helpers as td
 
-WITHIN = 5  # the usual target: the exact value of the start is so close to the optimum
-LARGE_WITHIN = 200  # that on large lakes
-HOLES = 0.08  # share of the cells of random lakes
-SPACING = 0.02  # between looks: this share of the steps so far
+WITHIN = 5  # the usual target: the start's exact value is at most this far below the optimum
+LARGE_WITHIN = 200  # the same on large lakes
+HOLES = 0.08  # share of holes among the cells of random lakes
+SPACING = 0.02  # steps between looks, as a share of the steps so far
 
 
 class Held(NamedTuple):
-    """When a value counts as held: where `of` the values at `looks` successive looks reaches the target."""
+    """When a value counts as held: when `of` the values at `looks` successive looks reaches the target."""
 
     looks: int
     of: Callable[[list[float]], float]
@@ -37,13 +37,13 @@ def until_good(
     first_look: float = 0.0,
     limit: float = np.inf,
 ) -> tuple[dict, dict]:
-    """Watch a learner until its policy is good to stay; return the moments (first, held), each empty for never.
+    """Watch a learner until its policy holds the target; return the moments (first, held), each empty if never.
 
-    `first` is when a value first reaches the target. Each of `moments` says how far learning has come, at least in
-    "steps", and `value_of` judges the policy. It is asked once `first_look` steps are done, then each time that
-    `next_look(due, steps)` are, where `due` is the last such number and `steps` those of the look. The loop ends when
-    the target is held, after a look beyond `limit` steps, when the moments end, or when a value is nan: the learner
-    has diverged.
+    `first` is when a value first reaches the target. Each of `moments` reports progress, at least in "steps", and
+    `value_of` evaluates the policy, first after `first_look` steps, then whenever `next_look(due, steps)` steps are
+    reached; `due` is the previous threshold and `steps` the count at the previous look. The loop ends when the target
+    is held, after a look beyond `limit` steps, when the moments end, or when a value is nan, since the learner has
+    diverged.
     """
     first, recent, due = {}, [], first_look
     for moment in moments:
@@ -64,7 +64,7 @@ def until_good(
 
 
 def clocked(learning: Iterator[tuple[np.ndarray, int]]) -> Iterator[dict]:
-    """The moments of what yields (q_table, steps), with the seconds that it took."""
+    """Yield a moment for each (q_table, steps) of a learner, with the seconds spent learning."""
     seconds = 0.0
     while True:
         start = time.perf_counter()
@@ -76,7 +76,7 @@ def clocked(learning: Iterator[tuple[np.ndarray, int]]) -> Iterator[dict]:
 
 
 def exact_value(lake: td.FrozenLakeEnv) -> Callable[[dict], float]:
-    """The judge that solves for the greedy policy of a moment's "q_table"; nan if that is no longer finite."""
+    """Return a `value_of` that evaluates a moment's "q_table" exactly; nan unless the table is finite."""
 
     def value_of(moment: dict) -> float:
         q_table = moment["q_table"]
@@ -86,9 +86,9 @@ def exact_value(lake: td.FrozenLakeEnv) -> Callable[[dict], float]:
 
 
 def rough_value(agent, target: float, trials: int, hopeless: float, max_steps: int = 1_000) -> Callable[[dict], float]:
-    """The judge that solves for an agent's greedy policy unless some trials fall short by more than `hopeless`.
+    """Return a `value_of` that evaluates an agent exactly, unless trials fall short by more than `hopeless`.
 
-    Solving takes long on a large lake; in that case the value is the trials' mean.
+    Exact evaluation is slow on a large lake; a hopeless policy gets the trials' mean instead.
     """
 
     def value_of(_: dict) -> float:
@@ -101,10 +101,10 @@ def rough_value(agent, target: float, trials: int, hopeless: float, max_steps: i
 
 
 def random_lake(side: int, seed: int, holes: float = HOLES) -> td.FrozenLakeEnv:
-    """A random lake."""
+    """Return a random lake of `side` x `side` cells."""
     return td.FrozenLakeEnv(td.generate_map((side, side), holes, seed=seed))
 
 
 def optimum(lake: td.FrozenLakeEnv) -> float:
-    """The exact value of the best policy at the start."""
+    """Return the exact value of the start under the best policy."""
     return td.value_iteration(lake.table)[0].max()

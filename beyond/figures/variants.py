@@ -1,4 +1,4 @@
-"""Other ways to merge what federated workers learned, and other ways for them to learn."""
+"""Alternative ways for federated workers to merge and to learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEDERATED = {"Q-learning": FederatedQLAgent, "SARSA": FederatedSARSAAgent}
 
 
 class Averaging(FederatedServer):
-    """Takes a mean of the workers' tables."""
+    """A server that averages the workers' tables."""
 
     def combine(self, values, learning_rate, reports):
         tables, visits = side_by_side(values, reports)
@@ -24,20 +24,20 @@ class Averaging(FederatedServer):
         values[:] = (weights * tables).sum(axis=0) / weights.sum(axis=0)
 
     def weights(self, visits) -> np.ndarray:
-        """The weight of each worker's value of a pair, by its visits."""
+        """Return the weight of each worker's value of a pair, given its visits."""
         return np.ones_like(visits)
 
 
 class ImportanceAveraging(Averaging):
-    """Weights a value by one over what its worker kept of the old one (Woo, Joshi and Chi 2023)."""
+    """A server that weights a value by one over the old value's remaining share (Woo, Joshi and Chi 2023)."""
 
     def weights(self, visits):
-        most = visits.max(axis=0)  # all weights relative to the largest, which would overflow
+        most = visits.max(axis=0)  # relative to the largest weight, which would overflow
         return 1 - together(self.agent.learning_rate, most - visits)
 
 
 class AddingUp(FederatedServer):
-    """Adds the workers' differences to the table."""
+    """A server that adds the workers' changes to the table."""
 
     def combine(self, values, learning_rate, reports):
         tables, _ = side_by_side(values, reports)
@@ -45,14 +45,14 @@ class AddingUp(FederatedServer):
 
 
 def together(rate: float, visits) -> np.ndarray:
-    """The rate that `visits` updates amount to, 1 - (1 - rate)**visits, by sums and products: see `effective_rates`."""
+    """Return the combined rate of `visits` updates, 1 - (1 - rate)**visits, exactly as `effective_rates` does."""
     visits = np.asarray(visits, np.int64)
     rates = effective_rates(rate, visits.ravel())
     return rates[np.minimum(visits, len(rates) - 1)]
 
 
 def side_by_side(values, reports) -> tuple[np.ndarray, np.ndarray]:
-    """The workers' values of all pairs, and their visits: a row for each worker."""
+    """Return the workers' values of all pairs and their visits, one row per worker."""
     tables = np.tile(values, (len(reports), 1))
     visits = np.zeros(tables.shape)
     for i, report in enumerate(reports):
@@ -65,7 +65,7 @@ def side_by_side(values, reports) -> tuple[np.ndarray, np.ndarray]:
 
 
 class PowerOfOne(FederatedQLAgent):
-    """With the local rate at which a worker's visit weighs as much as one visit of each on a single core."""
+    """An agent whose local rate gives one visit the weight of `cw_num` visits on a single core, up to a cap."""
 
     @property
     def local_rate(self) -> float:
@@ -74,43 +74,43 @@ class PowerOfOne(FederatedQLAgent):
 
 
 class CapOf20(FederatedQLAgent):
-    """With local rates of .2 at most, for any number of workers."""
+    """An agent whose local rate is at most 0.2, with any number of workers."""
 
     def __init__(self, *arguments, **settings):
         super().__init__(*arguments, cap=0.2, **settings)
 
 
 class OwnEpsilon(FederatedWorker):
-    """A worker that gets its epsilon with each round."""
+    """A worker that receives its epsilon with each round."""
 
     def learn(self, *arguments):
         *arguments, self.agent.epsilon = arguments
         return super().learn(*arguments)
 
 
-class Telling(NamedTuple):
+class EpsilonPool(NamedTuple):
     """A pool that sends each worker its epsilon."""
 
     pool: object
     epsilons: np.ndarray
 
     def submit(self, role, i, method, *arguments):
-        told = [self.epsilons[i]] if role == "collector" else []
-        return self.pool.submit(role, i, method, *arguments, *told)
+        epsilon = [self.epsilons[i]] if role == "collector" else []
+        return self.pool.submit(role, i, method, *arguments, *epsilon)
 
 
 class Epsilons(FederatedQLAgent):
-    """Workers that explore unequally: from a fifth of epsilon to four times it, in equal ratios."""
+    """An agent whose workers' epsilons range from a fifth of its own to four times it, geometrically spaced."""
 
     roles = FederatedQLAgent.roles | {"collector": OwnEpsilon}
 
     def _submit(self, pool, batch, snapshot):
         epsilons = self.epsilon * np.geomspace(0.2, 4.0, self.cw_num)
-        return super()._submit(Telling(pool, epsilons), batch, snapshot)
+        return super()._submit(EpsilonPool(pool, epsilons), batch, snapshot)
 
 
 class Growing(FederatedQLAgent):
-    """Rounds that grow by 5%, from a quarter of the batch size to four times it."""
+    """An agent whose rounds grow by 5%, from a quarter of the batch size to four times it."""
 
     def learn_in_batches(self, episodes):
         size, most = self.batch_size / 4, self.batch_size * 4
@@ -120,19 +120,19 @@ class Growing(FederatedQLAgent):
 
 
 class Averaged(FederatedQLAgent):
-    """Tables merged by plain averaging, at the same local rate."""
+    """An agent that merges tables by plain averaging, at the same local rate."""
 
     roles = FederatedQLAgent.roles | {"server": Averaging}
 
 
 class ImportanceAveraged(FederatedQLAgent):
-    """Tables merged by importance averaging, at the same local rate."""
+    """An agent that merges tables by importance averaging, at the same local rate."""
 
     roles = FederatedQLAgent.roles | {"server": ImportanceAveraging}
 
 
 class MeanTargets(FederatedWorker):
-    """A worker that reports the mean target of each pair instead of its value."""
+    """A worker that reports each pair's mean target instead of its value."""
 
     def learn(self, *arguments):
         report = super().learn(*arguments)
@@ -150,7 +150,7 @@ class OneByOne(FederatedServer):
 
 
 class Asynchronous(FederatedQLAgent):
-    """Without rounds: each worker starts from the table that its last report led to, and none waits for the others."""
+    """An agent without rounds: each worker starts from the table that merged its last report, and never waits."""
 
     roles = FederatedQLAgent.roles | {"server": OneByOne, "collector": MeanTargets}
     lag = behind = td.DistributedQLAgent.lag
@@ -163,7 +163,7 @@ class Asynchronous(FederatedQLAgent):
 
 
 def pair_values(q_table, report) -> np.ndarray:
-    """A table's values of the pairs of a report."""
+    """Return a table's values for the pairs of a report."""
     values = q_table.reshape(-1)
     return values.copy() if report.pairs is None else values[report.pairs]
 
