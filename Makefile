@@ -1,5 +1,5 @@
 # make          install, run the notebook in place, print its comparison
-# make test     install, lint, pytest and nbval, two files side by side, the notebook first, as it takes longest
+# make test     install, ruff, mypy, pytest and nbval, two files side by side, the notebook first, as it takes longest
 # make test-long  the tests that take half a minute or more each
 # make report   run the experiments of the report's nine items anew; make figures: redraw from the data
 PYTHON ?= python3
@@ -17,6 +17,7 @@ all: .venv/installed
 
 test: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long" \
 		--nbval --nbval-current-env --nbval-cell-timeout=600 distributed_td.ipynb tests
 

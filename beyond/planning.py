@@ -18,6 +18,7 @@ from tabular.kernels import kernel
 # A row of counts: that `pair` (state * actions + action) led `count` times to `next_state` (the number of states where
 # the episode terminated), and was paid `reward_sum` in all. This is what travels, and what is saved.
 ROW = np.dtype([("pair", "i4"), ("next_state", "i4"), ("count", "i8"), ("reward_sum", "f8")])
+COLUMNS = ROW.names or ()
 
 # In a model each row also has the number of an earlier one of the same pair, and of one to the same next state, or -1:
 # lists that grow, however many outcomes a pair turns out to have.
@@ -100,7 +101,7 @@ class Planner(NamedTuple):
 def packed(rows: np.ndarray) -> np.ndarray:
     """Rows without their links."""
     counts = np.empty(len(rows), ROW)
-    for name in ROW.names:
+    for name in COLUMNS:
         counts[name] = rows[name]
     return counts
 

@@ -195,7 +195,7 @@ def _(simulator, state, action, slip):
 MAX_UNROLLED = 32  # actions
 
 
-def action_range(count: int):
+def action_range(count: int) -> tuple[int, ...] | np.ndarray:
     """The actions 0, 1, ... as a loop over them wants them.
 
     A tuple's length is known when a loop is compiled, which lets the compiler unroll it; but the time to compile
@@ -287,6 +287,9 @@ class Experience(NamedTuple):
     def recorded(self) -> tuple[np.ndarray, np.ndarray]:
         """What was written so far: (pairs, rewards), as views."""
         return self.pairs[: self.length[0]], self.rewards[: self.length[0]]
+
+
+Log = Experience | np.ndarray | None  # of a rule: every step, an array of visits (states, actions), or nothing
 
 
 class GrowingExperience:
