@@ -462,10 +462,10 @@ class SARSAAgent(TDAgent):
 
 
 class CollectingWorker:
-    """A collector: acts on a copy of the q_table, which it keeps updating, and returns the transitions.
+    """A collector: acts on a copy of the q_table, which it keeps updating; returns the transitions.
 
-    With a frozen copy of an empty table it would bump into the same wall until the step limit. `recorder` are the
-    settings of its `Recorder`.
+    With a frozen copy of an empty table it would bump into the same wall until the step limit.
+    `recorder` are the settings of its `Recorder`.
     """
 
     def __init__(self, agent: TDAgent, **recorder: Any):
@@ -475,7 +475,8 @@ class CollectingWorker:
         """The experience of `episodes` episodes from number `first`."""
         start, agent = time.perf_counter(), self.agent
         learn = functools.partial(agent.learn_on, self.replica.take(snapshot))
-        pairs, rewards = self.recorder.record(learn, first, episodes, agent.parameters().max_step)
+        max_step = agent.parameters().max_step
+        pairs, rewards = self.recorder.record(learn, first, episodes, max_step)
         self.replica.learned = pairs
         return Collected(pairs, rewards, time.perf_counter() - start)
 
@@ -497,11 +498,13 @@ class QLAgentServer:
         """Replay a batch."""
         start, agent = time.perf_counter(), self.agent
         pairs, rewards = collected.pairs, collected.rewards
-        self.steps += agent.kernel.replay(self.q_table, pairs, rewards, agent.actions, agent.parameters())
+        task = pairs, rewards, agent.actions, agent.parameters()
+        self.steps += agent.kernel.replay(self.q_table, *task)
         seconds = time.perf_counter() - start
         q_table = self.changes.send(pairs, self.steps)
         shipped = pairs.nbytes + rewards.nbytes
-        return Snapshot(q_table, self.steps, Cost(collected.seconds, seconds, bytes=shipped, sent=q_table.nbytes))
+        cost = Cost(collected.seconds, seconds, bytes=shipped, sent=q_table.nbytes)
+        return Snapshot(q_table, self.steps, cost)
 
 
 class EvaluationWorker:
