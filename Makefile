@@ -1,7 +1,7 @@
 # make          install, run the notebook in place, print its comparison
 # make test     install, ruff, mypy, pytest and nbval, two files side by side, the notebook first, as it takes longest
 # make test-long  the tests that take half a minute or more each
-# make report   run the experiments of the report's nine items anew; make figures: redraw from the data
+# make report   run the experiments of the report's nine items anew; make figures: redraw both reports from the data
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONHASHSEED := 0
@@ -10,9 +10,9 @@ export PYTHONHASHSEED := 0
 all: .venv/installed
 	$(BIN)/python tests/run_notebook.py distributed_td.ipynb
 
-.venv/installed: requirements.txt
+.venv/installed: requirements.txt requirements.lock
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c requirements.lock
 	touch $@
 
 test: .venv/installed
@@ -29,9 +29,11 @@ lab: .venv/installed
 
 report: .venv/installed
 	$(BIN)/python figures/make_figures.py
+	$(BIN)/python beyond/figures/make_figures.py --draw
 
 figures: .venv/installed
 	$(BIN)/python figures/make_figures.py --draw
+	$(BIN)/python beyond/figures/make_figures.py --draw
 	$(BIN)/python figures/learning.py
 
 bench: .venv/installed

@@ -166,8 +166,8 @@ class FederatedQLAgent(DistributedQLAgent):
 
         With a power of cw_num a worker's visit would weigh as much as one visit of each on a single core. On lakes of
         64 x 64, at a learning rate of .01, 16 workers need 1.1 times the steps of a single core with that, and 64 need
-        2.0 times with a cap of .2; with the defaults it is 1.0 and 1.4 (figures/scaling.py). A single core gains more
-        from half the learning rate again. Few workers do not need a higher cap than .2, so it grows with them.
+        2.0 times with a cap of .2; with the defaults it is 1.0 and 1.4 (beyond/figures/scaling.py). A single core gains
+        more from half the learning rate again. Few workers do not need a higher cap than .2, so it grows with them.
         """
         if self.cw_num == 1 or self.learning_rate == 1.0:
             return self.learning_rate

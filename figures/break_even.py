@@ -1,4 +1,4 @@
-"""When does distributing pay? Drawn from the rows of `timing`."""
+"""What limits distributed runs, and when do they pay? From the rows of `timing`: a batch's cost, and a model."""
 
 from __future__ import annotations
 
@@ -9,16 +9,58 @@ import numpy as np
 import pandas as pd
 
 from figures import timing
-from figures.experiments import SINGLE
+from figures.assignment import SINGLE
+from figures.distributed import config_name
 from figures.rows import Data, where
+from figures.study import picture
 from figures.summaries import markdown
 
-COLORS = {1: "#999999", 2: "#66c2a5", 4: "#009E73", 8: "#00543d"}  # by collectors
 MARKERS = {"compiled": "s", "stepped": "D", "waits": "o", "computes": "x"}
 
 
+# The parts of a batch
+
+
+def busy(data: Data, *case) -> float:
+    """The share of the time in which the learner learns, without evaluation; `case` is (simulator, map, collectors)."""
+    rows = timing.runs(data, *case)
+    return np.median(rows["replay_seconds"] / rows["seconds"])
+
+
+def step_us(data: Data, simulator: str, map: str) -> float:
+    """The time per step on the single core, in µs."""
+    return 1e6 * np.median(timing.step_seconds(data, simulator, map, SINGLE))
+
+
+def replay_us(data: Data, simulator: str, map: str) -> float:
+    """The server's time to replay a step, with two collectors running beside it, in µs."""
+    rows = timing.runs(data, simulator, map, 2)
+    return 1e6 * np.median(rows["replay_seconds"] / rows["steps"])
+
+
+def ray_ms(data: Data, simulator: str, map: str, collectors: int) -> float:
+    """Ray's overhead per batch, in ms: its time beyond its share of a single core's time for as many steps."""
+    step = np.median(timing.step_seconds(data, simulator, map, SINGLE))
+    rows = timing.runs(data, simulator, map, collectors)
+    share = collectors if simulator == "waits" else np.minimum(collectors, rows["cores"])  # waiting takes no core
+    return 1e3 * np.median((rows["seconds"] - step * rows["steps"] / share) / (rows["episodes"] // rows["batch_size"]))
+
+
+def table_of_parts(data: Data) -> str:
+    """How busy the learner is, and Ray's overhead per batch."""
+    counts = timing.CONFIGURATIONS[1:]
+    rows = []
+    for case, timed in timing.CASES.items():
+        cells = [f"{busy(data, *case, count):.1%}, {ray_ms(data, *case, count):.1f} ms" for count in counts]
+        rows.append([timing.name_of(case), f"{timed.get('batch_size', 100)}", *cells])
+    return markdown(["simulator, map", "batch", *map(config_name, counts)], rows)
+
+
+# The model
+
+
 class Model(NamedTuple):
-    """A batch takes max(simulation / collectors + Ray's cost, replay)."""
+    """The speed-up if a batch takes max(simulation / collectors + Ray's cost, replay)."""
 
     collectors: int
     ray_us: float  # per batch, as are the next two
@@ -39,7 +81,7 @@ class Model(NamedTuple):
 
     @property
     def break_even_ms(self) -> float:
-        """The same, as ms of simulation per batch."""
+        """The break-even as simulation time per batch, in ms."""
         return self.break_even * self.steps / 1e3
 
 
@@ -83,24 +125,6 @@ def points(data: Data, collectors: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def costliest(data: Data, simulator: str, collectors: int):
-    """The simulator's point with the highest step cost."""
-    rows = where(points(data, collectors), simulator=simulator)
-    return rows.loc[rows["cost"].idxmax()]
-
-
-def predicted(data: Data, simulator: str, collectors: int) -> float:
-    """The model's speed-up at that point."""
-    return model(data, collectors).speed_up(costliest(data, simulator, collectors).cost)
-
-
-def agreement(data: Data, collectors: int) -> str:
-    """The lowest and the highest speed-up where steps wait, as multiples of the model's."""
-    law, rows = model(data, collectors), where(points(data, collectors), simulator="waits")
-    ratios = rows["speed_up"] / law.speed_up(rows["cost"])
-    return f"{ratios.min():.2f} to {ratios.max():.2f}"
-
-
 def measured(data: Data, collectors: int) -> float:
     """The measured break-even, in µs per step; nan if there is none.
 
@@ -125,7 +149,8 @@ def table(data: Data) -> str:
     for count in (2, 4, 8):
         law = model(data, count)
         found = measured(data, count)
-        far = costliest(data, "waits", count)
+        waiting = where(points(data, count), simulator="waits")
+        far = waiting.loc[waiting["cost"].idxmax()]
         rows.append([
             f"{count}",
             f"{law.ray_us / 1e3:.2f}",
@@ -133,18 +158,19 @@ def table(data: Data) -> str:
             "" if np.isnan(found) else f"{found:.1f}",
             f"{law.break_even_ms:.1f}",
             f"{far.speed_up:.2f} ({far.low:.2f} to {far.high:.2f})",
-            f"{predicted(data, 'waits', count):.2f}",
+            f"{law.speed_up(far.cost):.2f}",
         ])
     head = ["collectors", "overhead, ms", "pays from, µs: model", "measured", "ms a batch", "at 200 µs", "model"]
     return markdown(head, rows)
 
 
+@picture
 def break_even(data: Data):
     """Speed-up over a single core against the cost of a simulator's step, with the model drawn through."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(9, 5.6), layout="constrained")
-    for count in COLORS:
+    for count in timing.COLORS:
         draw_collectors(axes, data, count)
     axes.axhline(1, color="black", linestyle=(0, (6, 3)), linewidth=1)
     axes.text(0.015, 1.08, "as fast as a single core", fontsize=10)
@@ -167,7 +193,7 @@ def break_even(data: Data):
 
 def draw_collectors(axes, data: Data, count: int) -> None:
     """The model's line and the measured points for `count` collectors."""
-    color = COLORS[count]
+    color = timing.COLORS[count]
     law = model(data, count)
     cost = np.geomspace(0.014, 400, 400)
     axes.plot(cost, law.speed_up(cost), color=color, linewidth=1.5)

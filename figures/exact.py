@@ -3,65 +3,54 @@
 from __future__ import annotations
 
 import td_helpers as td
-from figures.experiments import HALLWAY, LAKE, greedy_path, lake_of, values_at_start
+from figures.assignment import HALLWAY, LAKE, values_at_start
 from figures.rows import Data, where
+from figures.study import experiment
 from figures.summaries import markdown
 
 
+@experiment(seeds=False)
 def run(epsilons=(0.0, 0.05, 0.3)):
-    """The best policies for agents that explore for ever or not at all, and the best ones through the hallway."""
-    for map_name, policy, desc in (
+    """The best policies with and without exploration, and the best ones that take the hallway."""
+    without_bypass = [row[:5] + "HHH" if 2 <= y <= 5 else row for y, row in enumerate(td.MAPS[HALLWAY])]
+    for name, policy, desc in (
         (HALLWAY, "best", td.MAPS[HALLWAY]),
-        (HALLWAY, "best by the hallway", without_bypass()),
+        (HALLWAY, "best by the hallway", without_bypass),
         (LAKE, "best", td.MAPS[LAKE]),
     ):
-        lake = td.FrozenLakeEnv(desc=desc)
+        lake = td.FrozenLakeEnv(desc)
         for epsilon in epsilons:
             q_table = td.value_iteration(lake.table, epsilon=epsilon)
-            found = values_at_start(lake_of(map_name), q_table, epsilon)
-            steps = len(greedy_path(lake, q_table)) - 1
-            yield {"map": map_name, "policy": policy, "epsilon": epsilon, **found, "steps": steps}
+            found = values_at_start(td.FrozenLakeEnv(map_name=name), q_table, epsilon)
+            steps = len(td.greedy_path(q_table, lake))
+            yield {"map": name, "policy": policy, "epsilon": epsilon, **found, "steps": steps}
 
 
-def without_bypass() -> list[str]:
-    """Dangerous Hallway with the bypass blocked by holes."""
-    return [row[:5] + "HHH" if 2 <= y <= 5 else row for y, row in enumerate(td.MAPS[HALLWAY])]
-
-
-def best(data: Data, map_name: str, epsilon: float = 0.0):
+def best(data: Data, map: str, epsilon: float = 0.0, policy: str = "best"):
     """The row of the best policy: value, on_policy, risks, route, steps."""
-    return next(where(data["exact"], map=map_name, policy="best", epsilon=epsilon).itertuples())
+    return next(where(data["exact"], map=map, policy=policy, epsilon=epsilon).itertuples())
 
 
 def through_hallway(data: Data, epsilon: float = 0.0):
     """The row of the best policy that takes the hallway."""
-    rows = where(data["exact"], map=HALLWAY, policy="best by the hallway", epsilon=epsilon)
-    return next(rows.itertuples())
+    return best(data, HALLWAY, epsilon, "best by the hallway")
 
 
 def hallway_gap(data: Data, epsilon: float = 0.0) -> float:
-    """How much more the bypass is worth than the hallway to an agent that explores so much."""
+    """The bypass's value minus the hallway's for an agent that explores with this epsilon."""
     return best(data, HALLWAY, epsilon).on_policy - through_hallway(data, epsilon).on_policy
 
 
-def hole_cost(data: Data, map_name: str) -> float:
+def hole_cost(data: Data, map: str) -> float:
     """The cost of a hole adjacent to the path: a slip of 1% that turns the optimum into -1000."""
-    return 0.01 * (best(data, map_name).value + 1_000)
+    return 0.01 * (best(data, map).value + 1_000)
 
 
 def table(data: Data) -> str:
     """The values of the best policies."""
     rows = [
-        [
-            row.map,
-            row.policy,
-            f"{row.epsilon:g}",
-            f"{row.value:.2f}",
-            f"{row.on_policy:.2f}",
-            f"{row.steps}",
-            f"{row.risks}",
-        ]
+        [row.map, row.policy, f"{row.epsilon:g}", f"{row.value:.2f}", f"{row.on_policy:.2f}", f"{row.steps}",
+         f"{row.risks}"]
         for row in data["exact"].itertuples()
-    ]
-    head = ["map", "policy", "epsilon", "value", "exploring", "steps", "holes beside it"]
-    return markdown(head, rows)
+    ]  # fmt: skip
+    return markdown(["map", "policy", "epsilon", "value", "exploring", "steps", "holes beside it"], rows)

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 import td_helpers as td
-from figures.experiments import AGENTS, EPSILONS, HALLWAY, RATES, lake_of, spread, values_at_start
-from figures.rows import Data, settings_of, where
-from figures.summaries import markdown, number, unseen
+from figures.assignment import AGENTS, EPSILONS, HALLWAY, RATES, values_at_start
+from figures.rows import Data, where
+from figures.study import experiment, picture, spread
+from figures.summaries import markdown, number
 
 CHECKPOINTS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000]
 SUGGESTED = 30_000  # episodes, by the assignment
@@ -21,6 +22,7 @@ HALF_WAY = 30  # a cell half way along the bypass
 ROUTES = {"bypass": "#dddddd", "neither": "#999999", "hallway": "#222222"}
 
 
+@experiment
 def run(
     seeds=200,
     rates=RATES,
@@ -30,48 +32,45 @@ def run(
     long_seeds=40,
     from_optimum=LAST["optimum"],
 ):
-    """Routes through Dangerous Hallway; at the lowest rate also from the optimal table, and some seeds for long."""
+    """Routes through Dangerous Hallway; at the lowest rate also from the optimal table, and longer for some seeds."""
     cases = []
     for rate in rates:
         episodes = {"zeros": from_zeros, "optimum": from_optimum} if rate == rates[0] else {"zeros": recommended}
         for start, algorithm, epsilon, seed in itertools.product(episodes, AGENTS, epsilons, range(seeds)):
             cases.append({
                 "algorithm": algorithm,
-                "rate": rate,
+                "learning_rate": rate,
                 "epsilon": epsilon,
                 "start": start,
                 "seed": seed,
                 "episodes": recommended if start == "zeros" and seed >= long_seeds else episodes[start],
             })
-    yield from spread(hallway_run, cases, "hallway")
+    for row in spread(hallway_run, cases):
+        del row["episodes"]
+        yield row
 
 
-def hallway_run(algorithm, rate, epsilon, start, seed, episodes) -> list[dict]:
+def hallway_run(algorithm, learning_rate, epsilon, start, seed, episodes) -> list[dict]:
     """One run: route, exact values and the table's values at the fork and on the bypass, at every checkpoint."""
-    lake = lake_of(HALLWAY)
-    agent = AGENTS[algorithm](lake, epsilon, rate, episodes, do_test=False, seed=seed)
+    lake = td.FrozenLakeEnv(map_name=HALLWAY)
+    agent = AGENTS[algorithm](lake, epsilon, learning_rate, episodes, do_test=False, seed=seed)
     if start == "optimum":
         agent.q_table = td.value_iteration(lake.table)
-    setting = {"algorithm": algorithm, "learning_rate": rate, "epsilon": epsilon, "start": start, "seed": seed}
     rows = []
     for checkpoint in CHECKPOINTS:
         if checkpoint > episodes:
             break
         agent.learn(checkpoint - agent.episode)
         q_table = agent.q_table
-        learned = {
-            "down": round(q_table[FORK, td.DOWN], 1),
-            "right": round(q_table[FORK, td.RIGHT], 1),
-            "behind": round(q_table[HALF_WAY].max(), 1),
-        }
         found = values_at_start(lake, q_table, epsilon)
         rows.append({
-            **setting,
             "episode": checkpoint,
             "route": found["route"],
             "value": round(found["value"], 1),
             "on_policy": round(found["on_policy"], 1),
-            **learned,
+            "down": round(q_table[FORK, td.DOWN], 1),
+            "right": round(q_table[FORK, td.RIGHT], 1),
+            "behind": round(q_table[HALF_WAY].max(), 1),
         })
     return rows
 
@@ -95,27 +94,14 @@ def share_on(data: Data, route: str, *setting, **moment) -> float:
     return (runs(data, *setting, **moment)["route"] == route).mean()
 
 
-def seeds(data: Data) -> int:
-    return data["hallway"]["seed"].nunique()
-
-
-def long_seeds() -> int:
-    return settings_of(run)["long_seeds"]
-
-
-def unseen_share() -> float:
-    """The largest share of all seeds that could go unseen in the long runs (95%, one-sided)."""
-    return unseen(long_seeds())
-
-
 def mean_of(data: Data, column: str, *setting, **moment) -> float:
-    """The mean over seeds of value, on_policy, or the table's values at the fork (down, right) or half way (behind)."""
+    """The mean over the seeds of value, on_policy, or the table at the fork (down, right) or half way (behind)."""
     return runs(data, *setting, **moment)[column].mean()
 
 
 def optimal_half_way() -> float:
     """The optimal value half way along the bypass."""
-    return td.value_iteration(lake_of(HALLWAY).table)[HALF_WAY].max()
+    return td.value_iteration(td.FrozenLakeEnv(map_name=HALLWAY).table)[HALF_WAY].max()
 
 
 def groups(data: Data):
@@ -155,7 +141,7 @@ def table_of_beliefs(data: Data) -> str:
         if rate == RATES[0] and start == "zeros":
             means = group[["down", "right", "behind"]].mean()
             rows.append([f"{algorithm}, {epsilon:g}", f"{episode:,}", *(f"{value:.1f}" for value in means)])
-    optimum = td.value_iteration(lake_of(HALLWAY).table)
+    optimum = td.value_iteration(td.FrozenLakeEnv(map_name=HALLWAY).table)
     values = optimum[FORK, td.DOWN], optimum[FORK, td.RIGHT], optimum[HALF_WAY].max()
     rows.append(["exact optimum", "", *(f"{value:.1f}" for value in values)])
     head = ["algorithm, epsilon", "episodes", "fork: down", "fork: right", "half way along the bypass"]
@@ -165,6 +151,7 @@ def table_of_beliefs(data: Data) -> str:
 # Picture
 
 
+@picture
 def routes(data: Data):
     """Shares of the routes after the suggested episodes, and the share on the bypass as learning goes on."""
     import matplotlib.pyplot as plt

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+if __name__ == "__main__":  # search the project's folder for modules, not the script's
+    sys.path[0] = str(ROOT)
 
 import td_helpers as td  # noqa: E402
 

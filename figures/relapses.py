@@ -7,37 +7,32 @@ import itertools
 import numpy as np
 
 import td_helpers as td
+from figures.assignment import EPISODES, EPSILONS, RATES
 from figures.curves import THRESHOLD
-from figures.experiments import EPISODES, EPSILONS, RATES, lake_of, spread
 from figures.rows import Data, settings_of, where
+from figures.study import experiment, grid, spread
 from figures.summaries import bootstrap, interval, markdown, number
 
 
+@experiment
 def run(seeds=100, episodes=EPISODES, rate=RATES[1], epsilons=EPSILONS, watched=2_000, every=10):
     """Q-learning on both maps, watched at the end of the assignment's episodes."""
-    cases = [
-        {"map_name": map_name, "rate": rate, "epsilon": epsilon, "seed": seed, "episodes": episodes[map_name],
-         "watched": watched, "every": every}
-        for map_name, epsilon, seed in itertools.product(episodes, epsilons, range(seeds))
-    ]  # fmt: skip
-    yield from spread(relapses_run, cases, "relapses")
+    cases = grid(map=episodes, epsilon=epsilons, seed=range(seeds))
+    yield from spread(relapses_run, cases, episodes=episodes, rate=rate, watched=watched, every=every)
 
 
-def relapses_run(map_name, rate, epsilon, seed, episodes, watched, every) -> list[dict]:
-    """How often the value falls below the threshold, and the episodes and steps that it spends there."""
-    lake = lake_of(map_name)
-    agent = td.QLAgent(lake, epsilon, rate, episodes, do_test=False, seed=seed)
-    agent.learn(episodes - watched)
+def relapses_run(map, epsilon, seed, episodes, rate, watched, every) -> list[dict]:
+    """Count how often the value falls below the threshold, and the episodes and steps that it stays there."""
+    lake = td.FrozenLakeEnv(map_name=map)
+    agent = td.QLAgent(lake, epsilon, rate, episodes[map], do_test=False, seed=seed)
+    agent.learn(episodes[map] - watched)
     below, steps = [], [agent.steps]
     for _ in range(watched // every):
-        below.append(td.policy_value(lake.table, agent.q_table)[0] < THRESHOLD[map_name])
+        below.append(td.policy_value(lake.table, agent.q_table)[0] < THRESHOLD[map])
         agent.learn(every)
         steps.append(agent.steps)
     below = np.array(below)
     return [{
-        "map": map_name,
-        "epsilon": epsilon,
-        "seed": seed,
         "falls": int((below[1:] & ~below[:-1]).sum() + below[0]),
         "episodes_below": int(below.sum()) * every,
         "steps_below": int(np.diff(steps)[below].sum()),
@@ -45,36 +40,26 @@ def relapses_run(map_name, rate, epsilon, seed, episodes, watched, every) -> lis
     }]  # fmt: skip
 
 
-def seeds(data: Data) -> int:
-    return data["relapses"]["seed"].nunique()
-
-
-def mean_length(data: Data, map_name: str, epsilon: float, unit: str = "episodes") -> tuple:
+def mean_length(data: Data, map: str, epsilon: float, unit: str = "episodes") -> tuple:
     """The mean length of a relapse in episodes or steps, with its interval over seeds."""
-    rows = where(data["relapses"], map=map_name, epsilon=epsilon)
+    rows = where(data["relapses"], map=map, epsilon=epsilon)
     mean = rows[f"{unit}_below"].sum() / rows["falls"].sum()
     # The ratio of two sums is nearly linear in them.
     spread = bootstrap((rows[f"{unit}_below"] - mean * rows["falls"]) / rows["falls"].mean())
     return mean, mean + spread[1], mean + spread[2]
 
 
-def falls(data: Data, map_name: str, epsilon: float) -> float:
-    """How often a run falls below the threshold in 1,000 episodes."""
-    watched = settings_of(run)["watched"]
-    return where(data["relapses"], map=map_name, epsilon=epsilon)["falls"].mean() / (watched / 1_000)
-
-
 def table(data: Data) -> str:
     """Relapses by map and epsilon."""
-    rows = []
-    for map_name, epsilon in itertools.product(EPISODES, EPSILONS):
-        group = where(data["relapses"], map=map_name, epsilon=epsilon)
+    thousands, rows = settings_of(run)["watched"] / 1_000, []  # of episodes
+    for map, epsilon in itertools.product(EPISODES, EPSILONS):
+        group = where(data["relapses"], map=map, epsilon=epsilon)
         rows.append([
-            map_name,
+            map,
             f"{epsilon:g}",
-            number(falls(data, map_name, epsilon), 1),
-            interval(mean_length(data, map_name, epsilon), ".0f"),
-            interval(mean_length(data, map_name, epsilon, "steps"), ",.0f"),
+            number(group["falls"].mean() / thousands, 1),
+            interval(mean_length(data, map, epsilon), ".0f"),
+            interval(mean_length(data, map, epsilon, "steps"), ",.0f"),
             f"{group['steps_below'].sum() / group['steps'].sum():.0%}",
         ])
     return markdown(["map", "epsilon", "relapses", "episodes each", "steps each", "share of steps"], rows)

@@ -1,84 +1,40 @@
-"""Renders Report.md from report_template.md, whose sentences call the functions of the question modules."""
+"""Renders a study's Report.md from its report_template.md, whose sentences call the functions of its modules."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from numbers import Number
-from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import jinja2
 import numpy as np
 
-from figures import (
-    break_even,
-    curves,
-    distributed,
-    dyna,
-    dyna_clock,
-    dyna_large,
-    dyna_workers,
-    exact,
-    federated,
-    hallway,
-    latency,
-    learner,
-    lock_in,
-    merging,
-    noise,
-    relapses,
-    round_cost,
-    scaling,
-    timing,
-    value_functions,
-)
-from figures.experiments import BEST_RATE, HALLWAY, LAKE, SINGLE
-from figures.rows import Data
+from figures.assignment import BEST_RATE, HALLWAY, LAKE, SINGLE
+from figures.rows import Data, settings_of
+from figures.study import Study
 from figures.summaries import FILTERS, markdown
 
-HERE = Path(__file__).resolve().parent
-QUESTIONS = {
-    "exact": exact,
-    "curves": curves,
-    "hallway": hallway,
-    "value_functions": value_functions,
-    "noise": noise,
-    "relapses": relapses,
-    "distributed": distributed,
-    "dyna": dyna,
-    "dyna_clock": dyna_clock,
-    "dyna_workers": dyna_workers,
-    "lock_in": lock_in,
-    "timing": timing,
-    "learner": learner,
-    "break_even": break_even,
-    "latency": latency,
-    "federated": federated,
-    "merging": merging,
-    "scaling": scaling,
-    "round_cost": round_cost,
-    "dyna_large": dyna_large,
-}
 CONSTANTS = {"HALLWAY": HALLWAY, "LAKE": LAKE, "SINGLE": SINGLE, "BEST_RATE": BEST_RATE}
 
 
 class Claim(NamedTuple):
-    """A statement that a sentence of the report relies on, asserted beside it in the template."""
+    """What a sentence of the report relies on, checked beside the sentence in the template."""
 
     words: str
     holds: bool
     is_timing: bool  # may fail on another machine
-    line: int  # of the template
+    place: str  # the template's path and the line
     values: str  # the numbers that the condition compared
     experiments: frozenset[str]  # whose rows it read
 
     def __str__(self):
-        return f"figures/report_template.md, line {self.line}: the data do not show that {self.words}"
+        return f"{self.place}: the data do not show that {self.words}"
 
 
 class Noted:
-    """Data that note which experiments are read, and which numbers came out."""
+    """Data that record which experiments are read, and which numbers are computed."""
 
     def __init__(self, data: Data):
         self.data = data
@@ -93,14 +49,14 @@ class Noted:
 
 
 class Bound:
-    """A question's module as the template sees it: functions that take `data` are already given it."""
+    """A module as the template sees it: functions that take `data` get it without being given it."""
 
-    def __init__(self, question, data: Noted):
-        self._question = question
+    def __init__(self, module: ModuleType, data: Noted):
+        self._module = module
         self._data = data
 
     def __getattr__(self, name):
-        found = getattr(self._question, name)
+        found = getattr(self._module, name)
         if not inspect.isfunction(found):
             return found
 
@@ -128,16 +84,22 @@ def written(result) -> str:
     return f"{result:.3g}"
 
 
-def render(data: Data, folder: Path = HERE) -> tuple[str, list[Claim]]:
-    """The text of Report.md, and the claims that were checked on the way."""
-    template = (folder / "report_template.md").read_text(encoding="utf-8")
+def render(study: Study, data: Data) -> tuple[str, list[Claim]]:
+    """Render the study's Report.md; return the text and the claims that it makes.
+
+    The template sees the modules of the study and of its base by their names, and as `settings` the settings of each
+    experiment.
+    """
+    path = study.folder / "report_template.md"
+    template = path.read_text(encoding="utf-8")
     noted = Noted(data)
     claims = []
 
     def claim(words: str, holds, is_timing: bool = False) -> None:
         line = 1 + template[: template.index(f'"{words}"')].count("\n")
+        place = f"{path.relative_to(study.root).as_posix()}, line {line}"
         values = ", ".join(map(written, noted.numbers))
-        claims.append(Claim(words, bool(holds), is_timing, line, values, frozenset(noted.experiments)))
+        claims.append(Claim(words, bool(holds), is_timing, place, values, frozenset(noted.experiments)))
 
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -146,16 +108,27 @@ def render(data: Data, folder: Path = HERE) -> tuple[str, list[Claim]]:
         keep_trailing_newline=True,
     )
     environment.filters |= FILTERS
-    bound = {name: Bound(question, noted) for name, question in QUESTIONS.items()}
+    names = {name: Bound(module, noted) for name, module in study.all_modules.items()} | CONSTANTS
+    names["settings"] = {name: settings_of(run) for name, run in study.all_experiments.items()}
     noting = template.replace("{% do claim(", "{% do forget() %}{% do claim(")  # a claim's notes are its own
-    text = environment.from_string(noting).render(**bound, **CONSTANTS, claim=claim, forget=noted.clear_notes)
+    text = environment.from_string(noting).render(**names, claim=claim, forget=noted.clear_notes)
     return text, claims
 
 
-def table_of_claims(committed: list[Claim], fresh: list[Claim], seeds_from: int) -> str:
-    """Claims with the numbers that they compare, under both sets of seeds."""
+def text_of_claims(door: str, names: list[str], committed: list[Claim], fresh: list[Claim], seeds_from: int) -> str:
+    """Claims with the numbers that they compare, under both sets of seeds; `door` is what makes them."""
     rows = [
         [one.words, one.values, other.values, "holds" if other.holds else "**fails**"]
         for one, other in zip(committed, fresh, strict=True)
     ]
-    return markdown(["the data show that", "seeds from 0", f"seeds from {seeds_from:,}", "again"], rows)
+    table = markdown(["the data show that", "seeds from 0", f"seeds from {seeds_from:,}", "again"], rows)
+    return f"""# The report's claims under other seeds
+
+This is what `python {door} --seeds-from {seeds_from}` makes of these experiments, with every
+seed raised by {seeds_from:,}: {", ".join(names)}.
+
+Beside each claim stand the numbers that it compares, in the order in which it reads them. Claims about time are left
+out, and those that rest on exact values alone.
+
+{table}
+"""

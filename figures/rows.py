@@ -34,8 +34,9 @@ def read_rows(path: Path, experiment) -> pd.DataFrame:
     Raises ValueError, naming the file, if it is missing or damaged; and if its settings are no longer the
     experiment's, naming the setting too.
     """
-    name = f"figures/data/{path.name}"
-    again = f"run: python figures/make_figures.py {path.stem}"
+    folder = "/".join(experiment.__module__.split(".")[:-1])
+    name = f"{folder}/data/{path.name}"
+    again = f"run: python {folder}/make_figures.py {path.stem}"
     if not path.exists():
         raise ValueError(f"{name} is missing; {again}")
     first, _, table = path.read_text(encoding="utf-8").partition("\n")
@@ -58,7 +59,13 @@ def read_rows(path: Path, experiment) -> pd.DataFrame:
     return rows.copy()  # its hundreds of columns in one piece, from which rows are taken quickly
 
 
-def where(rows: pd.DataFrame, **fields) -> pd.DataFrame:
-    """The rows that have these values."""
+def where(rows: pd.DataFrame, *first, **fields) -> pd.DataFrame:
+    """The rows whose first columns have the values `first`, and others those of `fields`."""
+    fields = dict(zip(rows.columns, first, strict=False)) | fields
     have = [(rows[name] == value).to_numpy() for name, value in fields.items()]
     return rows[np.logical_and.reduce(have)]  # at once: rows of hundreds of columns take time to copy
+
+
+def seeds(data: Data, name: str) -> int:
+    """How many seeds an experiment has."""
+    return data[name]["seed"].nunique()

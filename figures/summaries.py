@@ -39,11 +39,6 @@ def number(value, decimals: int = 0) -> str:
     return f"{value:,.{decimals}f}"
 
 
-def signed(value, decimals: int = 0) -> str:
-    """A number with its sign, for differences."""
-    return f"{value:+,.{decimals}f}"
-
-
 def percent(share, decimals: int = 0) -> str:
     return f"{share:.{decimals}%}"
 
@@ -51,6 +46,10 @@ def percent(share, decimals: int = 0) -> str:
 def mean(values, decimals: int = 0) -> str:
     """The mean over seeds."""
     return number(np.mean(values), decimals)
+
+
+def median(values) -> float:
+    return float(np.median(values))
 
 
 def interval(estimate, spec: str = ".1f") -> str:
@@ -64,9 +63,9 @@ def ci(values, decimals: int = 1, sign: str = "") -> str:
     return interval(bootstrap(values), f"{sign}.{decimals}f")
 
 
-def median_range(values) -> str:
-    """The median with its range, to three digits."""
-    return f"{np.median(values):.3g} ({np.min(values):.3g} to {np.max(values):.3g})"
+def median_range(values, spec: str = ".3g") -> str:
+    """The median with the range: median (lowest to highest)."""
+    return "{} ({} to {})".format(*(format(one(values), spec) for one in (np.median, np.min, np.max)))
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -84,4 +83,4 @@ def between(text: str, mark: str, body: str) -> str:
     return f"{before}{comment}{body}\n{end}{after}"
 
 
-FILTERS = {f.__name__: f for f in (number, signed, percent, mean, interval, ci)}
+FILTERS = {f.__name__: f for f in (number, percent, mean, median, median_range, interval, unseen)}

@@ -15,6 +15,7 @@ from .files import AnyPath, atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
 
 COLORS = {
@@ -104,20 +105,34 @@ def plot_grid(
     rows, cols = letters.shape
     cell = min(0.45, 9 / max(rows, cols))
     figure, axes = plt.subplots(figsize=(max(4.0, cell * cols + 2), max(3.2, cell * rows + 1)), layout="constrained")
-    thin = max(1, -(-max(rows, cols) // 1000))
     least = min(0.0, np.nanmin(values))  # 0 is in the scale, so that pictures of one lake can be compared
-    image = axes.imshow(values[::thin, ::thin], vmin=least, extent=(-0.5, cols - 0.5, rows - 0.5, -0.5))
+    image = draw_grid(axes, values, actions, letters, path, cell, vmin=least)
     figure.colorbar(image, ax=axes, label="value: highest action value", shrink=0.8)
-    _draw_path(axes, path, cell)
-    if letters.size <= 4096:
-        _draw_arrows(axes, actions)
-        _draw_letters(axes, letters, size=max(4.0, min(11.0, 40 * cell)))
-    axes.set(title=title, xlabel="column", ylabel="row", facecolor="#333333")
+    axes.set(title=title, xlabel="column", ylabel="row")
     axes.locator_params(integer=True)
     span = f"{np.nanmin(values):.0f} to {np.nanmax(values):.0f}"
     way = f", and the likeliest path, {len(path)} cells from {path[0]} to {path[-1]}" if len(path) else ""
     figure.set_label(f"{title}. A grid of {rows} x {cols} cells with values from {span}, the actions as arrows{way}")
     return figure
+
+
+def draw_grid(
+    axes: Axes, values: np.ndarray, actions: np.ndarray, letters: np.ndarray, path: Sequence[tuple[int, int]],
+    cell: float, **scale: Any,
+) -> AxesImage:  # fmt: skip
+    """Draw a grid world on axes as `plot_grid` does, with cells `cell` inches wide; return the image.
+
+    `scale` goes to imshow, as vmin and vmax.
+    """
+    rows, cols = letters.shape
+    thin = max(1, -(-max(rows, cols) // 1000))
+    image = axes.imshow(values[::thin, ::thin], extent=(-0.5, cols - 0.5, rows - 0.5, -0.5), **scale)
+    _draw_path(axes, path, cell)
+    if letters.size <= 4096:
+        _draw_arrows(axes, actions)
+        _draw_letters(axes, letters, size=max(4.0, min(11.0, 40 * cell)))
+    axes.set(facecolor="#333333")
+    return image
 
 
 def _draw_path(axes: Axes, path: Sequence[tuple[int, int]], cell: float) -> Line2D:

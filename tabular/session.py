@@ -31,6 +31,7 @@ except ImportError:  # on Windows
 
 FOLDER = Path(__file__).resolve().parent.parent
 MODULES = "tabular", "beyond", "td_helpers.py"  # what workers import, in that folder
+NOT_SENT = ["*.csv", "*.png", "*.md", "*.ipynb"]  # of what is in them
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 SETTINGS_FRAME = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # of HTTP/2, which gRPC speaks
 IGNORE_LOST_ERRORS = "RAY_IGNORE_UNHANDLED_ERRORS"
@@ -374,7 +375,7 @@ def _join_cluster(address: str) -> None:
         _check_cluster(place, f"RAY_ADDRESS={address}")
     modules = [str(FOLDER / name) for name in MODULES if (FOLDER / name).exists()]
     try:
-        ray.init(address=place, runtime_env={"py_modules": modules}, **QUIET)
+        ray.init(address=place, runtime_env={"py_modules": modules, "excludes": NOT_SENT}, **QUIET)
     except Exception as error:
         ray.shutdown()
         hint = f"is this machine a node of it (ray start --address={place}), with the same versions of ray and Python?"

@@ -1,5 +1,7 @@
 """Fixtures of all tests: the module on the path, no windows, and one Ray a session."""
 
+import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,12 +57,46 @@ def hallway():
 
 
 @pytest.fixture(scope="session")
-def data():
-    """The committed rows of all experiments of the report."""
-    from figures.make_figures import EXPERIMENTS
-    from figures.rows import read_rows
+def studies():
+    """The assignment's experiments and report, and those past it, by their folders."""
+    import beyond.figures
+    import figures
+    from beyond.figures import pays
+    from figures.study import Study
 
-    return {name: read_rows(ROOT / "figures" / "data" / f"{name}.csv", run) for name, run in EXPERIMENTS.items()}
+    assignment = Study.of(figures)
+    return {"figures": assignment, "beyond/figures": Study.of(beyond.figures, assignment, pays.in_readme)}
+
+
+@pytest.fixture(params=["figures", "beyond/figures"])
+def study(request, studies):
+    """Each of the studies."""
+    return studies[request.param]
+
+
+@pytest.fixture
+def copies(tmp_path, studies):
+    """The studies in a copy of their folders, to write to."""
+    ignored = shutil.ignore_patterns("*.tmp", "__pycache__")
+    for folder in studies:
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=ignored)
+        shutil.copy(studies[folder].folder.parent / "Report.md", (tmp_path / folder).parent)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    assignment = dataclasses.replace(studies["figures"], folder=tmp_path / "figures")
+    wing = dataclasses.replace(studies["beyond/figures"], folder=tmp_path / "beyond" / "figures", base=assignment)
+    return {"figures": assignment, "beyond/figures": wing}
+
+
+@pytest.fixture
+def copy(copies):
+    """The assignment's study in a copy of its folder."""
+    return copies["figures"]
+
+
+@pytest.fixture(scope="session")
+def data(studies):
+    """The committed rows of all experiments."""
+    return studies["beyond/figures"].read()
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """What the notebook's exercises promise: each "Try this" is done here, and what one should see is seen."""
 
 import itertools
+import pdb
 import re
 import sys
 
@@ -142,7 +143,7 @@ def test_try_to_stop_inside(hallway, lesson, monkeypatch):
         caller = sys._getframe(1)
         seen.append((caller.f_locals["first"], caller.f_locals["snapshot"].steps))
 
-    monkeypatch.setattr(sys, "breakpointhook", look)
+    monkeypatch.setattr(pdb, "set_trace", look)
     settings = {"cw_num": 2, "batch_size": 10, "do_test": False, "workers": td.InProcess()}
     agent = lesson["WatchedAgent"](hallway, 0.3, 0.001, 50, **settings)
     agent.learn_and_evaluate(progress=False)

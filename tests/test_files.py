@@ -44,7 +44,7 @@ def publish(path: Path):
     draft.mkdir()
     try:
         (draft / path.name).write_bytes(b"a picture")
-        make_figures.publish(draft, path.parent)
+        make_figures.publish(draft, path.parent, path.parent)
     finally:
         shutil.rmtree(draft)
 
@@ -407,7 +407,7 @@ def test_where_warnings_are_errors_the_runs_own_error_has_a_note_of_the_checkpoi
 
 SOURCES = [
     path
-    for folder in (ROOT, *(ROOT / name for name in ("tabular", "beyond", "figures", "tests")))
+    for folder in (ROOT, *(ROOT / name for name in ("tabular", "beyond", "beyond/figures", "figures", "tests")))
     for path in sorted(folder.glob("*.py"))
 ]
 
@@ -447,14 +447,15 @@ IN_ASCII = """
 import codecs, locale, sys
 from pathlib import Path
 assert codecs.lookup(locale.getpreferredencoding(False)).name == "ascii"
-from figures.make_figures import EXPERIMENTS, HERE
+from beyond.figures import dyna
 from figures.rows import read_rows, write_rows
 
-rows = read_rows(HERE / "data" / "dyna.csv", EXPERIMENTS["dyna"])
+committed = Path(dyna.__file__).parent / "data" / "dyna.csv"
+rows = read_rows(committed, dyna.run)
 assert rows["learner"].str.contains("\\u03bb").any()
 path = Path(sys.argv[1])
-write_rows(path, EXPERIMENTS["dyna"], rows.to_dict("records"))
-assert path.read_bytes() == (HERE / "data" / "dyna.csv").read_bytes()
+write_rows(path, dyna.run, rows.to_dict("records"))
+assert path.read_bytes() == committed.read_bytes()
 """
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import benchmark
 
-from figures import exact, pays
+from beyond.figures import pays
+from figures import exact
 from tabular import pool
 from tabular.simulated_ray import simulated
 

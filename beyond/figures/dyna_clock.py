@@ -1,10 +1,9 @@
-"""Who has a good policy sooner by the clock: Q-learning or Dyna-Q, alone, in threads, or over Ray?"""
+"""Which learner has a good policy sooner by the clock: Q-learning or Dyna-Q, alone, in threads, or over Ray?"""
 
 from __future__ import annotations
 
 import functools
 import itertools
-import math
 import time
 
 import numpy as np
@@ -13,11 +12,11 @@ from tqdm.auto import tqdm
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent, DynaQAgent
-from figures.dyna import IN_A_ROW, SPACING, WITHIN
-from figures.experiments import LAKE, SINGLE, lake_of, start_ray
+from beyond.figures.until import EACH_OF_THREE, SPACING, WITHIN, exact_value, optimum, until_good
+from figures.assignment import LAKE, SINGLE
 from figures.rows import Data, settings_of, where
 from figures.slow import Slow
-from figures.summaries import markdown, median_range
+from figures.study import experiment, picture, start_ray
 
 LEARNERS = {
     "Q-learning": (td.QLAgent, td.DistributedQLAgent),
@@ -31,6 +30,7 @@ ALONE = "one core"  # where a single core's run has its "pool"
 LONGEST = 5  # stretches, each with half as many episodes as all before, until a run has failed
 
 
+@experiment(timed=True)
 def run(
     seeds=3, collectors=(2, 4, 8), pools=POOLS, simulators=SIMULATORS, rate=0.1, epsilon=0.05, initial_value=1000.0
 ):
@@ -47,21 +47,20 @@ def run(
         for seed, simulator, learner, (pool, count) in tqdm(cases, desc="dyna_clock", unit="run"):
             case = functools.partial(make, simulator, learner, count, workers[pool], seed=seed, **settings)
             case().learn(80)  # compiles
-            steps, seconds = timed(case(), FIRST[learner])
+            held = time_to_good(case(), FIRST[learner])
             yield {
                 "simulator": simulator,
                 "learner": learner,
                 "pool": pool,
                 "collectors": count,
                 "seed": seed,
-                "steps": steps,
-                "seconds": seconds,
+                **{name: held.get(name, np.nan) for name in ("steps", "seconds")},
             }
 
 
 def make(simulator: str, learner: str, collectors: int, workers, **settings):
     """An agent that has learned nothing."""
-    lake, waiting = lake_of(LAKE), SIMULATORS[simulator] * 1e-6
+    lake, waiting = td.FrozenLakeEnv(map_name=LAKE), SIMULATORS[simulator] * 1e-6
     env = Slow(lake, waiting) if waiting else lake
     alone, distributed = LEARNERS[learner]
     settings["compiled"] = simulator == "compiled"
@@ -70,32 +69,36 @@ def make(simulator: str, learner: str, collectors: int, workers, **settings):
     return distributed(env, cw_num=collectors, ew_num=0, workers=workers, batch_size=BATCH_SIZES[learner], **settings)
 
 
-def timed(agent, first: int) -> tuple[float, float]:
-    """(steps, seconds) until the policy is within the optimum to stay; tables are judged while the clock stands."""
-    lake = lake_of(LAKE)
-    best = td.value_iteration(lake.table)[0].max()
-    reached, due, elapsed, arrived = 0, 0.0, 0.0, (math.nan, math.nan)
+def time_to_good(agent, first: int) -> dict:
+    """The steps and seconds until the policy is within the optimum to stay; empty for never."""
+    lake = td.FrozenLakeEnv(map_name=LAKE)
+    _, held = until_good(
+        stretches(agent, first),
+        exact_value(lake),
+        optimum(lake) - WITHIN,
+        EACH_OF_THREE,
+        next_look=lambda _, steps: (1 + SPACING) * steps + 1_000,
+    )
+    return held
+
+
+def stretches(agent, first: int):
+    """Learn a stretch of episodes, then yield its moments, so that judging them does not count; and so on.
+
+    The first stretch has `first` episodes, each later one half as many as all before it.
+    """
+    elapsed = 0.0
     for _ in range(LONGEST):
-        record, start = [], time.perf_counter()
+        moments, start = [], time.perf_counter()
         for _ in learning(agent, max(first, agent.episode // 2)):
-            record.append((elapsed + time.perf_counter() - start, agent.steps, np.array(agent.q_table)))
+            seconds = elapsed + time.perf_counter() - start
+            moments.append({"seconds": seconds, "steps": agent.steps, "q_table": np.array(agent.q_table)})
         elapsed += time.perf_counter() - start
-        for seconds, steps, q_table in record:
-            if steps < due:
-                continue
-            due = (1 + SPACING) * steps + 1000
-            if td.policy_value(lake.table, q_table)[0] < best - WITHIN:
-                reached = 0
-                continue
-            reached += 1
-            arrived = (steps, seconds) if reached == 1 else arrived
-            if reached == IN_A_ROW:
-                return arrived
-    return math.nan, math.nan
+        yield from moments
 
 
 def learning(agent, episodes: int):
-    """Learn so many episodes, and stop after every batch."""
+    """Learn `episodes` episodes; yield after every batch."""
     if hasattr(agent, "learn_in_batches"):
         yield from agent.learn_in_batches(episodes)
     else:
@@ -108,18 +111,12 @@ def learning(agent, episodes: int):
 
 def runs(data: Data, simulator: str, learner: str, collectors: int, pool: str = "Ray") -> pd.DataFrame:
     """The rows of a setting, one for each seed; a single core runs in no pool."""
-    pool = ALONE if collectors == SINGLE else pool
-    return where(data["dyna_clock"], simulator=simulator, learner=learner, pool=pool, collectors=collectors)
-
-
-def seeds() -> int:
-    """How many seeds each setting has."""
-    return settings_of(run)["seeds"]
+    return where(data["dyna_clock"], simulator, learner, ALONE if collectors == SINGLE else pool, collectors)
 
 
 def speed_ups(data: Data, simulator: str, slower: tuple, faster: tuple) -> np.ndarray:
-    """How many times as soon one (learner, collectors, pool) is there as another, seed by seed; without pool: Ray."""
-    seconds = [runs(data, simulator, *who).sort_values("seed")["seconds"].fillna(math.inf) for who in (slower, faster)]
+    """The seconds of one (learner, collectors, pool) over those of another, seed by seed; by default over Ray."""
+    seconds = [runs(data, simulator, *who).sort_values("seed")["seconds"].fillna(np.inf) for who in (slower, faster)]
     return seconds[0].to_numpy() / seconds[1].to_numpy()
 
 
@@ -128,52 +125,30 @@ def speed_up(data: Data, *setting) -> float:
     return float(np.median(speed_ups(data, *setting)))
 
 
-def speed_up_range(data: Data, *setting) -> str:
-    """The median of `speed_ups` with their range."""
-    return median_range(speed_ups(data, *setting))
-
-
 def best_alone(data: Data, simulator: str, learner: str = "Dyna-Q") -> bool:
-    """Is one core there before any number of collectors in any pool, by medians?"""
+    """Is one core there sooner than any number of collectors in any pool, by medians?"""
     teams = itertools.product(settings_of(run)["collectors"], POOLS)
     return all(speed_up(data, simulator, (learner, SINGLE), (learner, *team)) < 1 for team in teams)
 
 
 def more_steps(data: Data, simulator: str, learner: str, collectors: int) -> float:
-    """How many times the steps of one core the collectors take together, in any pool: a ratio of medians."""
+    """The steps of all collectors together over those of one core, in any pool: a ratio of medians."""
     many, alone = (runs(data, simulator, learner, count)["steps"].median() for count in (collectors, SINGLE))
     return many / alone
 
 
 def pace(data: Data, simulator: str, learner: str, collectors: int) -> float:
-    """How many times the steps a second of one core the collectors take together: the median of the seeds."""
+    """Steps per second of all collectors together over those of one core: the median of the seeds."""
     many, alone = (runs(data, simulator, learner, count).set_index("seed") for count in (collectors, SINGLE))
     return float(((many["steps"] / many["seconds"]) / (alone["steps"] / alone["seconds"])).median())
-
-
-def table(data: Data) -> str:
-    """Seconds and thousand steps until there, by simulator, learner, pool and collectors: medians over seeds."""
-    counts = settings_of(run)["collectors"]
-    rows = []
-    for simulator, learner, pool in itertools.product(SIMULATORS, LEARNERS, POOLS):
-        cells = [cell(runs(data, simulator, learner, count, pool)) for count in (SINGLE, *counts)]
-        rows.append([f"{simulator}, {learner}, {pool}", *cells])
-    return markdown(["simulator, learner, pool", ALONE, *(f"{count} collectors" for count in counts)], rows)
-
-
-def cell(found: pd.DataFrame) -> str:
-    """Median seconds and steps of a setting, and how many of its seeds never arrive."""
-    seconds, steps = found[["seconds", "steps"]].fillna(math.inf).median()
-    missing = found["seconds"].isna().sum()
-    never = f", {missing} never" if missing else ""
-    return f"{seconds:.3g} s ({steps / 1e3:.0f} k{never})"
 
 
 # Picture
 
 
-def seconds_by_collectors(data: Data):
-    """Seconds until near the optimum, by the number of collectors: the median and all seeds, a panel a simulator."""
+@picture
+def dyna_clock(data: Data):
+    """Seconds until near the optimum, by the number of collectors: the median and all seeds, a panel per simulator."""
     import matplotlib.pyplot as plt
 
     counts = (SINGLE, *settings_of(run)["collectors"])
@@ -181,7 +156,7 @@ def seconds_by_collectors(data: Data):
     for axes, simulator in zip(panels, SIMULATORS, strict=True):
         for learner, (pool, line) in itertools.product(LEARNERS, zip(POOLS, ("-", "--"), strict=True)):
             color = td.color_of(learner)
-            groups = [runs(data, simulator, learner, count, pool)["seconds"].fillna(math.inf) for count in counts]
+            groups = [runs(data, simulator, learner, count, pool)["seconds"].fillna(np.inf) for count in counts]
             axes.plot([group.median() for group in groups], f"o{line}", color=color, label=f"{learner}, {pool}")
             for place, group in enumerate(groups):
                 axes.plot(np.full(len(group), place), group, ".", color=color, alpha=0.4)

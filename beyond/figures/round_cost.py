@@ -11,16 +11,18 @@ from tqdm.auto import tqdm
 
 import td_helpers as td
 from beyond.federated import FederatedServer, FederatedWorker
-from figures import dyna_large, federated, scaling
-from figures.experiments import SINGLE, start_ray
-from figures.federated import lake_of
+from beyond.figures import dyna_large, federated, scaling
+from beyond.figures.until import random_lake
+from figures.assignment import SINGLE
 from figures.rows import Data, where
+from figures.study import experiment, start_ray
 from figures.summaries import markdown
 
 LEARNED = {64: 25_000_000, 128: 220_000_000}  # side of a lake: steps when a round is measured, half of what is needed
 PROCESSES = 2  # that the calls of all workers are sent to
 
 
+@experiment(timed=True)
 def run(
     counts=(2, 16, 64, 256), batch_sizes=(100, 400, 1_600), learned=LEARNED, map_seed=301, rate=0.01, repetitions=5
 ):
@@ -30,7 +32,7 @@ def run(
     cases = list(itertools.product(learned, batch_sizes, counts))
     with td.Workers(PROCESSES, 0) as workers, tqdm(total=len(cases), desc="round_cost", unit="part") as bar:
         for side in learned:
-            agent = td.QLAgent(lake_of(side, 0.08, map_seed), **settings)
+            agent = td.QLAgent(random_lake(side, map_seed), **settings)
             alone = []
             while agent.steps < learned[side]:
                 before, start = agent.steps, time.perf_counter()
@@ -84,14 +86,12 @@ class Receiver:
 
 
 def ray_seconds(workers, count: int, table_bytes: int, report_bytes: float, repetitions: int) -> dict:
-    """The time of a round in which nobody does anything, and what of it the driver spends: not to be shared out."""
+    """Time an empty round, and the driver's share of it, which more machines would not reduce."""
     with workers.run({"server": Receiver, "collector": Sender}) as pool:
         table, seconds = pool.submit("server", 0, "receive", table_bytes), []
         for _ in range(repetitions + 1):  # the first to warm up
             start = time.perf_counter(), time.process_time()
-            reports = [
-                pool.submit("collector", i % PROCESSES, "send", table, int(report_bytes)) for i in range(count)
-            ]
+            reports = [pool.submit("collector", i % PROCESSES, "send", table, int(report_bytes)) for i in range(count)]
             table = pool.submit("server", 0, "receive", table_bytes, *reports)
             pool.result(table)
             seconds.append((time.perf_counter() - start[0], time.process_time() - start[1]))
@@ -103,61 +103,55 @@ def ray_seconds(workers, count: int, table_bytes: int, report_bytes: float, repe
 
 
 class Product(NamedTuple):
-    """speed_up = workers * hardware * statistics; statistics are measured, hardware is modelled."""
+    """A computed speed-up: measured steps, and a round put together from measured parts."""
 
     speed_up: tuple  # (lowest, highest): with Ray's cost as measured on two cores, and with the driver's share alone
-    hardware: tuple  # steps per second and worker, relative to the single core
-    statistics: float  # steps that the single core needs, relative to theirs
     learning_ms: float  # the parts of a round
     merging_ms: float
     ray_ms: tuple
 
 
-def product(data: Data, side: int, workers: int, batch_size: int, levels: int = 1) -> Product:
+def product(data: Data, side: int, workers: int, batch_size: int) -> Product:
     """Measured steps times modelled speed, with a core for each worker.
 
-    A round lasts as long as its slowest worker learns, the server merges, and Ray carries calls and tables. With two
-    levels the server calls relays instead, as many as each of them has workers; these call them, and add up what they
-    report. A relay then costs what a server of so few workers does, between the counts that were measured.
+    A round lasts as long as its slowest worker learns, the server merges, and Ray carries calls and tables.
     """
     runs = scaling.runs(data, "Q-learning", side, workers, batch_size)
     alone = scaling.runs(data, "Q-learning", side, SINGLE)["sustained"].loc[runs.index].mean()
     steps = runs["sustained"].mean(skipna=False)  # nan unless all stay
     rounds = runs["first_rounds"].mean() * steps / runs["first"].mean()
-    measured = where(data["round_cost"], side=side, workers=workers)
+    part = where(data["round_cost"], side, workers, batch_size).iloc[0]
+    learning = part["skew"] * learning_seconds(data, side, workers, steps / rounds / workers)
+    ray = part[["ray_seconds", "driver_seconds"]].to_numpy(float)
+    speed_up = alone * part["alone_seconds_a_step"] / (rounds * (learning + part["merge_seconds"] + ray))
+    return Product(tuple(speed_up), 1e3 * learning, 1e3 * part["merge_seconds"], tuple(1e3 * ray))
+
+
+def learning_seconds(data: Data, side: int, workers: int, steps: float) -> float:
+    """How long a worker learns in a round of `steps` steps, by a line through the measured rounds."""
+    measured = where(data["round_cost"], side, workers)
     slope, fixed = np.polyfit(measured["steps"], measured["learn_seconds"], 1)
-    part = where(measured, batch_size=batch_size).iloc[0]
-    learning = part["skew"] * (fixed + slope * steps / rounds / workers)
-    sizes, called = where(data["round_cost"], side=side, batch_size=batch_size), workers ** (1 / levels)
-    merging, *ray = (
-        levels * np.interp(called, sizes["workers"], sizes[name])
-        for name in ("merge_seconds", "ray_seconds", "driver_seconds")
-    )
-    ray = np.array(ray)
-    speed_up = alone * part["alone_seconds_a_step"] / (rounds * (learning + merging + ray))
-    statistics = alone / steps
-    milliseconds = 1e3 * learning, 1e3 * merging, tuple(1e3 * ray)
-    return Product(tuple(speed_up), tuple(speed_up / workers / statistics), statistics, *milliseconds)
+    return fixed + slope * steps
 
 
 def two_workers(data: Data, side: int = 128) -> float:
-    """The hardware efficiency that the model gives the two workers of `figures.federated`, which measured it."""
-    steps = 1e6 * federated.million_steps(data, side, 2) / federated.rounds(data, side, 2) / 2
-    measured = where(data["round_cost"], side=side, workers=2)
-    slope, fixed = np.polyfit(measured["steps"], measured["learn_seconds"], 1)
-    part = measured.iloc[-1]
-    return part["alone_seconds_a_step"] * steps / (fixed + slope * steps + part["merge_seconds"] + part["ray_seconds"])
+    """The hardware efficiency of two workers by the model; the experiment `federated` measured it."""
+    rounds = federated.needed(data, side, 2, "episode") / federated.SIDES[side]
+    steps = federated.needed(data, side, 2, "steps") / rounds / 2
+    part = where(data["round_cost"], side, 2).iloc[-1]
+    seconds = learning_seconds(data, side, 2, steps) + part["merge_seconds"] + part["ray_seconds"]
+    return part["alone_seconds_a_step"] * steps / seconds
 
 
 def skew(data: Data, side: int, workers: int, batch_size: int) -> float:
     """By how much the slowest worker of a round takes more steps than the mean one."""
-    return float(where(data["round_cost"], side=side, workers=workers, batch_size=batch_size)["skew"].iloc[0])
+    return float(where(data["round_cost"], side, workers, batch_size)["skew"].iloc[0])
 
 
-def best(data: Data, side: int, workers: int, levels: int = 1) -> tuple[int, Product]:
+def best(data: Data, side: int, workers: int) -> tuple[int, Product]:
     """The (length of a round, product) with the highest speed-up."""
     sizes = map(int, data["round_cost"]["batch_size"].unique())
-    found = [(size, product(data, side, workers, size, levels)) for size in sizes]
+    found = [(size, product(data, side, workers, size)) for size in sizes]
     return max(found, key=lambda one: np.nan_to_num(one[1].speed_up[0]))
 
 
@@ -168,23 +162,21 @@ def modelled(data: Data) -> list[tuple[int, int]]:
 
 
 def table(data: Data) -> str:
-    """The efficiencies by lake and workers, and their products with the modelled speed of one server and of a tree."""
+    """The efficiencies by lake and workers, and their products with the modelled speed."""
     rows = []
     for side, count in itertools.product(scaling.LOOKS, scaling.COUNTS):
         cells = [scaling.cell(data, algorithm, side, count) for algorithm in scaling.FEDERATED]
-        computed = [""] * 4
+        computed = [""] * 3
         if (side, count) in modelled(data):
             size, one = best(data, side, count)
             there = scaling.cell(data, "Q-learning", side, count, size)
-            tree = best(data, side, count, levels=2)[1]
-            computed = [f"{size:,}", there, *("{:.2g} to {:.2g}".format(*p.speed_up) for p in (one, tree))]
+            computed = [f"{size:,}", there, "{:.2g} to {:.2g}".format(*one.speed_up)]
         rows.append([f"{side} x {side}, {count}", *cells, *computed])
-    head = ["lake, workers", *scaling.FEDERATED, "best round", "there", "speed-up", "in a tree"]
-    return markdown(head, rows)
+    return markdown(["lake, workers", *scaling.FEDERATED, "best round", "there", "speed-up"], rows)
 
 
 def table_of_parts(data: Data) -> str:
-    """The parts of a round of the length that is best with one server."""
+    """The parts of a round of the length with the highest speed-up."""
     rows = []
     for side, count in modelled(data):
         size, one = best(data, side, count)
@@ -194,7 +186,7 @@ def table_of_parts(data: Data) -> str:
 
 
 def dyna_break_even(data: Data, workers: int = 1024) -> float:
-    """Microseconds that a step of the simulator must take for so many workers of Dyna-Q to beat one: computed."""
+    """How many µs a simulator's step must take for `workers` workers of Dyna-Q to beat one: computed."""
     alone, many = dyna_large.row(data, 1), dyna_large.row(data, workers)
     call = where(data["round_cost"], workers=64)["ray_seconds"].median() / 64
     more = many["planning_seconds"] + many["rounds"] * workers * call - alone["planning_seconds"]

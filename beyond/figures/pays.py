@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import textwrap
 
-from figures import break_even, dyna_clock, dyna_large, exact, federated, round_cost, timing
-from figures.experiments import HALLWAY, LAKE, SINGLE
+from beyond.figures import dyna_clock, dyna_large, federated, round_cost
+from beyond.figures.until import LARGE_WITHIN, WITHIN
+from figures import break_even, exact, timing
+from figures.assignment import HALLWAY, LAKE, SINGLE
 from figures.rows import Data, settings_of
-from figures.summaries import between, interval, markdown
+from figures.summaries import between, interval, markdown, median_range
 
 MARK = "scale"  # of the place in README.md
 
@@ -15,21 +17,22 @@ MARK = "scale"  # of the place in README.md
 def table(data: Data) -> str:
     """Speed-ups over one core: measured, and computed for more cores than there were."""
     side = max(federated.SIDES)
-    batch = {name: timing.group_of(data, name, LAKE)["batch_size"].iloc[0] for name in ("compiled", "stepped")}
+    batch = {name: timing.CASES[name, LAKE].get("batch_size", 100) for name in ("compiled", "stepped")}
     alone, planner = ("Q-learning", SINGLE), ("Dyna-Q", SINGLE)
     small = f"batches of {dyna_clock.BATCH_SIZES['Q-learning']}"
     measured = [
         [f"16x16, compiled, 8 collectors, batches of {batch['compiled']}", "pace",
-         timing.speed_up_range(data, "compiled", LAKE, 8)],
+         median_range(timing.speed_ups(data, "compiled", LAKE, 8), ".2f")],
         [f"16x16, stepped in Python, 2 collectors, batches of {batch['stepped']}", "pace",
-         timing.speed_up_range(data, "stepped", LAKE, 2)],
+         median_range(timing.speed_ups(data, "stepped", LAKE, 2), ".2f")],
         [f"16x16, stepped in Python, 2 collectors, {small}", "policy",
-         dyna_clock.speed_up_range(data, "stepped", alone, ("Q-learning", 2))],
-        [f"{HALLWAY}, steps wait 200 µs, 8 collectors", "pace", timing.speed_up_range(data, "waits", HALLWAY, 8)],
+         median_range(dyna_clock.speed_ups(data, "stepped", alone, ("Q-learning", 2)))],
+        [f"{HALLWAY}, steps wait 200 µs, 8 collectors", "pace",
+         median_range(timing.speed_ups(data, "waits", HALLWAY, 8), ".2f")],
         [f"16x16, steps wait 200 µs, 8 collectors, {small}", "policy",
-         dyna_clock.speed_up_range(data, "waiting", alone, ("Q-learning", 8))],
+         median_range(dyna_clock.speed_ups(data, "waiting", alone, ("Q-learning", 8)))],
         ["the same with Dyna-Q, against one core of it", "policy",
-         dyna_clock.speed_up_range(data, "waiting", planner, ("Dyna-Q", 8))],
+         median_range(dyna_clock.speed_ups(data, "waiting", planner, ("Dyna-Q", 8)))],
         [f"{side} x {side}, picked among six, compiled, 2 federated workers at a higher rate", "policy",
          interval(federated.speed_up(data, side, 2).speed_up, ".2f")],
     ]  # fmt: skip
@@ -42,15 +45,15 @@ def table(data: Data) -> str:
 
 
 def text(data: Data) -> str:
-    """What is compared, and from which size of lake and which cost of a step it pays."""
+    """What counts as near, and from which size of lake and cost of a step distributing pays."""
     largest, side = max(federated.SIDES), dyna_large.LARGEST
     even, fewer = federated.even_side(data), dyna_large.fewer(data, 1024)
     microseconds = round_cost.dyna_break_even(data, 1024), *(break_even.measured(data, count) for count in (2, 8))
     clocked = settings_of(dyna_clock.run)
     sentences = (
-        f"Near is within {dyna_clock.WITHIN} of {exact.best(data, LAKE).value:.0f} on 16x16 (learning rate "
+        f"Near is within {WITHIN} of {exact.best(data, LAKE).value:.0f} on 16x16 (learning rate "
         f"{clocked['rate']:g}, epsilon {clocked['epsilon']:g}, from {clocked['initial_value']:.0f}), and within "
-        f"{federated.SHORTFALL} of {federated.optimum(largest):.0f} on the lake of {largest} x {largest}.",
+        f"{LARGE_WITHIN} of {federated.best_on(largest):.0f} on the lake of {largest} x {largest}.",
         f"Two federated workers begin to pay at about {even:.0f} x {even:.0f}.",
         f"Where steps wait, in batches of 10, two collectors outpace one core from about {microseconds[1]:.0f} µs a "
         f"step, eight from about {microseconds[2]:.0f}.",
@@ -62,5 +65,5 @@ def text(data: Data) -> str:
 
 
 def in_readme(readme: str, data: Data) -> str:
-    """README.md with what these data say."""
+    """The README's text with its table made anew from these data."""
     return between(readme, MARK, f"{table(data)}\n\n{text(data)}")

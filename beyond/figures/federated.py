@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import functools
 import itertools
 import time
@@ -13,52 +14,43 @@ from tqdm.auto import tqdm
 
 import td_helpers as td
 from beyond import FederatedQLAgent
+from beyond.figures.until import LARGE_WITHIN, MEAN_OF_FIVE, exact_value, optimum, random_lake, until_good
 from figures import timing
+from figures.assignment import SINGLE
 from figures.break_even import crossing
-from figures.experiments import SINGLE, start_ray
-from figures.rows import Data, settings_of, where
+from figures.rows import Data, seeds, settings_of, where
+from figures.study import experiment, picture, start_ray
 from figures.summaries import bootstrap, interval, markdown
 
 SIDES = {16: 600, 32: 2_000, 64: 12_000, 128: 80_000}  # side of a lake: episodes of a round, and between evaluations
-SHORTFALL = 200  # the target is the optimum less this
-STRICT = 50  # a stricter one
-WINDOW = 5  # evaluations whose mean must reach the target
+STRICT = 50  # a stricter target: so close to the optimum
 COUNTS = (SINGLE, 2, 4)
 NAMES = {SINGLE: "one core", 2: "2 workers", 4: "4 workers"}
 STYLES = {SINGLE: (td.COLORS["Q-learning"], "-"), 2: (td.COLORS["Federated"], "-"), 4: ("#7a3b5e", ":")}
 
 
+@experiment(timed=True)
 def run(seeds=10, counts=COUNTS, sides=SIDES, rate=0.01, epsilon=0.05, holes=0.08, map_seed=1, rounds=24):
     """Wall-clock time and exact values, on a single core and with federated workers."""
     start_ray()
     with td.Workers(max(counts), 0) as workers:
         settings = {"rate": rate, "epsilon": epsilon, "workers": workers}
         for side, count in itertools.product(sides, counts):  # once each to warm up
-            timed_rounds(lake_of(side, holes, map_seed), count, 2, sides[side], seed=0, **settings)
+            timed_rounds(random_lake(side, map_seed, holes), count, 2, sides[side], seed=0, **settings)
         cases = list(itertools.product(sides, range(seeds), counts))
         for side, seed, count in tqdm(cases, desc="federated", unit="run"):
-            lake = lake_of(side, holes, map_seed)
-            record = timed_rounds(lake, count, rounds, sides[side], seed=seed, **settings)
-            values = exact_values(lake, [q_table for _, _, q_table in record])
-            for i, (seconds, steps, _) in enumerate(record):
-                yield {
-                    "side": side,
-                    "workers": count,
-                    "seed": seed,
-                    "episode": (i + 1) * sides[side],
-                    "steps": steps,
-                    "seconds": seconds,
-                    "value": values[i],
-                }
+            lake = random_lake(side, map_seed, holes)
+            moments = timed_rounds(lake, count, rounds, sides[side], seed=seed, **settings)
+            with concurrent.futures.ThreadPoolExecutor() as pool:  # solving takes a while
+                values = list(pool.map(exact_value(lake), moments))
+            for i, (moment, value) in enumerate(zip(moments, values, strict=True), 1):
+                del moment["q_table"]
+                setting = {"side": side, "workers": count, "seed": seed, "episode": i * sides[side]}
+                yield setting | moment | {"value": value}
 
 
-def lake_of(side: int, holes: float, map_seed: int) -> td.FrozenLakeEnv:
-    """A random lake."""
-    return td.FrozenLakeEnv(td.generate_map((side, side), holes, seed=map_seed))
-
-
-def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) -> list[tuple]:
-    """(seconds, steps, q_table) after every round of `episodes` episodes."""
+def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) -> list[dict]:
+    """The seconds, steps and q_table after every round of `episodes` episodes."""
     settings = {"do_test": False, "seed": seed}
     if count == SINGLE:
         agent = td.QLAgent(lake, epsilon, rate, rounds * episodes, **settings)
@@ -67,26 +59,11 @@ def timed_rounds(lake, count, rounds, episodes, rate, epsilon, seed, workers) ->
         settings |= {"cw_num": count, "ew_num": 0, "batch_size": episodes // count, "workers": workers}
         agent = FederatedQLAgent(lake, epsilon, rate, rounds * episodes, **settings)
         learning = agent.learn_in_batches(rounds * episodes)
-    record = []
+    moments = []
     start = time.perf_counter()
     for _ in learning:
-        record.append((time.perf_counter() - start, agent.steps, agent.q_table))
-    return record
-
-
-def exact_values(lake, q_tables) -> list[float]:
-    """The exact value of the start under the greedy policy of each table; in two Ray tasks, since it takes a while."""
-    import ray
-
-    task = ray.remote(num_cpus=1)(start_values)
-    halves = [q_tables[::2], q_tables[1::2]]
-    values = [None] * len(q_tables)
-    values[::2], values[1::2] = ray.get([task.remote(lake, [np.array(table) for table in half]) for half in halves])
-    return values
-
-
-def start_values(lake, q_tables) -> list[float]:
-    return [float(td.policy_value(lake.table, q_table)[0]) for q_table in q_tables]
+        moments.append({"steps": agent.steps, "seconds": time.perf_counter() - start, "q_table": agent.q_table})
+    return moments
 
 
 # Numbers
@@ -101,72 +78,50 @@ class Speedup(NamedTuple):
 
 
 @functools.cache
-def optimum(side: int) -> float:
+def best_on(side: int) -> float:
     """The exact optimum of the experiment's lake of this size."""
     settings = settings_of(run)
-    lake = lake_of(side, settings["holes"], settings["map_seed"])
-    return td.value_iteration(lake.table)[0].max()
+    return optimum(random_lake(side, settings["map_seed"], settings["holes"]))
 
 
-def seeds(data: Data) -> int:
-    return data["federated"]["seed"].nunique()
-
-
-def rounds_in_words() -> str:
-    """The episodes per round, from the smallest lake to the largest."""
-    *smaller, largest = (f"{episodes:,}" for episodes in SIDES.values())
-    return f"{', '.join(smaller)} and {largest}"
-
-
-def climbs(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> pd.DataFrame:
-    """Seconds, steps and episodes to the target, for the seeds that reach it.
-
-    The target counts as reached in the middle of the first five evaluations whose mean reaches it.
-    """
-    target = optimum(side) - shortfall
+def climbs(data: Data, side: int, workers: int, within: float = LARGE_WITHIN) -> pd.DataFrame:
+    """Seconds, steps and episodes until the target is held, for the seeds that hold it."""
+    target = best_on(side) - within
     found = {}
     for seed, rows in where(data["federated"], side=side, workers=workers).groupby("seed"):
-        reached = rows[rows["value"].rolling(WINDOW, center=True).mean() >= target]
-        if len(reached):
-            found[seed] = reached[["seconds", "steps", "episode"]].iloc[0]
+        moments = rows[["seconds", "steps", "episode", "value"]].to_dict("records")
+        _, held = until_good(moments, lambda moment: moment["value"], target, MEAN_OF_FIVE)
+        if held:
+            found[seed] = held
     return pd.DataFrame(found, index=["seconds", "steps", "episode"]).T
 
 
-def arrived(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> int:
-    """How many seeds reach the target."""
-    return len(climbs(data, side, workers, shortfall))
+def arrived(data: Data, side: int, workers: int, within: float = LARGE_WITHIN) -> int:
+    """How many seeds hold the target."""
+    return len(climbs(data, side, workers, within))
 
 
 def lost_again(data: Data, side: int, workers: int) -> int:
-    """How many seeds reach the target and end below it."""
+    """How many seeds hold the target and end below it."""
     ends = where(data["federated"], side=side, workers=workers).groupby("seed")["value"].last()
-    return int((ends[climbs(data, side, workers).index] < optimum(side) - SHORTFALL).sum())
+    return int((ends[climbs(data, side, workers).index] < best_on(side) - LARGE_WITHIN).sum())
 
 
 def all_arrive(data: Data) -> bool:
-    """Do all seeds reach the target, on all lakes and with any number of workers?"""
-    return all(arrived(data, side, count) == seeds(data) for side, count in itertools.product(SIDES, COUNTS))
+    """Do all seeds hold the target, on all lakes and with any number of workers?"""
+    count = seeds(data, "federated")
+    return all(arrived(data, side, workers) == count for side, workers in itertools.product(SIDES, COUNTS))
 
 
-def seconds(data: Data, side: int, workers: int) -> float:
-    """The median time to the target."""
-    return climbs(data, side, workers)["seconds"].median()
+def needed(data: Data, side: int, workers: int, column: str = "seconds") -> float:
+    """The median of the seconds, steps or episodes until the target is held."""
+    return climbs(data, side, workers)[column].median()
 
 
-def million_steps(data: Data, side: int, workers: int) -> float:
-    """The median number of steps to the target."""
-    return climbs(data, side, workers)["steps"].median() / 1e6
-
-
-def rounds(data: Data, side: int, workers: int) -> float:
-    """The median number of rounds to the target."""
-    return climbs(data, side, workers)["episode"].median() / SIDES[side]
-
-
-def speed_up(data: Data, side: int, workers: int, shortfall: float = SHORTFALL) -> Speedup:
+def speed_up(data: Data, side: int, workers: int, within: float = LARGE_WITHIN) -> Speedup:
     """The speed-up over a single core and its factors, from the seeds that arrive on both sides."""
-    single = climbs(data, side, SINGLE, shortfall)
-    many = climbs(data, side, workers, shortfall)
+    single = climbs(data, side, SINGLE, within)
+    many = climbs(data, side, workers, within)
     pairs = single.merge(many, left_index=True, right_index=True, suffixes=("", "_federated"))
     faster = pairs["seconds"] / pairs["seconds_federated"]
     fewer = pairs["steps"] / pairs["steps_federated"]
@@ -197,6 +152,7 @@ def table(data: Data) -> str:
 # Picture
 
 
+@picture
 def federated_speed(data: Data):
     """Exact value over seconds on the largest lake, and the speed-up over a single core by the lake's size."""
     import matplotlib.pyplot as plt
@@ -211,18 +167,18 @@ def federated_speed(data: Data):
 
 
 def draw_values(axes, data: Data, side: int) -> None:
-    """A line for each seed."""
+    """The median value over the median seconds of each round, and a band from the lowest to the highest seed."""
     for count, (color, line) in STYLES.items():
-        label = NAMES[count]
-        for _, rows in where(data["federated"], side=side, workers=count).groupby("seed"):
-            axes.plot(rows["seconds"], rows["value"], line, color=color, linewidth=1, alpha=0.7, label=label)
-            label = None  # one entry in the legend
-    best = optimum(side)
+        rounds = where(data["federated"], side, count).groupby("episode")
+        seconds, value = rounds["seconds"].median(), rounds["value"]
+        axes.fill_between(seconds, value.min(), value.max(), color=color, alpha=0.18, linewidth=0)
+        axes.plot(seconds, value.median(), line, color=color, linewidth=1.5, label=NAMES[count])
+    best = best_on(side)
     axes.axhline(best, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"optimum {best:.1f}")
-    target = best - SHORTFALL
+    target = best - LARGE_WITHIN
     axes.axhline(target, color="#555555", linestyle=":", linewidth=1.2, label=f"target {target:.1f}")
     axes.set(xlabel="wall-clock seconds", ylabel="exact value of the greedy policy")
-    axes.set_title(f"{side} x {side}, one line a seed", fontsize=11)
+    axes.set_title(f"{side} x {side}, median and range of {seeds(data, 'federated')} seeds", fontsize=11)
 
 
 def draw_speed_ups(axes, data: Data) -> None:

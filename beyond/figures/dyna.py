@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
-import time
 from typing import NamedTuple
 
 import numpy as np
@@ -14,22 +12,30 @@ from numba.extending import register_jitable
 
 import td_helpers as td
 from beyond import DynaQAgent
-from figures.experiments import HALLWAY, LAKE, spread
+from beyond.figures.until import (
+    EACH_OF_THREE,
+    LARGE_WITHIN,
+    SPACING,
+    WITHIN,
+    clocked,
+    exact_value,
+    optimum,
+    random_lake,
+    until_good,
+)
+from figures.assignment import HALLWAY, LAKE
 from figures.rows import Data, settings_of, where
+from figures.study import experiment, spread
 from figures.summaries import markdown
 from tabular.kernels import greedy_value
 
-WITHIN = 5  # the target: the exact value of the start is so close to the optimum ...
-IN_A_ROW = 3  # ... at so many evaluations in a row
-SPACING = 0.02  # between evaluations: this share of the steps so far, and of the goal at least
-HOLES = 0.08  # share of the cells of random lakes
 LAKES = {  # name: goal in steps, within how much of the optimum, seeds
     HALLWAY: (10_000, WITHIN, 40),
     LAKE: (50_000, WITHIN, 40),
     "32x32": (500_000, WITHIN, 10),
     "64 x 64": (2_000_000, WITHIN, 10),
     "128 x 128": (6_000_000, WITHIN, 10),
-    "256 x 256": (40_000_000, 200, 3),
+    "256 x 256": (40_000_000, LARGE_WITHIN, 3),
 }
 LEARNERS = ("Dyna-Q", "Q-learning", "SARSA", "Q(λ)")
 RATES = {"constant": (0.01, 0.03, 0.1, 0.2), "decaying": (0.6,)}  # a learning rate, or the power of 1 / visits
@@ -102,50 +108,40 @@ def rule_of(learner: str) -> td.Rule:
     return td.Rule(UPDATES[learner])
 
 
+@experiment
 def run(lakes=LAKES, compared=COMPARED, rates=RATES, starts=STARTS, epsilon=0.05, patience=50, batch_size=10):
     """Steps and seconds until each learner arrives; nan where it has not after `patience` times the goal."""
     cases = []
     for lake, (_, _, seeds) in lakes.items():
-        shared = {"lake": lake, "epsilon": epsilon, "patience": patience, "batch_size": batch_size}
         plans = [("Dyna-Q", "", np.nan, 1000)]
         if lake in compared:
             kinds = [(kind, rate) for kind in rates for rate in rates[kind]]
             plans += [(who, *kind, start) for who, kind, start in itertools.product(LEARNERS[1:], kinds, starts)]
-        for (learner, schedule, rate, start), seed in itertools.product(plans, range(seeds)):
-            case = {"learner": learner, "schedule": schedule, "rate": rate, "start": start, "seed": seed}
-            cases.append(shared | case)
-    yield from spread(arrival_run, cases, "dyna")
+        cases += [
+            {"lake": lake, "learner": learner, "schedule": schedule, "rate": rate, "start": start, "seed": seed}
+            for (learner, schedule, rate, start), seed in itertools.product(plans, range(seeds))
+        ]
+    yield from spread(dyna_run, cases, lakes=lakes, epsilon=epsilon, patience=patience, batch_size=batch_size)
 
 
-def lake_named(name: str, seed: int) -> td.FrozenLakeEnv:
-    """A lake of the module, or a random one of a size and seed."""
-    if name in td.MAPS:
-        return td.FrozenLakeEnv(map_name=name)
-    side = int(name.split()[0])
-    return td.FrozenLakeEnv(td.generate_map((side, side), HOLES, seed=100 + seed))
-
-
-def arrival_run(lake, epsilon, patience, batch_size, learner, schedule, rate, start, seed) -> list[dict]:
-    """When one learner arrives."""
-    goal, within, _ = LAKES[lake]
-    env = lake_named(lake, seed)
+def dyna_run(lake, learner, schedule, rate, start, seed, lakes, epsilon, patience, batch_size) -> list[dict]:
+    """Learn until the policy is good; return steps and seconds, nan for never."""
+    goal, within, _ = lakes[lake]
+    env = td.FrozenLakeEnv(map_name=lake) if lake in td.MAPS else random_lake(int(lake.split()[0]), seed=100 + seed)
     if learner == "Dyna-Q":
         learning = functools.partial(dyna_learning, env, epsilon, start, seed, batch_size)
     else:
         learning = functools.partial(plain_learning, env, epsilon, start, seed, learner, schedule, rate)
     next(learning())  # compiles
-    limit = 10 * goal if learner == "Dyna-Q" else patience * goal
-    steps, seconds = arrival(env, learning(), within, goal, limit)
-    return [{
-        "lake": lake,
-        "learner": learner,
-        "schedule": schedule,
-        "rate": rate,
-        "start": start,
-        "seed": seed,
-        "steps": steps,
-        "seconds": seconds,
-    }]
+    _, held = until_good(
+        clocked(learning()),
+        exact_value(env),
+        optimum(env) - within,
+        EACH_OF_THREE,
+        next_look=lambda _, steps: steps + SPACING * max(steps, goal),
+        limit=(10 if learner == "Dyna-Q" else patience) * goal,
+    )
+    return [{name: held.get(name, np.nan) for name in ("steps", "seconds")}]
 
 
 def dyna_learning(env, epsilon, start, seed, batch_size):
@@ -175,100 +171,43 @@ def plain_learning(env, epsilon, start, seed, learner, schedule, rate):
         yield q_table, steps
 
 
-def arrival(env, learning, within: float, goal: int, limit: int) -> tuple[float, float]:
-    """(steps, seconds) when a learner's policy is within the optimum to stay; nan where it is not after `limit`."""
-    best = td.value_iteration(env.table)[0].max()
-    reached, due, seconds, arrived = 0, 0.0, 0.0, (math.nan, math.nan)
-    while True:
-        start = time.perf_counter()
-        q_table, steps = next(learning)
-        seconds += time.perf_counter() - start
-        if steps < due:
-            continue
-        due = steps + SPACING * max(steps, goal)
-        if not np.isfinite(q_table).all():  # it diverged
-            return math.nan, math.nan
-        if td.policy_value(env.table, q_table)[0] < best - within:
-            reached = 0
-        else:
-            reached += 1
-            arrived = (steps, seconds) if reached == 1 else arrived
-        if reached == IN_A_ROW:
-            return arrived
-        if steps > limit:
-            return math.nan, math.nan
-
-
 # Numbers
 
 
-def runs(data: Data, lake: str, learner: str, **fields) -> pd.DataFrame:
-    """The rows of a setting, one for each seed."""
-    return where(data["dyna"], lake=lake, learner=learner, **fields)
-
-
-def steps_until_there(rows: pd.DataFrame) -> float:
-    """The median of the steps; infinite where at least half of the seeds never arrive."""
-    return rows["steps"].fillna(math.inf).median()
-
-
-def seconds_until_there(rows: pd.DataFrame) -> float:
-    """The median of the seconds, planning included."""
-    return rows["seconds"].fillna(math.inf).median()
+def until_there(rows: pd.DataFrame, column: str = "steps") -> float:
+    """The median of the steps, or seconds, until there; infinite where at least half of the seeds never arrive."""
+    return rows[column].fillna(np.inf).median()
 
 
 def best_setting(data: Data, lake: str, learner: str) -> tuple[tuple, pd.DataFrame]:
     """The (schedule, rate, start) with the fewest steps, and its rows."""
-    settings = runs(data, lake, learner).fillna({"rate": 0.0}).groupby(["schedule", "rate", "start"])
-    return min(settings, key=lambda setting: steps_until_there(setting[1]))
+    settings = where(data["dyna"], lake, learner).fillna({"rate": 0.0}).groupby(["schedule", "rate", "start"])
+    return min(settings, key=lambda setting: until_there(setting[1]))
 
 
 def advantage(data: Data, lake: str) -> float:
-    """How many times the steps of Dyna-Q the best of the other learners needs, each at its best setting."""
-    steps = {learner: steps_until_there(best_setting(data, lake, learner)[1]) for learner in LEARNERS}
+    """The steps of the best other learner over those of Dyna-Q, each at its best setting."""
+    steps = {learner: until_there(best_setting(data, lake, learner)[1]) for learner in LEARNERS}
     return min(others for learner, others in steps.items() if learner != "Dyna-Q") / steps["Dyna-Q"]
 
 
 def slower(data: Data, lake: str) -> float:
-    """How many times the seconds of the quickest other learner, at its quickest setting, Dyna-Q takes."""
-    others = where(data["dyna"], lake=lake).query("learner != 'Dyna-Q'").fillna({"rate": 0.0, "seconds": math.inf})
+    """The seconds of Dyna-Q over those of the quickest other learner at its quickest setting."""
+    others = where(data["dyna"], lake=lake).query("learner != 'Dyna-Q'").fillna({"rate": 0.0, "seconds": np.inf})
     quickest = others.groupby(["learner", "schedule", "rate", "start"])["seconds"].median().min()
-    return seconds_until_there(runs(data, lake, "Dyna-Q")) / quickest
+    return until_there(where(data["dyna"], lake, "Dyna-Q"), "seconds") / quickest
 
 
 def table(data: Data) -> str:
     """Steps and seconds until there, medians over seeds, each learner at its best setting."""
     rows = []
     for lake, learner in itertools.product(settings_of(run)["lakes"], LEARNERS):
-        if len(runs(data, lake, learner)):
+        if len(where(data["dyna"], lake, learner)):
             (schedule, rate, start), group = best_setting(data, lake, learner)
-            steps, arrived = steps_until_there(group), int(group["steps"].notna().sum())
+            steps, arrived = until_there(group), int(group["steps"].notna().sum())
             setting = f"{schedule} {rate:g}, from {start:g}" if schedule else f"from {start:g}"
             cells = ["never", ""]
-            if math.isfinite(steps):
-                cells = [f"{steps / 1e6:.3g}", f"{seconds_until_there(group):.2g}"]
+            if np.isfinite(steps):
+                cells = [f"{steps / 1e6:.3g}", f"{until_there(group, 'seconds'):.2g}"]
             rows.append([lake, learner, setting if arrived else "any", *cells, f"{arrived} of {len(group)}"])
     return markdown(["lake", "learner", "setting", "million steps", "seconds", "arrive"], rows)
-
-
-# Picture
-
-
-def steps_by_lake(data: Data):
-    """Steps until the policy is good, by lake: the median and all seeds, each learner at its best setting."""
-    import matplotlib.pyplot as plt
-
-    lakes = list(settings_of(run)["lakes"])
-    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
-    for learner, shift in zip(LEARNERS, (-0.24, -0.08, 0.08, 0.24), strict=True):
-        color = td.color_of(learner) or "#56B4E9"
-        tried = [i for i, lake in enumerate(lakes) if len(runs(data, lake, learner))]
-        groups = [best_setting(data, lakes[i], learner)[1] for i in tried]
-        for i, group in zip(tried, groups, strict=True):
-            axes.plot(np.full(len(group), i + shift), group["steps"], ".", color=color, alpha=0.4)
-        places, medians = [i + shift for i in tried], [steps_until_there(group) for group in groups]
-        axes.plot(places, medians, "o", color=color, label=learner)
-    axes.set(xticks=range(len(lakes)), xticklabels=lakes, xlim=(-0.5, len(lakes) - 0.5), yscale="log")
-    axes.set_ylabel(f"steps until within {WITHIN} of the optimum (256 x 256: 200)")
-    axes.legend(title="median of the seeds; small dots: each seed")
-    return figure

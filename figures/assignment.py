@@ -1,0 +1,72 @@
+"""The assignment's settings, and what its questions share: what a table's policy does and is worth."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+import td_helpers as td
+
+HALLWAY = "Dangerous Hallway"
+LAKE = "16x16"
+SHORT = {HALLWAY: "Hallway", LAKE: "16x16"}  # in tables
+EPISODES = {HALLWAY: 30_000, LAKE: 100_000}  # the assignment's
+RATES = (0.001, 0.1)
+EPSILONS = (0.3, 0.05)
+BEST_RATE = {HALLWAY: 0.1, LAKE: 0.001}  # of Q-learning with epsilon 0.3: a claim of the report's section 3
+AGENTS = {"Q-learning": td.QLAgent, "SARSA": td.SARSAAgent}
+SINGLE = 0  # the number of collectors, or of workers, of a single-core run
+OTHER_SEED = 1_000_000  # added to a seed, for an independent second run
+
+
+def route_of(lake: td.FrozenLakeEnv, q_table: np.ndarray) -> str:
+    """How the greedy path crosses Dangerous Hallway: "hallway" (column 1), "bypass" or "neither"; "" elsewhere."""
+    if lake.nrow != len(td.MAPS[HALLWAY]):
+        return ""
+    path = td.greedy_path(q_table, lake)
+    columns = {state % lake.ncol for state in path if 2 <= state // lake.ncol <= 5}  # rows of the hallway
+    if lake.desc.flat[path[-1]] != b"G" or not columns:
+        return "neither"
+    return "hallway" if columns == {1} else "bypass"
+
+
+def values_at_start(lake: td.FrozenLakeEnv, q_table: np.ndarray, epsilon: float) -> dict:
+    """The exact value of the start under a table's greedy and exploring policies, and the greedy policy's route.
+
+    `risks` are the slips on the greedy path that lead into a hole; each has a probability of 1%.
+    """
+    path = td.greedy_path(q_table, lake)
+    slips = lake.table.next_state[path, q_table[path].argmax(axis=1), 1:]
+    letters = np.append(lake.desc.ravel(), b"X")  # X: the exit state is no cell
+    return {
+        "value": td.policy_value(lake.table, q_table)[0],
+        "on_policy": td.policy_value(lake.table, q_table, epsilon=epsilon)[0],
+        "risks": int((letters[slips] == b"H").sum()),
+        "route": route_of(lake, q_table),
+    }
+
+
+def learned_table(
+    lake: td.FrozenLakeEnv,
+    rate: float,
+    epsilon: float,
+    episodes: int,
+    collectors: int,
+    seed: int,
+    batch_size: int = 100,
+) -> np.ndarray:
+    """The final table of Q-learning on a single core or with collectors, computed in this process."""
+    settings = {"do_test": False, "seed": seed}
+    if collectors == SINGLE:
+        agent = td.QLAgent(lake, epsilon, rate, episodes, **settings)
+    else:
+        settings |= {"cw_num": collectors, "ew_num": 0, "batch_size": batch_size, "workers": td.InProcess()}
+        agent = td.DistributedQLAgent(lake, epsilon, rate, episodes, **settings)
+    agent.learn(episodes)
+    return agent.q_table
+
+
+def checksum(q_table: np.ndarray) -> str:
+    """A checksum that tells tables apart, bit for bit."""
+    return f"{zlib.crc32(np.ascontiguousarray(q_table).tobytes()):08x}"

@@ -1,0 +1,358 @@
+"""A study: what its modules mark is found, run and published, whole or not at all, and bad input is told."""
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import beyond.figures
+import figures
+from figures import curves, exact, hallway, make_figures
+from figures.assignment import HALLWAY
+from figures.rows import read_rows, settings_of, write_rows
+from figures.study import Study, experiment
+from tabular.simulated_ray import simulated
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {"figures": figures, "beyond/figures": beyond.figures}
+
+
+def contents(study) -> dict:
+    """All files of the project's copy."""
+    return {path: path.read_bytes() for path in study.root.rglob("*") if path.is_file()}
+
+
+def committed_report(study) -> str:
+    """The study's report as committed."""
+    return (study.folder.parent / "Report.md").read_text(encoding="utf-8")
+
+
+def sources(folder: Path) -> dict[Path, ast.Module]:
+    """The parsed modules of a folder."""
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.py"))}
+
+
+def imported(module: ast.Module) -> set[str]:
+    """The names of the modules that a module imports anywhere, those of packages dotted."""
+    names = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+# The house
+
+
+def test_nothing_of_the_assignment_imports_a_wing():
+    for folder in (ROOT, ROOT / "figures", ROOT / "tabular"):  # td_helpers.py is in the first
+        for path, module in sources(folder).items():
+            wings = {name for name in imported(module) if name.partition(".")[0] in ("beyond", "course")}
+            assert not wings, path.name
+
+
+def test_the_agents_past_the_assignment_come_without_their_experiments():
+    code = "import sys, beyond; print(*sorted(sys.modules))"
+    modules = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tops = {name.partition(".")[0] for name in modules.split()}
+    assert "beyond.federated" in modules.split()
+    assert not {"figures", "matplotlib", "pandas"} & tops and "beyond.figures" not in modules.split()
+
+
+WEATHER = """
+from figures.study import experiment, picture
+from sky_of_tests.waiting import run as other
+
+
+@experiment
+def run(seeds=2):
+    for seed in range(seeds):
+        yield {"seed": seed, "rain": seed / 2}
+
+
+@picture
+def clouds(data):
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots()
+    axes.plot(data["weather"]["rain"])
+    return figure
+
+
+def wettest(data):
+    return data["weather"]["rain"].max()
+"""
+WAITING = """
+from figures.study import experiment
+
+
+@experiment(timed=True)
+def run(seeds=3):
+    yield {"seed": 0}
+"""
+
+
+def test_a_new_file_is_a_new_experiment_with_its_pictures_data_and_numbers(tmp_path, monkeypatch):
+    folder = tmp_path / "sky_of_tests"
+    (folder / "data").mkdir(parents=True)
+    door = "raise AssertionError('a door is no question')"
+    files = {"__init__.py": "", "make_figures.py": door, "waiting.py": WAITING, "weather.py": WEATHER}
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "report_template.md").write_text("It rains {{ weather.wettest() }}.\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    import sky_of_tests
+
+    study = Study.of(sky_of_tests)
+    assert list(study.experiments) == ["weather", "waiting"]  # what measures time runs last
+    assert [settings_of(run) for run in study.experiments.values()] == [{"seeds": 2}, {"seeds": 3}]
+    make_figures.main(study, [])
+    made = {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.suffix in (".csv", ".png", ".md")
+    }
+    assert made == {
+        "Report.md",
+        "sky_of_tests/report_template.md",
+        "sky_of_tests/clouds.png",
+        "sky_of_tests/data/waiting.csv",
+        "sky_of_tests/data/weather.csv",
+    }
+    assert committed_report(study) == "It rains 0.5.\n"
+    for name in [name for name in sys.modules if name.startswith("sky_of_tests")]:
+        del sys.modules[name]
+
+
+# Experiments
+
+
+SPREAD = [
+    (folder, name)
+    for folder, package in PACKAGES.items()
+    for name, run in Study.of(package).experiments.items()
+    if "spread" in run.__code__.co_names
+]
+
+
+@pytest.mark.parametrize(("folder", "name"), SPREAD)
+def test_the_tasks_of_an_experiment_can_be_sent_to_other_processes(monkeypatch, studies, folder, name):
+    import ray
+    from ray import cloudpickle
+
+    sent = []
+    run = studies[folder].experiments[name]
+    noted = lambda task, cases, **settings: sent.append((task, [case | settings for case in cases])) or []
+    monkeypatch.setitem(run.__globals__, "spread", noted)
+    package = PACKAGES[folder]
+    cloudpickle.register_pickle_by_value(package)
+    try:
+        with contextlib.suppress(KeyError):  # some look at their rows, of which there are none
+            list(run())
+        task, cases = sent[0]
+        assert isinstance(ray.remote(num_cpus=1)(task), ray.remote_function.RemoteFunction)
+        assert len(cloudpickle.dumps(task)) > 0
+        assert cases and all(inspect.signature(task).bind(**case) for case in cases)
+    finally:
+        cloudpickle.unregister_pickle_by_value(package)
+
+
+# Publishing
+
+
+@pytest.fixture
+def short(copy):
+    """A report of one sentence without pictures, so that publishing it takes no time."""
+    (copy.folder / "report_template.md").write_text(
+        "The optimum is {{ exact.best(HALLWAY).value | number(1) }}.\n", encoding="utf-8"
+    )
+    return dataclasses.replace(copy, pictures={})
+
+
+def text_of(study) -> str:
+    """The text of a study's template."""
+    return (study.folder / "report_template.md").read_text(encoding="utf-8")
+
+
+def add(study, text: str) -> None:
+    """Add to a study's template."""
+    (study.folder / "report_template.md").write_text(text_of(study) + text, encoding="utf-8")
+
+
+def test_a_named_experiment_is_run_and_published_with_the_report(short):
+    path = short.folder / "data" / "exact.csv"
+    committed = path.read_bytes()
+    path.unlink()
+    make_figures.main(short, ["exact"])
+    assert path.read_bytes() == committed
+    assert committed_report(short) == "The optimum is 960.3.\n"
+
+
+def test_a_wing_writes_its_own_report_and_its_table_of_the_readme_and_leaves_the_assignment_alone(copies):
+    wing = dataclasses.replace(copies["beyond/figures"], pictures={})
+    (wing.folder / "report_template.md").write_text("{{ timing.cores() }} cores\n", encoding="utf-8")
+    readme = wing.root / "README.md"
+    committed = readme.read_text(encoding="utf-8")
+    readme.write_text(committed.replace("| pace |", "| speed |"), encoding="utf-8")
+    before = contents(wing)
+    make_figures.main(wing, ["--draw"])
+    after = contents(wing)
+    changed = {path.relative_to(wing.root).as_posix() for path in after if before.get(path) != after[path]}
+    assert changed == {"README.md", "beyond/Report.md"} and before.keys() == after.keys()
+    assert readme.read_text(encoding="utf-8") == committed and committed_report(wing) == "2 cores\n"
+
+
+def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short, capsys):
+    add(short, '{% do claim("it is low", exact.best(HALLWAY).value < 100) %}\n')
+    before = contents(short)
+    with pytest.raises(SystemExit) as stopped:
+        make_figures.main(short, ["exact"])
+    assert stopped.value.code == 1
+    message = capsys.readouterr().err
+    assert "figures/report_template.md, line 2: the data do not show that it is low" in message
+    assert "see figures/unpublished.tmp" in message
+    after = contents(short)
+    draft = {path for path in after if path.parent.name == "unpublished.tmp"}
+    assert {path.name for path in draft} == {"exact.csv", "Report.md"}
+    assert {path: text for path, text in after.items() if path not in draft} == before
+
+
+def test_a_false_claim_about_times_is_a_warning(short, capsys):
+    add(short, '{% do claim("it is fast", false, is_timing=True) %}\n')
+    make_figures.main(short, ["--draw"])
+    assert "warning: figures/report_template.md, line 2" in capsys.readouterr().err
+    assert committed_report(short) == "The optimum is 960.3.\n"
+
+
+def few_curves(seeds=2, tests=2, episodes={HALLWAY: 4_000}, rates=(0.1,), epsilons=(0.3,)):  # noqa: B006
+    """Curves of a second."""
+    yield from curves.run(seeds, tests, episodes, rates, epsilons)
+
+
+@pytest.fixture
+def few_seeds(short):
+    """A report with one claim, about the curves of two seeds."""
+    experiment(few_curves)
+    with simulated(0):
+        write_rows(short.folder / "data" / "curves.csv", few_curves, few_curves())
+        add(short, '{% do claim("two seeds make two curves", rows.seeds("curves") == 2) %}\n')
+        add(short, '{% do claim("the best way is the bypass", exact.best(HALLWAY).route == "bypass") %}\n')
+        yield dataclasses.replace(short, experiments={"exact": exact.run, "curves": few_curves})
+
+
+def test_other_seeds_write_a_table_of_claims_and_nothing_else(few_seeds, monkeypatch):
+    seen = []
+    counted = lambda data, name: seen.append(data[name]) or data[name]["seed"].nunique()
+    monkeypatch.setattr(few_seeds.modules["rows"], "seeds", counted)
+    before = contents(few_seeds)
+    make_figures.main(few_seeds, ["--seeds-from", "1000", "curves"])
+    after = contents(few_seeds)
+    table = after.pop(few_seeds.folder / "claims_fresh.md").decode()
+    before.pop(few_seeds.folder / "claims_fresh.md")
+    assert after == before
+    assert "| two seeds make two curves | 2 | 2 | holds |" in table
+    assert "python figures/make_figures.py --seeds-from 1000" in table
+    assert "bypass" not in table  # exact values have no seeds
+    committed, fresh = seen
+    assert committed["seed"].tolist() == fresh["seed"].tolist()
+    assert not committed.equals(fresh)
+
+
+def test_a_claim_that_fails_under_other_seeds_is_told_and_not_published(few_seeds, capsys):
+    committed = read_rows(few_seeds.folder / "data" / "curves.csv", few_curves)
+    value = float(curves.late({"curves": committed}, HALLWAY, "SARSA", 0.1, 0.3).mean())
+    late = 'curves.late(HALLWAY, "SARSA", 0.1, 0.3).mean()'
+    add(few_seeds, f'{{% do claim("the curve is that one", {late} == {value!r}) %}}\n')
+    with pytest.raises(SystemExit):
+        make_figures.main(few_seeds, ["--seeds-from", "1000", "curves"])
+    assert "line 4: the data do not show that the curve is that one" in capsys.readouterr().err
+    unpublished = few_seeds.folder / "unpublished.tmp" / "claims_fresh.md"
+    assert "the curve is that one" in unpublished.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_a_run_broken_off_leaves_every_file_as_it_was(copy, error):
+    @experiment
+    def broken(epsilons=(0.0, 0.05, 0.3)):
+        yield {"map": "half a file"}
+        raise error
+
+    before = contents(copy)
+    with pytest.raises((OSError, KeyboardInterrupt)):
+        make_figures.main(dataclasses.replace(copy, experiments=copy.experiments | {"exact": broken}), ["exact"])
+    assert contents(copy) == before
+    assert [path for path in copy.folder.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_a_picture_that_fails_leaves_every_file_as_it_was(short):
+    before = contents(short)
+    pictures = {"routes": hallway.routes, "broken": lambda data: data["broken"]}
+    with pytest.raises(KeyError, match="broken"):
+        make_figures.main(dataclasses.replace(short, pictures=pictures), ["exact"])
+    assert contents(short) == before
+
+
+# Bad input
+
+
+def test_unknown_experiment_lists_the_known_ones(study, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        make_figures.main(study, ["curve"])
+    assert stopped.value.code == 2
+    message = capsys.readouterr().err
+    assert "experiment curve" in message
+    assert all(name in message for name in study.experiments)
+
+
+@pytest.mark.parametrize(("folder", "name"), [("figures", "hallway"), ("beyond/figures", "merging")])
+def test_data_of_other_settings_are_refused_with_file_and_field(copies, capsys, folder, name):
+    path = copies[folder].folder / "data" / f"{name}.csv"
+    first, rest = path.read_text(encoding="utf-8").split("\n", 1)
+    saved = json.loads(first.removeprefix("# "))
+    path.write_text("# " + json.dumps(saved | {"seeds": 7}) + "\n" + rest, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        make_figures.main(copies["beyond/figures"], ["--draw"])
+    message = capsys.readouterr().err
+    assert f"{folder}/data/{name}.csv has seeds = 7, the code has {saved['seeds']}" in message
+    assert f"run: python {folder}/make_figures.py {name}" in message
+
+
+@pytest.mark.parametrize("damage", ["cut", "cut within a number", "a field less", "no settings", "no rows", "missing"])
+def test_damaged_data_are_refused_with_the_file(copy, damage):
+    path = copy.folder / "data" / "exact.csv"
+    text = path.read_text(encoding="utf-8")
+    damaged = {
+        "cut": text[: text.rindex(",")],
+        "cut within a number": text[:-2],
+        "a field less": text.replace(",31\n", "\n", 1),
+        "no settings": text.split("\n", 1)[1],
+        "no rows": text.split("\n", 1)[0],
+    }
+    if damage == "missing":
+        path.unlink()
+    else:
+        path.write_text(damaged[damage], encoding="utf-8")
+    with pytest.raises(ValueError, match=r"figures/data/exact\.csv.*; run: python figures/make_figures\.py exact"):
+        read_rows(path, exact.run)
+
+
+def test_rows_are_read_as_they_were_written(tmp_path):
+    rows = [{"table": "8426e352", "route": "", "value": np.nan, "largest": np.inf, "seed": 1, "epsilon": 0.3}]
+    write_rows(tmp_path / "exact.csv", exact.run, rows)
+    found = read_rows(tmp_path / "exact.csv", exact.run).iloc[0]
+    assert (found["table"], found["route"], found["largest"], found["epsilon"]) == ("8426e352", "", np.inf, 0.3)
+    assert np.isnan(found["value"])
+
+
+def test_numbers_are_read_to_the_last_bit(tmp_path):
+    values = np.random.default_rng(3).normal(size=5_000) * 10.0 ** np.arange(-5, 5).repeat(500)
+    write_rows(tmp_path / "exact.csv", exact.run, [{"value": value} for value in values])
+    found = read_rows(tmp_path / "exact.csv", exact.run)["value"]
+    assert found.tolist() == [float(f"{value:.6g}") for value in values]
