@@ -24,6 +24,8 @@ from .mistakes import warn_caller
 from .stepping import checked_start, checked_step
 from .tables import PackedTable, TransitionTable, as_defined, is_put_upon, samples
 
+# An env is Any to mypy, here and elsewhere: those of gym and of gymnasium have no class in common.
+
 # What gym.make puts around an env, in gym and in gymnasium, which has all of it in one module since 1.0.
 OLD_CHECKER = "gym.wrappers.env_checker.PassiveEnvChecker"
 OF_MAKE = [
