@@ -462,7 +462,7 @@ class SARSAAgent(TDAgent):
 
 
 class CollectingWorker:
-    """A collector: acts on a copy of the q_table, which it keeps updating; returns the transitions.
+    """A collector: acts on a copy of the q_table, keeps updating it, returns the transitions.
 
     With a frozen copy of an empty table it would bump into the same wall until the step limit.
     `recorder` are the settings of its `Recorder`.
