@@ -1,5 +1,5 @@
 # make          install, run the notebook in place, print its comparison
-# make test     install, lint, run pytest and nbval on two files at a time, first the notebook, which takes longest
+# make test     install, lint, check types, run pytest and nbval on two files at a time, first the notebook
 # make test-long  run the tests that take half a minute or more each
 # make report   rerun the experiments of the report's nine items; make figures: rebuild both reports from the data
 PYTHON ?= python3
@@ -17,6 +17,7 @@ all: .venv/installed
 
 test: .venv/installed
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not long" \
 		--nbval --nbval-current-env --nbval-cell-timeout=600 distributed_td.ipynb tests
 

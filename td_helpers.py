@@ -18,7 +18,8 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -26,6 +27,7 @@ from tqdm.auto import tqdm
 from tabular.changes import LARGE, ChangeLog, Replica, frozen, materialized
 from tabular.checks import (
     Setting,
+    as_given,
     check_count,
     check_flag,
     check_number,
@@ -36,13 +38,14 @@ from tabular.checks import (
     settings_of,
 )
 from tabular.exact import policy_value, value_iteration
-from tabular.files import atomic_write, check_writable
+from tabular.files import AnyPath, atomic_write, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row
 from tabular.kernels import (
     MAX_EPISODES,
     MAX_STEP,
     MAX_TESTS,
     MAX_TRIALS,
+    Log,
     Parameters,
     action_range,
     evaluate,
@@ -61,7 +64,7 @@ from tabular.mistakes import in_few_lines
 from tabular.pictures import animate, greedy_path, plot_image
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan, tables_to_act_on, with_own_arrays
 from tabular.plots import COLORS, Film, color_of, plot_result, plot_timing, save_figure, show, show_source
-from tabular.pool import InProcess, Lost, Workers, check_workers, shared_workers
+from tabular.pool import InProcess, Lost, Pool, Reference, Workers, check_workers, shared_workers
 from tabular.recording import Recorder
 from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
@@ -126,7 +129,7 @@ class TDAgent:
     """
 
     agent_name = "TD agent"
-    kernel = None  # the Rule of a subclass
+    kernel: Rule = None  # type: ignore[assignment]  # a subclass has one, unless it overrides learn
 
     epsilon = Setting(check_number)
     learning_rate = Setting(check_number)
@@ -139,8 +142,9 @@ class TDAgent:
     seed = Setting(count_between(0, 2**63 - 1))
 
     def __init__(
-        self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *, test_interval=100,
-        trials=None, beta=0.999, do_test=True, max_step=1000, seed=0, compiled=None, initial_value=0.0,
+        self, simulator: Any, epsilon: float = 0.3, learning_rate: float = 0.001, learning_episodes: int = 30_000, *,
+        test_interval: int = 100, trials: int | None = None, beta: float = 0.999, do_test: bool = True,
+        max_step: int = 1000, seed: int = 0, compiled: bool | None = None, initial_value: float = 0.0,
     ):  # fmt: skip
         self.epsilon = epsilon
         self.learning_rate = learning_rate
@@ -160,10 +164,10 @@ class TDAgent:
         self._random = random.Random(self.seed)  # for explore_or_exploit_policy alone
         initial_value = check_number("initial_value", initial_value, -1e300, 1e300)
         self._learned = Learned(np.full(self._shape, initial_value), episode=0, steps=0)
-        self.rewards = {}
+        self.rewards: dict[int, float] = {}
         self._check_settings()
 
-    def __init_subclass__(cls, **arguments):
+    def __init_subclass__(cls, **arguments: Any) -> None:
         """TypeError where a class body sets what the constructor would set again."""
         super().__init_subclass__(**arguments)
         for name in dict.fromkeys(name for base in cls.__bases__ for name in setting_names(base)):
@@ -177,7 +181,7 @@ class TDAgent:
         if "_usage" in vars(self):  # and it is not being constructed
             self._usage.check_may_change(name)
 
-    def __copy__(self):
+    def __copy__(self) -> Self:
         try:
             return copy.deepcopy(self)
         except Exception as error:
@@ -185,7 +189,7 @@ class TDAgent:
             raise TypeError(f"{told}: make another one, of a simulator of its own") from error
 
     @property
-    def simulator(self):
+    def simulator(self) -> Any:
         """The env; another one takes another agent."""
         return self._simulator
 
@@ -200,7 +204,7 @@ class TDAgent:
         return materialized(self._learned.q_table)
 
     @q_table.setter
-    def q_table(self, q_table):
+    def q_table(self, q_table: np.ndarray) -> None:
         self._before_change("q_table")
         q_table = check_q_table("q_table", q_table, self._shape)
         self._learned = self._learned._replace(q_table=q_table, recent=())
@@ -211,7 +215,7 @@ class TDAgent:
         return self._learned.episode
 
     @episode.setter
-    def episode(self, episode):
+    def episode(self, episode: int) -> None:
         self._before_change("episode")
         self._learned = self._learned._replace(episode=check_count("episode", episode, 0, MAX_EPISODES))
 
@@ -221,7 +225,7 @@ class TDAgent:
         return self._learned.steps
 
     @steps.setter
-    def steps(self, steps):
+    def steps(self, steps: int) -> None:
         self._before_change("steps")
         self._learned = self._learned._replace(steps=check_count("steps", steps, 0, 2**62))
 
@@ -250,7 +254,7 @@ class TDAgent:
             self._learned = Learned(q_table, self.episode + episodes, self.steps + steps)
 
     @in_few_lines()
-    def evaluate(self, policy=None, trials: int = 100, max_steps: int = 1000) -> float:
+    def evaluate(self, policy: Callable | None = None, trials: int = 100, max_steps: int = 1000) -> float:
         """The mean discounted return of `policy(state)` (None: the greedy policy) over `trials` episodes.
 
         The simulator's draws are those of the test due at the present episode, so that a policy without draws of its
@@ -282,7 +286,7 @@ class TDAgent:
                 bar.update(self.episode - bar.n)
         return self.total_rewards, self.q_table.copy()
 
-    def _run(self, until: int, do_test: bool) -> Iterator[None]:
+    def _run(self, until: int, do_test: bool) -> Iterator[Batch | None]:
         """Learn up to episode `until`, with a test after every interval; yields after each."""
         while True:
             self._test_if_due(do_test)
@@ -294,7 +298,7 @@ class TDAgent:
             if self.episode <= before:
                 must = f"{type(self).__name__}.learn must add to self.episode what it learned"
                 raise RuntimeError(f"{must}, it is {self.episode}")
-            yield
+            yield None
 
     def _test_if_due(self, do_test: bool) -> None:
         """Test the greedy policy where a test is due."""
@@ -327,7 +331,7 @@ class TDAgent:
         if not self.compiled:
             warn_if_unseeded(self.simulator)
 
-    def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log=None) -> int:
+    def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log: Log = None) -> int:
         """Learn on `q_table` in place, and leave a `log`: the number of steps."""
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: take QLAgent or SARSAAgent")
@@ -335,7 +339,9 @@ class TDAgent:
         task, parts = (q_table, simulator, self.actions, parameters), in_parts(episodes, parameters.max_step)
         return sum(self.kernel(*task, first + done, count, log) for done, count in parts)
 
-    def evaluate_on(self, q_table, episode: int, trials: int, max_step: int, policy=None) -> float:
+    def evaluate_on(
+        self, q_table: np.ndarray, episode: int, trials: int, max_step: int, policy: Callable | None = None
+    ) -> float:
         """The mean discounted return of a `policy` (None: the greedy one of `q_table`) in the test after an episode."""
         test, parameters = episode // self.test_interval % MAX_TESTS, self.parameters(max_step)
         if policy is None and self.compiled:
@@ -348,8 +354,8 @@ class TDAgent:
             policy = lambda state: greedy_action(rows[state], self.actions)
         with place_noted():
             simulator = Stepped(self.simulator, self._shape[0])
-            policy = Policy(policy, len(self.actions))
-            return float(evaluate.py_func(policy, simulator, parameters, test, 0, trials)) / trials
+            acting = Policy(policy, len(self.actions))
+            return float(evaluate.py_func(acting, simulator, parameters, test, 0, trials)) / trials
 
     def parameters(self, max_step: int | None = None) -> Parameters:
         """What the kernels need to know; an episode is cut after `max_step` steps (None: the agent's)."""
@@ -358,7 +364,7 @@ class TDAgent:
             max_step = min(max_step, self._time_limit)
         return Parameters(self.epsilon, self.learning_rate, self.beta, max_step, key_of(self.seed))
 
-    def save(self, path) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write all that resuming needs to one .npz file: whole or not at all. What counts costs starts anew.
 
         Raises ValueError where a value is not finite, since what is saved could not be loaded.
@@ -370,7 +376,7 @@ class TDAgent:
         with atomic_write(path) as file:
             np.savez_compressed(file, **state)
 
-    def load(self, path) -> TDAgent:
+    def load(self, path: AnyPath) -> Self:
         """Take over what an agent of the same kind, simulator, seed and beta saved; returns self.
 
         All other settings stay this agent's, so that a run may go on for longer, or with another epsilon. Raises
@@ -387,7 +393,7 @@ class TDAgent:
         self.__dict__ = loaded.__dict__  # at once: an interrupt leaves all or nothing
         return self
 
-    def _identity(self) -> dict:
+    def _identity(self) -> dict[str, Any]:
         """What tells whose learning it is: it goes on only where this is the same."""
         return {
             "agent": type(self).__name__,
@@ -396,11 +402,11 @@ class TDAgent:
             "beta": self.beta,
         }
 
-    def _header(self) -> dict:
+    def _header(self) -> dict[str, Any]:
         """What is saved besides arrays, to be written as JSON."""
         return {"format": FORMAT} | self._identity() | {"episode": self.episode, "steps": self.steps}
 
-    def _state(self) -> dict[str, np.ndarray]:
+    def _state(self) -> dict[str, Any]:
         """All that resuming needs, as arrays by name."""
         return {
             "header": np.array(json.dumps(self._header())),
@@ -422,7 +428,7 @@ class TDAgent:
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
 
 
-def refuse_rule_methods(kind: type, own: dict | None = None) -> None:
+def refuse_rule_methods(kind: type[TDAgent], own: dict | None = None) -> None:
     """TypeError where a class of agents, or one's own attributes, have an update or a policy that no run would call."""
     for name in ("update", "policy"):
         method = (own or {}).get(name, getattr(kind, name, None))
@@ -457,20 +463,21 @@ class SARSAAgent(TDAgent):
 
 
 class CollectingWorker:
-    """A collector: acts on a copy of the q_table, which it keeps updating, and returns the transitions.
+    """A collector: acts on a copy of the q_table, keeps updating it, returns the transitions.
 
-    With a frozen copy of an empty table it would bump into the same wall until the step limit. `recorder` are the
-    settings of its `Recorder`.
+    With a frozen copy of an empty table it would bump into the same wall until the step limit.
+    `recorder` are the settings of its `Recorder`.
     """
 
-    def __init__(self, agent: TDAgent, **recorder):
+    def __init__(self, agent: TDAgent, **recorder: Any):
         self.agent, self.replica, self.recorder = agent, Replica(), Recorder(**recorder)
 
     def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
         """The experience of `episodes` episodes from number `first`."""
         start, agent = time.perf_counter(), self.agent
         learn = functools.partial(agent.learn_on, self.replica.take(snapshot))
-        pairs, rewards = self.recorder.record(learn, first, episodes, agent.parameters().max_step)
+        max_step = agent.parameters().max_step
+        pairs, rewards = self.recorder.record(learn, first, episodes, max_step)
         self.replica.learned = pairs
         return Collected(pairs, rewards, time.perf_counter() - start)
 
@@ -492,11 +499,13 @@ class QLAgentServer:
         """Replay a batch."""
         start, agent = time.perf_counter(), self.agent
         pairs, rewards = collected.pairs, collected.rewards
-        self.steps += agent.kernel.replay(self.q_table, pairs, rewards, agent.actions, agent.parameters())
+        task = pairs, rewards, agent.actions, agent.parameters()
+        self.steps += agent.kernel.replay(self.q_table, *task)
         seconds = time.perf_counter() - start
         q_table = self.changes.send(pairs, self.steps)
         shipped = pairs.nbytes + rewards.nbytes
-        return Snapshot(q_table, self.steps, Cost(collected.seconds, seconds, bytes=shipped, sent=q_table.nbytes))
+        cost = Cost(collected.seconds, seconds, bytes=shipped, sent=q_table.nbytes)
+        return Snapshot(q_table, self.steps, cost)
 
 
 class EvaluationWorker:
@@ -512,7 +521,9 @@ class EvaluationWorker:
         return mean, time.perf_counter() - start
 
 
-def _play(role, agent_class, kernel: Rule, simulator, settings: dict, options: dict):
+def _play(
+    role: Callable, agent_class: type[TDAgent], kernel: Rule, simulator: Any, settings: dict, options: dict
+) -> Any:
     """A worker of a role, with an agent of its own."""
     agent = agent_class(simulator, **settings)
     agent.kernel = kernel  # as it stands with whoever sent it: a class that is imported here has that of its file
@@ -536,19 +547,21 @@ class DistributedQLAgent(QLAgent):
 
     `workers` lends processes, or `InProcess()`, which needs no Ray; without, a session's runs share processes, started
     by the first. A process that has not answered for `patience` seconds (or twice the longest batch so far) is given
-    up, as is one that died: the work is sent again. A run raises RuntimeError where one process is lost more than 5
-    times in a row, or cannot be reached for `patience` seconds, with nothing learned or tested between; what was
-    learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run ends;
-    where that fails a warning says so, and the run goes on.
+    up, as is one that died: the work is sent again. A run raises RuntimeError where the same work is lost more than 5
+    times in a row, or a process cannot be reached for `patience` seconds, with nothing learned or tested between; what
+    was learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run
+    ends; where that fails a warning says so, and the run goes on.
 
     `restarts` counts the processes replaced, `batches` the batches learned; `cost` sums what they cost.
     """
 
     agent_name = "Distributed Q-learning"
-    single = QLAgent  # what its workers hold
+    single: type[TDAgent] = QLAgent  # what its workers hold
     result_settings = ("cw_num", "batch_size", "in_flight")  # settings that the result depends on
-    roles = {"server": QLAgentServer, "collector": CollectingWorker, "evaluator": EvaluationWorker}
+    roles: dict[str, type] = {"server": QLAgentServer, "collector": CollectingWorker, "evaluator": EvaluationWorker}
 
+    workers = Setting(as_given)
+    checkpoint = Setting(as_given)
     cw_num = Setting(check_count)
     ew_num = Setting(count_between(0, 2**40))
     batch_size = Setting(check_count)
@@ -557,9 +570,9 @@ class DistributedQLAgent(QLAgent):
     checkpoint_seconds = Setting(functools.partial(check_number, high=math.inf))
 
     def __init__(
-        self, simulator, epsilon=0.3, learning_rate=0.001, learning_episodes=30_000, *, cw_num=4, ew_num=4,
-        batch_size=100, in_flight=2, workers=None, patience=180.0, checkpoint=None, checkpoint_seconds=60.0,
-        **settings,
+        self, simulator: Any, epsilon: float = 0.3, learning_rate: float = 0.001, learning_episodes: int = 30_000, *,
+        cw_num: int = 4, ew_num: int = 4, batch_size: int = 100, in_flight: int = 2, workers: Pool | None = None,
+        patience: float = 180.0, checkpoint: AnyPath | None = None, checkpoint_seconds: float = 60.0, **settings: Any,
     ):  # fmt: skip
         self.cw_num = cw_num
         self.ew_num = ew_num
@@ -571,22 +584,22 @@ class DistributedQLAgent(QLAgent):
         self.checkpoint_seconds = checkpoint_seconds
         super().__init__(simulator, epsilon, learning_rate, learning_episodes, **settings)
         self.restarts, self.batches, self.cost = 0, 0, Cost()
-        self._untested = {}  # episode: the q_table to test, until its result is in
+        self._untested: dict[int, np.ndarray] = {}  # episode: the q_table to test, until its result is in
         self._warn_of_cut_batches()
 
     @property
-    def kernel(self) -> Rule:
+    def kernel(self) -> Rule:  # type: ignore[override]  # not to be assigned, unlike its workers'
         """The rule, which is that of the workers."""
         return self.single.kernel
 
     @property
     def lag(self) -> int:
-        """How many batches lie between the table that a batch is collected on and the one that it is learned on."""
+        """How many batches back the table lies that a batch is collected on: 1 is the one after the batch before."""
         return self.cw_num * (self.in_flight - 1)
 
     @property
     def behind(self) -> int:
-        """How many batches lie between two tables that a process is sent."""
+        """After how many batches a process is sent its next table."""
         return self.cw_num
 
     @property
@@ -609,7 +622,7 @@ class DistributedQLAgent(QLAgent):
             self._check_settings()
             yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"checkpoint": None}  # or a copy would write over the original's
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
@@ -636,7 +649,7 @@ class DistributedQLAgent(QLAgent):
                 self.restarts += recovery.replaced
                 self._own_arrays()
 
-    def _learned_batches(self, pool, recovery: Recovery, until: int) -> Iterator[tuple[Batch, Snapshot]]:
+    def _learned_batches(self, pool: Pool, recovery: Recovery, until: int) -> Iterator[tuple[Batch, Snapshot]]:
         """Each batch up to episode `until`, in order, with the snapshot that it leads to.
 
         Where a call is lost, the batches after the last one that was committed are sent again.
@@ -658,7 +671,7 @@ class DistributedQLAgent(QLAgent):
         if simulator is not None:
             self.kernel.rehearse(self.q_table, simulator, self.actions, self.parameters(), self.episode)
 
-    def _submit(self, pool, batch: Batch, snapshot):
+    def _submit(self, pool: Pool, batch: Batch, snapshot: Any) -> Reference:
         """Send a batch on its way, to be collected on a snapshot: the call for the next one."""
         episodes, collector = batch.last - batch.first, batch.number % self.cw_num
         collected = pool.submit("collector", collector, "collect", snapshot, batch.first, episodes)
@@ -675,7 +688,7 @@ class DistributedQLAgent(QLAgent):
         self.rewards[episode] = mean
         self.cost = self.cost.plus(Cost(evaluate=seconds))
 
-    def _snapshots(self) -> list[Snapshot]:
+    def _snapshots(self) -> Sequence[object]:
         """What the next batches are collected on, `lag` of them; the server starts from the last."""
         q_tables = tables_to_act_on(self._learned, self.lag)
         return [Snapshot(frozen(materialized(q_table)), self.steps) for q_table in q_tables]
@@ -686,11 +699,11 @@ class DistributedQLAgent(QLAgent):
         self._untested = {episode: np.array(q_table) for episode, q_table in self._untested.items()}
 
     @contextlib.contextmanager
-    def _pool(self, do_test: bool):
+    def _pool(self, do_test: bool) -> Iterator[Pool]:
         """The pool of a run, once its processes know what to hold."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
         settings = self._worker_settings()
-        options = {
+        options: dict[str, dict[str, Any]] = {
             "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},
             # A collector's batch is replayed before the table of the batch `in_flight` - 1 of its own later is there.
             "collector": {"ships": pool.ships, "logs": self.in_flight - 1},
@@ -703,7 +716,7 @@ class DistributedQLAgent(QLAgent):
         with pool.run(makers):
             yield pool
 
-    def _worker_settings(self) -> dict:
+    def _worker_settings(self) -> dict[str, Any]:
         """The settings of the workers' agents, as they stand now."""
         taken = setting_names(self.single)
         settings = {name: value for name, value in settings_of(self).items() if name in taken}
@@ -755,10 +768,10 @@ class DistributedQLAgent(QLAgent):
                 stacklevel=3,
             )
 
-    def _header(self) -> dict:
+    def _header(self) -> dict[str, Any]:
         return super()._header() | {name: getattr(self, name) for name in self.result_settings}
 
-    def _state(self) -> dict[str, np.ndarray]:
+    def _state(self) -> dict[str, Any]:
         untested = sorted(self._untested)
         tables = [self._untested[episode] for episode in untested]
         return super()._state() | {
@@ -784,4 +797,3 @@ class DistributedQLAgent(QLAgent):
                     "another result than a run in one go",
                     stacklevel=4,
                 )
-

@@ -22,23 +22,26 @@ When not to use it:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
 import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tabular.checks import Setting, check_count, check_number, check_q_table, count_between, refuse_overrides
+from tabular.files import AnyPath
 from tabular.mistakes import in_few_lines
 from tabular.plan import Batch, Cost, Snapshot, plan, tables_to_act_on
+from tabular.pool import Pool, Reference
 from tabular.saves import Save
 from tabular.simulators import compiled_form
-from td_helpers import CollectingWorker, DistributedQLAgent, QLAgent, QLAgentServer, refuse_rule_methods
+from td_helpers import CollectingWorker, DistributedQLAgent, QLAgent, TDAgent, refuse_rule_methods
 
-from .planning import ROW, Model, Planner, count_steps, learn_counts, plan_anew, record_counts
+from .planning import COLUMNS, ROW, Model, Planner, count_steps, learn_counts, plan_anew, record_counts
 
 
 class Planning(NamedTuple):
@@ -79,24 +82,28 @@ class PlannedSnapshot(NamedTuple):
     cost: Cost = Cost()
 
 
-class DynaWorker(CollectingWorker):
+class DynaWorker:
     """A worker that acts as a collector does, and reports counts of what it saw."""
 
-    def __init__(self, agent, **options):
-        super().__init__(agent, **options)
+    def __init__(self, agent: TDAgent, **recorder: Any):
+        self.agent, self.collector = agent, CollectingWorker(agent, **recorder)
         self.model = Model.empty(*agent.q_table.shape)
 
     def collect(self, snapshot: Snapshot | PlannedSnapshot, first: int, episodes: int) -> Counted:
         """The counts of `episodes` episodes from number `first`."""
-        collected, start = super().collect(snapshot, first, episodes), time.perf_counter()
+        acts_on = Snapshot(snapshot.q_table, snapshot.steps)
+        collected, start = self.collector.collect(acts_on, first, episodes), time.perf_counter()
         self.model = self.model.forgotten().with_room(len(collected.pairs))
         rewards = collected.rewards.astype(np.float64)
         count_steps(self.model, collected.pairs, rewards, len(self.agent.actions))
         return Counted(self.model.counts(), collected.seconds + time.perf_counter() - start)
 
 
-class DynaServer(QLAgentServer):
+class DynaServer:
     """The learner: adds up what the workers counted, and plans."""
+
+    def __init__(self, agent: TDAgent, behind: int | None = None):
+        self.agent = agent  # `behind` is of no use: its q_tables are sent whole
 
     def begin(self, snapshot: PlannedSnapshot) -> None:
         """Start from a snapshot that has all counts."""
@@ -122,16 +129,16 @@ class DynaServer(QLAgentServer):
         return self.latest
 
 
-class _PlanningAgent:
+class _PlanningAgent(TDAgent):
     """What both agents share: what they have learned includes counts, and an assigned table is planned with."""
 
-    _shown = None  # the q_table that the user has seen last, with its checksum
+    _shown: tuple[np.ndarray, int] | None = None  # the q_table that the user has seen last, with its checksum
     planning_steps = Setting(count_between(0, 2**30))
     tolerance = Setting(functools.partial(check_number, low=1e-300, high=math.inf))
 
     def __init__(
-        self, simulator, epsilon=0.05, learning_rate=0.1, learning_episodes=30_000, *, planning_steps=50,
-        tolerance=None, initial_value=None, **settings,
+        self, simulator: Any, epsilon: float = 0.05, learning_rate: float = 0.1, learning_episodes: int = 30_000, *,
+        planning_steps: int = 50, tolerance: float | None = None, initial_value: float | None = None, **settings: Any,
     ):  # fmt: skip
         self.planning_steps = planning_steps
         given = 0.0 if initial_value is None else initial_value
@@ -151,11 +158,11 @@ class _PlanningAgent:
 
     def _known_rewards(self) -> np.ndarray | None:
         """The rewards of the simulator's table, where it has one."""
-        try:
-            table = self._table or compiled_form(self.simulator, True)[0]
-        except ValueError:
-            return None
-        return table.rewards
+        table = self._table
+        if table is None:
+            with contextlib.suppress(ValueError):
+                table, _ = compiled_form(self.simulator, True)
+        return None if table is None else table.rewards
 
     @property
     def counts(self) -> np.ndarray:
@@ -177,11 +184,11 @@ class _PlanningAgent:
             q_table = q_table.view()
             q_table.flags.writeable = False
         elif self._shown is None or self._shown[0] is not q_table:
-            self._shown = q_table, zlib.crc32(q_table)
+            self._shown = q_table, zlib.crc32(q_table.data)
         return q_table
 
     @q_table.setter
-    def q_table(self, q_table):
+    def q_table(self, q_table: np.ndarray) -> None:
         self._before_change("q_table")
         self._assign(check_q_table("q_table", q_table, self._shape))
 
@@ -192,7 +199,7 @@ class _PlanningAgent:
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
         self._learned, self._shown = Planned(q_table, learned.episode, learned.steps, (), planner, None, model), None
 
-    @property
+    @property  # type: ignore[misc]  # not to be assigned, since steps are counted
     def steps(self) -> int:
         """How many steps were learned, which are those that were counted."""
         return self._learned.steps
@@ -201,12 +208,12 @@ class _PlanningAgent:
     # learned is the newer of two: no Ctrl-C falls between.
 
     @property
-    def _learned(self):
+    def _learned(self) -> Any:  # Planned, once it is constructed
         before, after, switch = self._versions
         return after if switch[0] else before
 
     @_learned.setter
-    def _learned(self, learned):
+    def _learned(self, learned: Any) -> None:
         self._versions = learned, learned, np.zeros(1, np.bool_)
 
     def _room_for(self, counts: np.ndarray) -> Model:
@@ -221,10 +228,10 @@ class _PlanningAgent:
     def _take_in_changes(self) -> None:
         """Take the q_table as assigned where it was changed in place."""
         q_table = self._learned.q_table
-        if self._shown is not None and self._shown[0] is q_table and self._shown[1] != zlib.crc32(q_table):
+        if self._shown is not None and self._shown[0] is q_table and self._shown[1] != zlib.crc32(q_table.data):
             self._assign(q_table.copy())
 
-    def save(self, path) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write all that resuming needs to one .npz file, as `TDAgent.save` does."""
         if not self._usage.in_batches:
             self._take_in_changes()
@@ -240,13 +247,13 @@ class _PlanningAgent:
         plan_anew(learned.model, planner, self.beta, self.tolerance)
         self._learned = learned._replace(q_table=planner.q_table, recent=(), planner=planner, beta=self.beta)
 
-    def _header(self) -> dict:
+    def _header(self) -> dict[str, Any]:
         return super()._header() | {"planned_beta": self._learned.beta}
 
-    def _state(self) -> dict[str, np.ndarray]:
+    def _state(self) -> dict[str, Any]:
         planner, counts = self._learned.planner, self.counts
         state = super()._state() | {"values": planner.values, "waiting": planner.waiting()}
-        return state | {f"counts_{name}": counts[name] for name in ROW.names}
+        return state | {f"counts_{name}": counts[name] for name in COLUMNS}
 
     def _restore(self, saved: Save) -> None:
         states, actions = self._shape
@@ -255,7 +262,7 @@ class _PlanningAgent:
         pairs = saved.read("counts_pair", ROW["pair"], (None,), states * actions * (states + 1))
         counts = np.zeros(len(pairs), ROW)
         counts["pair"] = pairs
-        for name in ROW.names[1:]:
+        for name in COLUMNS[1:]:
             counts[name] = saved.read(f"counts_{name}", ROW[name], counts.shape)
         _check_counts(counts, self._shape, saved.header.get("steps"))
         if len(np.unique(waiting)) != len(waiting) or not np.isin(waiting, np.arange(states)).all():
@@ -266,7 +273,8 @@ class _PlanningAgent:
         beta = beta if beta is None else check_number("planned_beta", beta)
         super()._restore(saved)
         planner, model = Planner.of(self._learned.q_table, values, waiting), Model.of(counts, states, actions)
-        self._learned = Planned(*self._learned, planner, beta, model)
+        learned = self._learned
+        self._learned = Planned(learned.q_table, learned.episode, learned.steps, learned.recent, planner, beta, model)
 
 
 class DynaQAgent(_PlanningAgent, QLAgent):
@@ -287,7 +295,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     batch_size = Setting(check_count)
 
-    def __init__(self, *arguments, batch_size: int = 10, **settings):
+    def __init__(self, *arguments: Any, batch_size: int = 10, **settings: Any):
         self.batch_size = batch_size
         super().__init__(*arguments, **settings)
 
@@ -346,14 +354,14 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
     """
 
     agent_name = "Distributed Dyna-Q"
-    roles = DistributedQLAgent.roles | {"server": DynaServer, "collector": DynaWorker}
+    roles = {**DistributedQLAgent.roles, "server": DynaServer, "collector": DynaWorker}
 
-    def __init__(self, *arguments, batch_size: int = 10, **settings):
+    def __init__(self, *arguments: Any, batch_size: int = 10, **settings: Any):
         super().__init__(*arguments, batch_size=batch_size, **settings)
 
     @property
     def lag(self) -> int:
-        """How many rounds lie between the table that a round acts on and the one that it is planned into."""
+        """How many rounds back the table lies that a round acts on: 1 is the one after the round before."""
         return self.in_flight - 1
 
     @property
@@ -366,7 +374,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
             self._plan_anew()
         yield from super()._run(until, do_test)
 
-    def _submit(self, pool, batch: Batch, snapshot):
+    def _submit(self, pool: Pool, batch: Batch, snapshot: Any) -> Reference:
         """Each worker acts for an even share of the episodes; the server takes their counts in, in their order."""
         if isinstance(snapshot, PlannedSnapshot):  # that a server started from: what was counted is no use to workers
             snapshot = snapshot._replace(counts=snapshot.counts[:0])
@@ -377,7 +385,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         ]
         return pool.submit("server", 0, "learn", self._planning(), *reports)
 
-    def _commit(self, batch: Batch, snapshot: PlannedSnapshot) -> None:
+    def _commit(self, batch: Batch, snapshot: Any) -> None:  # a PlannedSnapshot
         counts = np.array(snapshot.counts)
         model, before, switch = self._room_for(counts), self._learned, np.zeros(1, np.bool_)
         planner = Planner.of(snapshot.q_table, snapshot.values, snapshot.waiting)
@@ -388,7 +396,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         self.batches += 1
         self.cost = self.cost.plus(snapshot.cost)
 
-    def _snapshots(self) -> list[PlannedSnapshot]:
+    def _snapshots(self) -> list[Snapshot | PlannedSnapshot]:
         planner = self._learned.planner
         older = [Snapshot(q_table, self.steps) for q_table in tables_to_act_on(self._learned, self.lag)[:-1]]
         return [*older, PlannedSnapshot(self.q_table, self.steps, planner.values, planner.waiting(), self.counts)]
@@ -402,7 +410,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         """Any rule will do to act by: what is learned comes from the counts."""
 
 
-def _check_counts(counts: np.ndarray, shape: tuple[int, int], steps: int) -> None:
+def _check_counts(counts: np.ndarray, shape: tuple[int, int], steps: int | None) -> None:
     """ValueError unless counts are such as an agent has, of so many steps."""
     states, actions = shape
     in_range = (counts["pair"] >= 0) & (counts["pair"] < states * actions)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tabular.changes import Replica
 from tabular.checks import Setting, check_number
-from tabular.kernels import kernel
+from tabular.kernels import cached_jit
 from tabular.plan import Batch, Cost, Snapshot
-from td_helpers import CollectingWorker, DistributedQLAgent, QLAgentServer, SARSAAgent
+from tabular.pool import Pool, Reference
+from td_helpers import CollectingWorker, DistributedQLAgent, QLAgentServer, SARSAAgent, TDAgent
 
 
 class Report(NamedTuple):
@@ -37,6 +38,8 @@ class Report(NamedTuple):
 class CountingReplica(Replica):
     """A replica with room to count the visits of each pair, all 0 before it is learned on."""
 
+    visits: np.ndarray
+
     def writable(self, q_table: np.ndarray) -> np.ndarray:
         """A copy of a table, and `visits` of the same shape."""
         # A pair's count lies beside its value, in the same cache line: counting then costs 5% and not 30.
@@ -49,7 +52,9 @@ class CountingReplica(Replica):
 class FederatedWorker(CollectingWorker):
     """A worker that learns on a copy of the table, and reports values and visits."""
 
-    def __init__(self, agent, **options):
+    replica: CountingReplica
+
+    def __init__(self, agent: TDAgent, **options: Any):
         super().__init__(agent, **options)
         self.replica = CountingReplica()
 
@@ -83,17 +88,18 @@ class FederatedServer(QLAgentServer):
     def merge(self, learning_rate: float, *reports: Report) -> Snapshot:
         """Merge what the workers learned from the present table, in their order."""
         start, table = time.perf_counter(), self.q_table.reshape(-1)
-        if any(report.pairs is None for report in reports):
+        given = [report.pairs for report in reports if report.pairs is not None]
+        if len(given) < len(reports):
             pairs = np.arange(table.size, dtype=np.int32)
         else:
-            pairs = self.changes.distinct(*(report.pairs for report in reports))
+            pairs = self.changes.distinct(*given)
             self.place[pairs] = np.arange(len(pairs))
-            reports = [report._replace(pairs=self.place[report.pairs]) for report in reports]
+            reports = tuple(report._replace(pairs=self.place[report.pairs]) for report in reports)
         values = table[pairs]
         if len(reports) == 1:  # did what one core would have done
             values[:] = reports[0].values
         else:
-            self.combine(values, learning_rate, tuple(reports))
+            self.combine(values, learning_rate, reports)
         table[pairs] = values
         self.steps += sum(report.steps for report in reports)
         seconds, changed = time.perf_counter() - start, self.changes.send(pairs, self.steps)
@@ -131,11 +137,11 @@ class FederatedQLAgent(DistributedQLAgent):
     """
 
     agent_name = "Federated Q-learning"
-    roles = DistributedQLAgent.roles | {"server": FederatedServer, "collector": FederatedWorker}
+    roles = {**DistributedQLAgent.roles, "server": FederatedServer, "collector": FederatedWorker}
 
     cap = Setting(lambda name, value: None if value is None else check_number(name, value))
 
-    def __init__(self, *arguments, cap: float | None = None, **settings):
+    def __init__(self, *arguments: Any, cap: float | None = None, **settings: Any):
         self.cap = cap
         super().__init__(*arguments, **settings)
 
@@ -170,7 +176,7 @@ class FederatedQLAgent(DistributedQLAgent):
         together = float(effective_rates(half, np.array([3 * self.cw_num]))[-1])
         return max(self.learning_rate, min(cap, together))
 
-    def _submit(self, pool, batch: Batch, snapshot):
+    def _submit(self, pool: Pool, batch: Batch, snapshot: Any) -> Reference:
         """Each worker learns an even share of the episodes; the server merges them in order."""
         reports = [
             pool.submit("collector", worker, "learn", snapshot, *share)
@@ -197,7 +203,7 @@ class FederatedSARSAAgent(FederatedQLAgent):
     single = SARSAAgent
 
 
-@kernel
+@cached_jit
 def visited(visits):
     """The pairs that were visited."""
     found = np.empty(visits.size, np.int32)
@@ -210,7 +216,7 @@ def visited(visits):
     return found[:count].copy()
 
 
-@kernel
+@cached_jit
 def effective_rates(rate, visits):
     """What n updates at `rate` amount to together, 1 - (1 - rate)**n, by n up to the most visits: a table to look up.
 
@@ -234,7 +240,7 @@ def effective_rates(rate, visits):
     return rates
 
 
-@kernel
+@cached_jit
 def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
     """Add visits * (a worker's mean target - old value): what its visits changed, over their effective rate."""
     rates = effective_rates(local_rate, visits)
@@ -245,7 +251,7 @@ def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
         counts[pairs[i]] += visits[i]
 
 
-@kernel
+@cached_jit
 def merge(values, targets, counts, learning_rate):
     """The retention-matched merge, in place.
 

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tabular.kernels import kernel
+from tabular.kernels import cached_jit
 
 # A row of counts: that `pair` (state * actions + action) led `count` times to `next_state` (the number of states where
 # the episode terminated), and was paid `reward_sum` in all. This is what travels, and what is saved.
 ROW = np.dtype([("pair", "i4"), ("next_state", "i4"), ("count", "i8"), ("reward_sum", "f8")])
+COLUMNS = ROW.names or ()
 
 # In a model each row also has the number of an earlier one of the same pair, and of one to the same next state, or -1:
 # lists that grow, however many outcomes a pair turns out to have.
@@ -100,12 +101,12 @@ class Planner(NamedTuple):
 def packed(rows: np.ndarray) -> np.ndarray:
     """Rows without their links."""
     counts = np.empty(len(rows), ROW)
-    for name in ROW.names:
+    for name in COLUMNS:
         counts[name] = rows[name]
     return counts
 
 
-@kernel
+@cached_jit
 def add_row(model, pair, next_state, count, reward_sum):
     """Add to what is known of a pair; the model must have room for a row."""
     model.visits[pair] += count
@@ -125,7 +126,7 @@ def add_row(model, pair, next_state, count, reward_sum):
     model.size[0] = i + 1
 
 
-@kernel
+@cached_jit
 def count_steps(model, pairs, rewards, actions):
     """Add the steps of recorded experience, in which -1 ends an episode, and -2 - state cuts it."""
     end = len(model.sources) - 1
@@ -139,7 +140,7 @@ def count_steps(model, pairs, rewards, actions):
             add_row(model, pairs[i], next_state, 1, rewards[i])
 
 
-@kernel
+@cached_jit
 def forget(model):
     """Empty a model, at the price of what it holds and not of its size."""
     for i in range(model.size[0]):
@@ -150,7 +151,7 @@ def forget(model):
     model.size[0] = 0
 
 
-@kernel
+@cached_jit
 def add_counts(model, counts):
     """Add rows of counts."""
     for i in range(len(counts)):
@@ -158,14 +159,14 @@ def add_counts(model, counts):
         add_row(model, row["pair"], row["next_state"], row["count"], row["reward_sum"])
 
 
-@kernel
+@cached_jit
 def record_counts(model, counts, switch):
     """Add rows of counts, and turn the switch, in one call that no Ctrl-C divides."""
     add_counts(model, counts)
     switch[0] = True
 
 
-@kernel
+@cached_jit
 def best_value(q_table, state):
     """The value of the best action."""
     best = q_table[state, 0]
@@ -175,7 +176,7 @@ def best_value(q_table, state):
     return best
 
 
-@kernel
+@cached_jit
 def back_up(model, planner, beta, pair):
     """The full backup of a pair: its mean reward, plus beta times the mean of what followed."""
     actions = planner.q_table.shape[1]
@@ -190,7 +191,7 @@ def back_up(model, planner, beta, pair):
     planner.q_table[pair // actions, pair % actions] = value
 
 
-@kernel
+@cached_jit
 def join_queue(planner, state, tolerance):
     """Let a state wait its turn, unless it does or its value is good enough."""
     if not planner.waits[state] and abs(best_value(planner.q_table, state) - planner.values[state]) > tolerance:
@@ -199,7 +200,7 @@ def join_queue(planner, state, tolerance):
         planner.ends[1] += 1
 
 
-@kernel
+@cached_jit
 def sweep(model, planner, beta, tolerance, most):
     """Work off the queue, until at most `most` states have passed their value on to the pairs that lead to them."""
     # All in one loop, over arrays and not tuples of them: calls within it, which would hand over seventy numbers each,
@@ -234,7 +235,7 @@ def sweep(model, planner, beta, tolerance, most):
     planner.ends[0], planner.ends[1] = first, last
 
 
-@kernel
+@cached_jit
 def take_in(model, planner, counts, beta, tolerance):
     """Back up the pairs of rows that were added, the latest first: what was found then spreads along the way there."""
     actions = planner.q_table.shape[1]
@@ -244,7 +245,7 @@ def take_in(model, planner, counts, beta, tolerance):
         join_queue(planner, counts[i]["pair"] // actions, tolerance)
 
 
-@kernel
+@cached_jit
 def learn_counts(model, planner, counts, beta, tolerance, planning_steps, switch):
     """Add rows of counts, plan what they change, and turn the switch, in one call that no Ctrl-C divides.
 
@@ -260,7 +261,7 @@ def learn_counts(model, planner, counts, beta, tolerance, planning_steps, switch
     switch[0] = True
 
 
-@kernel
+@cached_jit
 def plan_anew(model, planner, beta, tolerance):
     """Derive all pairs from the values again, as for another beta; whatever that changes waits."""
     for pair in range(len(model.visits)):

@@ -22,7 +22,7 @@ OTHER_SEED = 1_000_000  # added to a seed, for an independent second run
 
 def route_of(lake: td.FrozenLakeEnv, q_table: np.ndarray) -> str:
     """Return how the greedy path crosses Dangerous Hallway: "hallway" (column 1), "bypass" or "neither"; else ""."""
-    if lake.nrow != len(td.MAPS[HALLWAY]):
+    if [row.decode() for row in lake.desc.view(f"S{lake.ncol}").ravel()] != td.MAPS[HALLWAY]:
         return ""
     path = td.greedy_path(q_table, lake)
     columns = {state % lake.ncol for state in path if 2 <= state // lake.ncol <= 5}  # rows of the hallway

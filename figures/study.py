@@ -12,6 +12,7 @@ functions that draw its pictures, which go to <function>.png:
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import importlib
@@ -79,6 +80,8 @@ class Study:
             for function in vars(module).values()
             if inspect.isfunction(function) and function.__module__ == module.__name__
         ]
+        _check_once(name for name, function in own if hasattr(function, "timed"))
+        _check_once(function.__name__ for _, function in own if hasattr(function, "is_picture"))
         experiments = {name: function for name, function in own if hasattr(function, "timed")}
         experiments = dict(sorted(experiments.items(), key=lambda named: named[1].timed))
         pictures = {function.__name__: function for _, function in own if hasattr(function, "is_picture")}
@@ -102,6 +105,14 @@ class Study:
         kept = self.base.read() if self.base else {}
         names = [name for name in self.experiments if name not in leave_out]
         return kept | {name: read_rows(self.folder / "data" / f"{name}.csv", self.experiments[name]) for name in names}
+
+
+def _check_once(names: Iterable[str]) -> None:
+    """Raise ValueError where a module has two experiments, or two pictures have one name: one file would be lost."""
+    twice = [name for name, count in collections.Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} is written by two experiments, or two pictures: a module has one experiment, and "
+                         "each picture has a name of its own")
 
 
 # Running

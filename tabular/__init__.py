@@ -1,1 +1,1 @@
-"""What tabular learning stands on: tables, kernels, exact answers, and where calls run. Knows no lake and no agent."""
+"""What tabular learning stands on: tables, kernels, exact answers, and where calls run. It knows no agent."""

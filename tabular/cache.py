@@ -6,11 +6,13 @@ import contextlib
 import io
 import warnings
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-_told = set()  # folders
+_told: set[str] = set()  # folders
 
 
 class KernelCache(FunctionCache):
@@ -20,14 +22,14 @@ class KernelCache(FunctionCache):
     `options` are the compiler's: code that was compiled with others is not taken, which numba itself would.
     """
 
-    def __init__(self, function, options: dict):
+    def __init__(self, function: Callable, options: dict):
         super().__init__(function)
         stamp = self._impl.locator.get_source_stamp()
         # Named in a way of its own, since numba's files have neither a checksum nor the options.
         version = f"{zlib.crc32(repr(sorted(options.items())).encode()):08x}"
         self._cache_file = CheckedFile(self.cache_path, f"{self._impl.filename_base}.{version}", stamp)
 
-    def load_overload(self, sig, target_context):
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled function for these types, or None where it is to be compiled."""
         try:
             return super().load_overload(sig, target_context)
@@ -37,7 +39,7 @@ class KernelCache(FunctionCache):
                 self.flush()  # an index that cannot be read cannot be added to, either
             return None
 
-    def save_overload(self, sig, data):
+    def save_overload(self, sig: Any, data: Any) -> None:
         """Keep a compiled function, if it can be kept."""
         try:
             super().save_overload(sig, data)
@@ -59,17 +61,17 @@ class CheckedFile(IndexDataCacheFile):
     """
 
     @contextlib.contextmanager
-    def _open_for_write(self, filepath):
+    def _open_for_write(self, filepath: str) -> Iterator[io.BytesIO]:
         content = io.BytesIO()
         yield content
         with super()._open_for_write(filepath) as file:
             file.write(content.getvalue() + _checksum(content.getvalue()))
 
-    def _load_index(self):
+    def _load_index(self) -> Any:
         _check(self._index_path)
         return super()._load_index()
 
-    def _load_data(self, name):
+    def _load_data(self, name: str) -> Any:
         _check(self._data_path(name))
         return super()._load_data(name)
 
@@ -79,7 +81,7 @@ def _checksum(content: bytes) -> bytes:
     return zlib.crc32(content).to_bytes(4, "little")
 
 
-def _check(path) -> None:
+def _check(path: str) -> None:
     """ValueError where a file does not end with the checksum of what comes before; a missing one is no matter."""
     with contextlib.suppress(FileNotFoundError):
         content = Path(path).read_bytes()

@@ -10,11 +10,14 @@ replaced by one that holds nothing: a run that goes on after a loss begins with 
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .kernels import kernel
+from .kernels import cached_jit
+
+if TYPE_CHECKING:
+    from .plan import Snapshot
 
 LARGE = 2**18  # bytes of a q_table; a smaller one is sent whole, since to find what changed would take longer
 
@@ -44,7 +47,8 @@ class ChangeLog:
 
     def __init__(self, q_table: np.ndarray, steps: int, behind: int | None):
         self.q_table, self.steps, self.behind = q_table, steps, behind
-        self.batches = deque(maxlen=behind)  # of each, the steps before it, and the pairs that it changed
+        # Of each batch, the steps before it, and the pairs that it changed.
+        self.batches: deque[tuple[int, np.ndarray]] = deque(maxlen=behind)
         self.seen = np.zeros(q_table.size, np.bool_)
 
     def send(self, pairs: np.ndarray, steps: int) -> np.ndarray | Changes:
@@ -67,10 +71,15 @@ class ChangeLog:
 class Replica:
     """A worker's: the q_table that it was sent last, and a copy to learn on."""
 
-    def __init__(self):
-        self.learned = None  # the pairs that the last batch learned; None while it lasts
+    received: np.ndarray
+    owned: bool
+    copy: np.ndarray
+    steps: int
 
-    def take(self, snapshot) -> np.ndarray:
+    def __init__(self) -> None:
+        self.learned: np.ndarray | None = None  # the pairs that the last batch learned; None while it lasts
+
+    def take(self, snapshot: Snapshot) -> np.ndarray:
         """The q_table of a snapshot, to learn on. What is learned is then told by assigning the pairs to `learned`."""
         table = snapshot.q_table
         if isinstance(table, Changes):
@@ -98,13 +107,13 @@ class Version:
     """An agent's: a q_table, kept as what changed since the one before it until it is asked for."""
 
     def __init__(self, before: np.ndarray | Version, changes: Changes):
-        self.nbytes = before.nbytes
+        self.nbytes: int = before.nbytes
         # Copies, since arrays from Ray fill its store for as long as they are held.
-        self.before = before if isinstance(before, Version) else np.array(before)
-        self.changes = changes._replace(pairs=np.array(changes.pairs), values=np.array(changes.values))
+        self.before: Any = before if isinstance(before, Version) else np.array(before)
+        self.changes: Any = changes._replace(pairs=np.array(changes.pairs), values=np.array(changes.values))
         self.bytes_before = before.bytes_until if isinstance(before, Version) else 0  # of changes, since a whole table
-        self.bytes_until = self.bytes_before + changes.nbytes
-        self.table = None
+        self.bytes_until: int = self.bytes_before + changes.nbytes
+        self.table: np.ndarray | None = None
 
     def fills_a_table(self) -> bool:
         """Whether with its changes another table's worth of them has come in."""
@@ -113,7 +122,8 @@ class Version:
     def materialize(self) -> np.ndarray:
         """The table, read-only."""
         if self.table is None:
-            changes, version = [], self
+            changes: list[Changes] = []
+            version: Any = self
             while isinstance(version, Version) and version.table is None:
                 changes.append(version.changes)
                 version = version.before
@@ -141,7 +151,7 @@ def materialized(q_table: np.ndarray | Version) -> np.ndarray:
     return q_table.materialize() if isinstance(q_table, Version) else q_table
 
 
-@kernel
+@cached_jit
 def distinct(pairs, seen):
     """The pairs from 0 on, each once, in the order of their first appearance; `seen` is False for all of them."""
     found = np.empty(len(pairs), np.int32)

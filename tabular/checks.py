@@ -6,11 +6,15 @@ import functools
 import math
 import numbers
 import operator
+from collections.abc import Callable, Container
+from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
 
+T = TypeVar("T")
 
-def check_count(name: str, value, low: int = 1, high: int = 2**40) -> int:
+
+def check_count(name: str, value: Any, low: int = 1, high: int = 2**40) -> int:
     """The value as an int; TypeError unless it is a whole number, ValueError outside low..high."""
     expected = f"{name} must be a whole number from {low} to {high}, got {value!r}"
     if isinstance(value, (bool, np.bool_)):
@@ -24,24 +28,25 @@ def check_count(name: str, value, low: int = 1, high: int = 2**40) -> int:
     return count
 
 
-def check_number(name: str, value, low: float = 0.0, high: float = 1.0) -> float:
+def check_number(name: str, value: Any, low: float = 0.0, high: float = 1.0) -> float:
     """The value as a float; TypeError unless it is a real number, ValueError outside low..high."""
+    number: Any = value  # numbers.Real says nothing of <=
     expected = f"{name} must be a number from {low:g} to {high:g}, got {value!r}"
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(expected)
-    if not low <= value <= high:  # nan fails this, too
+    if not low <= number <= high:  # nan fails this, too
         raise ValueError(expected)
     return float(value)
 
 
-def check_flag(name: str, value) -> bool:
+def check_flag(name: str, value: Any) -> bool:
     """The value as a bool; TypeError unless it is one."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
 
-def check_probabilities(name: str, values, count: int) -> tuple[float, ...]:
+def check_probabilities(name: str, values: Any, count: int) -> tuple[float, ...]:
     """The values as floats; raises unless they are `count` probabilities that sum to 1."""
     if not np.iterable(values):
         raise TypeError(f"{name} must be {count} probabilities that sum to 1, got {values!r}")
@@ -51,7 +56,7 @@ def check_probabilities(name: str, values, count: int) -> tuple[float, ...]:
     return values
 
 
-def check_q_table(name: str, q_table, shape: tuple[int, int]) -> np.ndarray:
+def check_q_table(name: str, q_table: Any, shape: tuple[int, int]) -> np.ndarray:
     """A copy of a table as it is learned on: float64 in C's order, whatever array or lists it came as.
 
     ValueError unless it has the shape (states, actions), and entries that are finite and not masked; TypeError unless
@@ -74,26 +79,37 @@ def check_q_table(name: str, q_table, shape: tuple[int, int]) -> np.ndarray:
     return table
 
 
-class Setting:
+class Setting(Generic[T]):
     """A setting of a class that is checked whenever it is assigned: `check(name, value)` returns what is stored.
 
     An instance with a method `_before_change(name)` may refuse.
     """
 
-    def __init__(self, check):
+    def __init__(self, check: Callable[[str, Any], T]):
         self.check = check
 
-    def __set_name__(self, owner, name):
+    def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance, owner=None):
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> T: ...
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
         return self if instance is None else vars(instance)[self.name]
 
-    def __set__(self, instance, value):
+    def __set__(self, instance: Any, value: Any) -> None:
         value = self.check(self.name, value)
         if hasattr(instance, "_before_change"):
             instance._before_change(self.name)
         vars(instance)[self.name] = value
+
+
+def as_given(name: str, value: Any) -> Any:
+    """The value: what is checked with others, when it is used."""
+    return value
 
 
 def setting_names(kind: type) -> list[str]:
@@ -103,17 +119,17 @@ def setting_names(kind: type) -> list[str]:
     ))  # fmt: skip
 
 
-def settings_of(instance) -> dict:
+def settings_of(instance: object) -> dict[str, Any]:
     """The values of all settings of an instance, by name."""
     return {name: getattr(instance, name) for name in setting_names(type(instance))}
 
 
-def count_between(low: int, high: int):
+def count_between(low: int, high: int) -> Callable[[str, Any], int]:
     """The check of a setting that is a whole number from `low` to `high`."""
     return functools.partial(check_count, low=low, high=high)
 
 
-def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str, own=()) -> None:
+def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str, own: Container[str] = ()) -> None:
     """TypeError where a class overrides a method that its runs do not call: it would do nothing, silently.
 
     `own` are the attributes of an instance, which may do so, too.
@@ -123,7 +139,7 @@ def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: st
             raise TypeError(f"{kind.__name__} must not override {name}, since {instead}")
 
 
-def generator(seed) -> np.random.Generator:
+def generator(seed: Any) -> np.random.Generator:
     """The generator of a seed; a generator is returned as it is."""
     if isinstance(seed, np.random.Generator):
         return seed

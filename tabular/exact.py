@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from .checks import check_number, check_q_table
-from .kernels import kernel
+from .kernels import cached_jit
 from .tables import TransitionTable
 
 SPARSE_STATES = 300_000  # up to here the factors of a sparse solver take seconds and fit into 1 GB
@@ -69,7 +70,7 @@ def likeliest_path(table: TransitionTable, q_table: np.ndarray) -> list[int]:
     return path
 
 
-def _markov_chain(table: TransitionTable, policy: np.ndarray, epsilon: float):
+def _markov_chain(table: TransitionTable, policy: np.ndarray, epsilon: float) -> tuple[Any, np.ndarray, np.ndarray]:
     """What the policy makes of the table: transition matrix (sparse), mean rewards, and where an episode may end."""
     from scipy import sparse  # here, since workers never need it
 
@@ -84,7 +85,7 @@ def _markov_chain(table: TransitionTable, policy: np.ndarray, epsilon: float):
     return chain, (probability * table.reward).sum(axis=(1, 2)), ends
 
 
-def _solve(chain, reward: np.ndarray) -> np.ndarray:
+def _solve(chain: Any, reward: np.ndarray) -> np.ndarray:
     """The values v = reward + chain v."""
     from scipy import sparse
     from scipy.sparse.linalg import splu
@@ -96,7 +97,7 @@ def _solve(chain, reward: np.ndarray) -> np.ndarray:
     return factors.solve(reward)
 
 
-def _reaching(chain, ends: np.ndarray) -> np.ndarray:
+def _reaching(chain: Any, ends: np.ndarray) -> np.ndarray:
     """Whether each state leads to one where an episode may end."""
     found = ends
     while True:
@@ -106,12 +107,14 @@ def _reaching(chain, ends: np.ndarray) -> np.ndarray:
         found = grown
 
 
-def _reached(chain, start: np.ndarray) -> np.ndarray:
+def _reached(chain: Any, start: np.ndarray) -> np.ndarray:
     """Whether an episode may come to each state."""
     return _reaching(chain.T, start > 0.0)
 
 
-def _swept_values(table: TransitionTable, policy: np.ndarray, beta: float, epsilon: float, tolerance: float):
+def _swept_values(
+    table: TransitionTable, policy: np.ndarray, beta: float, epsilon: float, tolerance: float
+) -> np.ndarray:
     """The values of the states under a policy (an empty one is greedy), swept until they stand still."""
     # They start at what walking about for ever costs: the goal's value then spreads in a few sweeps, where from 0
     # a cell far from it would first have to sink for 1 / (1 - beta) of them.
@@ -124,7 +127,7 @@ def _swept_values(table: TransitionTable, policy: np.ndarray, beta: float, epsil
     return values
 
 
-@kernel
+@cached_jit
 def _sweep(values, probability, next_state, reward, terminated, policy, beta, epsilon, tolerance, sweeps):
     """Gauss-Seidel backups in place, to and fro, until none changes by more than `tolerance`: the last change."""
     states, actions, outcomes = next_state.shape
@@ -155,7 +158,7 @@ def _sweep(values, probability, next_state, reward, terminated, policy, beta, ep
     return change
 
 
-def _check_arguments(table, beta, epsilon) -> tuple[float, float]:
+def _check_arguments(table: Any, beta: Any, epsilon: Any) -> tuple[float, float]:
     """(beta, epsilon) once they and the table are checked."""
     if not isinstance(table, TransitionTable):
         raise TypeError(f"table must be a TransitionTable (lake.table), got {type(table).__name__}")

@@ -6,13 +6,17 @@ import contextlib
 import os
 import stat
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+AnyPath = str | os.PathLike[str]
 
 KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}  # and devices
 
 
 @contextlib.contextmanager
-def atomic_write(path):
+def atomic_write(path: AnyPath) -> Iterator[BinaryIO]:
     """Open a binary file to write to, which replaces the file at `path` when the block ends, unless by an error.
 
     A symbolic link stays, and the file that it leads to is replaced; mode and owner of an existing file are kept.
@@ -31,7 +35,7 @@ def atomic_write(path):
         os.replace(draft, target)
 
 
-def check_writable(name: str, path) -> None:
+def check_writable(name: str, path: AnyPath) -> None:
     """ValueError, which names the argument, unless a file can be written at `path`: tried by making one beside it."""
     try:
         with _draft_beside(_writable_file(name, path), path) as draft:
@@ -41,7 +45,7 @@ def check_writable(name: str, path) -> None:
         raise ValueError(f"{needed}, got {os.fspath(path)!r}: {error.strerror}") from None
 
 
-def regular_file(name: str, path) -> Path:
+def regular_file(name: str, path: AnyPath) -> Path:
     """The file that a path leads to, by way of links, or would if there were one.
 
     Raises TypeError or ValueError, naming the argument, where it is no path of a regular file, and OSError where the
@@ -64,7 +68,7 @@ def regular_file(name: str, path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _writable_file(name: str, path) -> Path:
+def _writable_file(name: str, path: AnyPath) -> Path:
     """A regular file that may be written to, or none yet: what is protected must not be replaced instead."""
     target = regular_file(name, path)
     with contextlib.suppress(FileNotFoundError):
@@ -73,7 +77,7 @@ def _writable_file(name: str, path) -> Path:
 
 
 @contextlib.contextmanager
-def _draft_beside(target: Path, path):
+def _draft_beside(target: Path, path: AnyPath) -> Iterator[Path]:
     """A name for a draft of a file, which is gone in the end; errors name the path that was given, not the draft's."""
     # Each draft has a name of its own, as two threads may write to one path; it is short, as names have a limit.
     draft = target.with_name(f"{target.name[:40]}.{uuid.uuid4().hex}.tmp")
@@ -88,7 +92,7 @@ def _draft_beside(target: Path, path):
             draft.unlink(missing_ok=True)
 
 
-def _private(path, flags) -> int:
+def _private(path: str, flags: int) -> int:
     """Open a new file that nobody else can read, until it gets the mode of the one that it replaces."""
     return os.open(path, flags, 0o600)
 

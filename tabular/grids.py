@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ MAPS = {
 }
 
 
-def generate_row(length: int, h_prob: float = 0.1, seed=0) -> str:
+def generate_row(length: int, h_prob: float = 0.1, seed: int | np.random.Generator = 0) -> str:
     """A row of `length` cells, each a hole with probability `h_prob`, else frozen.
 
     `seed` is an int or a numpy Generator. Raises TypeError or ValueError for bad arguments.
@@ -100,7 +101,7 @@ def generate_row(length: int, h_prob: float = 0.1, seed=0) -> str:
     return "".join(np.where(generator(seed).random(length) < h_prob, "H", "F"))
 
 
-def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed=0) -> list[str]:
+def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed: int | np.random.Generator = 0) -> list[str]:
     """A map of `shape` (width, height): S and G in opposite corners, 2 x 2 safe cells at each, else holes at `h_prob`.
 
     A path to G is likely, not certain. Raises TypeError or ValueError for bad arguments or fewer than two cells.
@@ -119,7 +120,7 @@ def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed=0) -> list[st
     return ["".join(row) for row in grid]
 
 
-def generate_random_map(size: int = 8, p: float = 0.8, seed=0) -> list[str]:
+def generate_random_map(size: int = 8, p: float = 0.8, seed: int | np.random.Generator = 0) -> list[str]:
     """A `size` x `size` map whose cells are frozen with probability `p`, with a path from S to G.
 
     Raises ValueError where 1000 maps have no path, and TypeError or ValueError for bad arguments.
@@ -136,7 +137,7 @@ def generate_random_map(size: int = 8, p: float = 0.8, seed=0) -> list[str]:
     raise ValueError(f"p must leave a path: {p!r} gave none in 1000 maps of {size} x {size}")
 
 
-def parse_map(desc) -> np.ndarray:
+def parse_map(desc: Any) -> np.ndarray:
     """The map as an array of single bytes, shape (rows, columns); TypeError or ValueError where it is none."""
     if isinstance(desc, str) or not np.iterable(desc) or not all(map(np.iterable, desc)):
         raise TypeError(f"desc must be a list of strings, one a row, got {desc!r}")

@@ -23,7 +23,7 @@ from .stopping import ctrl_c_held, stop_if_ended
 OPTIONS = {"nogil": True, "error_model": "numpy"}  # of compiled code: it lets other threads run, and divides by 0
 
 
-def kernel(function, options=OPTIONS):
+def cached_jit(function, options=OPTIONS):
     """Compile a function when it is first called, and keep the result for the next process."""
     if numba.config.DISABLE_JIT:
         plain = np.errstate(over="ignore")(function)  # `mix` relies on numbers that wrap
@@ -48,9 +48,9 @@ def _undisturbed(call, *arguments, **named):
         return call(*arguments, **named)
 
 
-def brief_kernel(function):
+def brief_jit(function):
     """The same of what a stepped loop calls at each step: to let other threads run meanwhile would cost 2% of it."""
-    return kernel(function, OPTIONS | {"nogil": False})
+    return cached_jit(function, OPTIONS | {"nogil": False})
 
 
 # Random draws ---------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class QuickParameters:
         raise AttributeError(f"a rule may not assign parameters.{name}: compiled it could not")
 
 
-@brief_kernel
+@brief_jit
 def mix(counter):
     """Splitmix64's output function (Steele, Lea and Flood 2014): a bijection of 64 bits."""
     z = np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15)
@@ -96,7 +96,7 @@ def mix(counter):
     return z ^ (z >> np.uint64(31))
 
 
-@brief_kernel
+@brief_jit
 def draw(key, counter):
     """Draw number `counter` of a seed: 32 bits to explore with, in [0, 1), and 32 bits to slip with."""
     bits = mix(np.uint64(key) + np.uint64(counter))
@@ -123,7 +123,7 @@ def evaluation_stream(test, trial):
 # Simulators: a packed table, or an env that is `Stepped` ----------------------------------------------------
 
 
-@kernel
+@cached_jit
 def sample_start(table, slip):
     """The state where an episode starts."""
     start = 0
@@ -132,7 +132,7 @@ def sample_start(table, slip):
     return np.int64(np.uint32(table.start_states[start]))
 
 
-@kernel
+@cached_jit
 def sample_step(table, state, action, slip):
     """What follows an action: (next_state, reward, terminated, truncated)."""
     row = state * table.outcomes.shape[1] + action if table.shared is None else 0
@@ -195,7 +195,7 @@ def _(simulator, state, action, slip):
 MAX_UNROLLED = 32  # actions
 
 
-def action_range(count: int):
+def action_range(count: int) -> tuple[int, ...] | np.ndarray:
     """The actions 0, 1, ... as a loop over them wants them.
 
     A tuple's length is known when a loop is compiled, which lets the compiler unroll it; but the time to compile
@@ -287,6 +287,9 @@ class Experience(NamedTuple):
     def recorded(self) -> tuple[np.ndarray, np.ndarray]:
         """What was written so far: (pairs, rewards), as views."""
         return self.pairs[: self.length[0]], self.rewards[: self.length[0]]
+
+
+Log = Experience | np.ndarray | None  # of a rule: every step, an array of visits (states, actions), or nothing
 
 
 class GrowingExperience:
@@ -484,7 +487,7 @@ def belongs(pairs, states, width):
 # Evaluation ------------------------------------------------------------------------------------
 
 
-@kernel
+@cached_jit
 def evaluate(policy, simulator, parameters, test, first, trials, total=0.0):
     """`total` plus the discounted returns of `policy[state]` in `trials` trials of a test, from number `first` on."""
     beta, key = parameters.beta, parameters.key

@@ -7,6 +7,8 @@ import copy
 import functools
 import io
 from bisect import bisect
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,10 +37,13 @@ class FrozenLakeEnv(gym.Env):
     for an unknown map name, and for probabilities that are not four numbers that sum to 1.
     """
 
-    metadata = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 4}
+    metadata: dict[str, Any] = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 4}
     reward_range = (-1000, 1000)
 
-    def __init__(self, desc=None, map_name="4x4", transition_prob=(0.97, 0.01, 0.01, 0.01), render_mode=None):
+    def __init__(
+        self, desc: Any = None, map_name: str | None = "4x4",
+        transition_prob: Sequence[float] = (0.97, 0.01, 0.01, 0.01), render_mode: str | None = None,
+    ):  # fmt: skip
         if desc is None and map_name not in [None, *MAPS]:
             raise ValueError(f"map_name must be one of {sorted(MAPS)}, got {map_name!r}")
         if render_mode not in (None, *self.metadata["render_modes"]):
@@ -57,21 +62,22 @@ class FrozenLakeEnv(gym.Env):
         self._order = np.argsort(-np.array(self.transition_prob), kind="stable").tolist()  # likely first
         self._sorted_prob = [self.transition_prob[k] for k in self._order]
         self._cumulative = np.cumsum(self._sorted_prob).tolist()
-        self._draws = []  # uniform numbers drawn ahead, since numpy draws 64 nearly as fast as one
+        self._draws: list[float] = []  # uniform numbers drawn ahead, since numpy draws 64 nearly as fast as one
         self._moves = Moves(self)
-        self.s, self.lastaction = self._starts[0], None
+        self.s: int = self._starts[0]
+        self.lastaction: int | None = None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         """What was derived from the map is not shipped to other processes; it is made again."""
         derived = ("table", "P", "initial_state_distrib", "_moves")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
             setattr(self, name, value)
         self._moves = Moves(self)
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict) -> FrozenLakeEnv:
         """A copy with a generator of its own; the table, which is never changed, is the same."""
         lake = memo[id(self)] = type(self).__new__(type(self))
         lake.__setstate__(copy.deepcopy(self.__getstate__(), memo))
@@ -85,7 +91,7 @@ class FrozenLakeEnv(gym.Env):
         return self._transition_prob
 
     @samples_table
-    def step(self, action):
+    def step(self, action: int) -> tuple[int, float, bool, bool, dict]:
         """Act once: (state, reward, terminated, truncated, info). Raises ValueError for an unknown action."""
         try:
             outcomes = self._moves[self.s][action]
@@ -102,7 +108,7 @@ class FrozenLakeEnv(gym.Env):
         return next_state, reward, terminated, False, {"prob": probability}
 
     @samples_table
-    def reset(self, *, seed=None, options=None):
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[int, dict]:
         """Back to S (one of them, drawn, where there are several): (state, info)."""
         super().reset(seed=seed)
         if seed is not None:
@@ -114,7 +120,7 @@ class FrozenLakeEnv(gym.Env):
             self.render()
         return self.s, {"prob": 1.0 / len(starts)}
 
-    def render(self):
+    def render(self) -> str | np.ndarray | None:
         """The map, the agent's cell in red: text for "ansi", printed for "human", pixels (uint8) for "rgb_array"."""
         if self.render_mode is None:
             return None
@@ -166,7 +172,7 @@ class FrozenLakeEnv(gym.Env):
         return distribution
 
 
-def as_lake(lake) -> FrozenLakeEnv:
+def as_lake(lake: Any) -> FrozenLakeEnv:
     """A lake: itself, also from within wrappers, or made from a name of `MAPS` or from a map; TypeError for others."""
     inner = getattr(lake, "unwrapped", lake)
     if isinstance(inner, FrozenLakeEnv):

@@ -11,15 +11,19 @@ import sys
 import traceback
 import types
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
 
 from .sources import codes
 from .stepping import USE_OF_ROWS
 
+Error = TypeVar("Error", bound=Exception)
+
 OURS = "tabular", "beyond", "td_helpers", "contextlib"  # modules whose frames say nothing to a user
 
 
-def tell_line(error: Exception, functions) -> None:
+def tell_line(error: Exception, functions: Iterable[Callable]) -> None:
     """Note in an error where in these functions, or in what they call, it fell, and end its traceback there."""
     own = {code for function in functions for code in codes(function)}
     last = _last_frame(error, lambda code: code in own)
@@ -31,7 +35,7 @@ def tell_line(error: Exception, functions) -> None:
     mistake(error).__traceback__ = types.TracebackType(None, last.tb_frame, last.tb_lasti, last.tb_lineno)
 
 
-def tell_compiled(error: Exception, functions) -> None:
+def tell_compiled(error: Exception, functions: Iterable[Callable]) -> None:
     """The same of an error that compiled functions raised: numba tells the line of a raise, and not of an index."""
     own = {(code.co_filename, code.co_name) for function in functions for code in codes(function)}
     last = _last_frame(error, lambda code: (code.co_filename, code.co_name) in own)
@@ -40,7 +44,7 @@ def tell_compiled(error: Exception, functions) -> None:
     mistake(error).add_note(f"in {place}")
 
 
-def _last_frame(error: Exception, is_own) -> types.TracebackType | None:
+def _last_frame(error: Exception, is_own: Callable[[types.CodeType], bool]) -> types.TracebackType | None:
     """The innermost entry of a traceback whose code is one of those."""
     entry, last = error.__traceback__, None
     while entry is not None:
@@ -48,7 +52,7 @@ def _last_frame(error: Exception, is_own) -> types.TracebackType | None:
     return last
 
 
-def not_compiled(error: Exception, functions, replays: bool) -> Exception:
+def not_compiled(error: Exception, functions: Iterable[Callable], replays: bool) -> Exception:
     """What to raise where numba cannot compile functions that plain Python runs, to learn by or to replay by."""
     text = str(error)
     # The innermost of nested problems is the last that a step of the compiler failed at.
@@ -72,13 +76,13 @@ def not_compiled(error: Exception, functions, replays: bool) -> Exception:
     return mistake(TypeError(f"numba cannot compile {place} ({what}): {way_out}"))
 
 
-def mistake(error: Exception) -> Exception:
+def mistake(error: Error) -> Error:
     """An error that is the rule's, to be shown in few lines."""
-    error.in_rule = True
+    error.__dict__["in_rule"] = True
     return error
 
 
-def _line_in(problem: str, functions) -> str:
+def _line_in(problem: str, functions: Iterable[Callable]) -> str:
     """The first line of these functions that numba names."""
     for file, line in re.findall(r'(?:File "|at |from )([^"\n]*?)"?(?:, line |\s\()(\d+)', problem):
         for function in functions:
@@ -89,19 +93,20 @@ def _line_in(problem: str, functions) -> str:
     return " or ".join(function.__name__ for function in functions)
 
 
-def _line_of(complaint: str, functions) -> str:
+def _line_of(complaint: str, functions: Iterable[Callable]) -> str:
     """The first line of these functions that has the name which is not defined: numba does not tell."""
     for function in functions:
         for code in codes(function):
             line = code.co_firstlineno
             for instruction in dis.get_instructions(code):
-                line = instruction.positions.lineno or line
+                positions: Any = instruction.positions
+                line = positions.lineno or line
                 if instruction.opname == "LOAD_GLOBAL" and f"'{instruction.argval}'" in complaint:
                     return _place(code, line)
     return " or ".join(function.__name__ for function in functions)
 
 
-def _place(code, line: int) -> str:
+def _place(code: types.CodeType, line: int) -> str:
     """A line of code as it is told."""
     source = linecache.getline(code.co_filename, line).strip()
     return f"{code.co_name}, line {line}" + (f": {source}" if source else "")
@@ -113,19 +118,19 @@ class in_few_lines(contextlib.ContextDecorator):
     Python adds a frame to a traceback as an error leaves it, and none when it is raised again as it is.
     """
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, error, _):
+    def __exit__(self, kind: type[BaseException] | None, error: Any, _: object) -> Literal[False]:
         if isinstance(error, KeyboardInterrupt):
             error.__traceback__ = None
-            error._render_traceback_ = functools.partial(_lines, error)
+            error.__dict__["_render_traceback_"] = functools.partial(_lines, error)
         elif getattr(error, "in_rule", False):
             last = error.__traceback__
             while last.tb_next is not None:
                 last = last.tb_next
             error.__traceback__ = None if _is_of(OURS, last.tb_frame) else last
-            error._render_traceback_ = functools.partial(_lines, error)  # IPython asks for this
+            error.__dict__["_render_traceback_"] = functools.partial(_lines, error)  # IPython asks for this
         return False
 
 
@@ -145,6 +150,6 @@ def warn_caller(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def _is_of(modules: tuple[str, ...], frame) -> bool:
+def _is_of(modules: tuple[str, ...], frame: types.FrameType) -> bool:
     """Whether a frame is of one of these modules, or packages."""
     return str(frame.f_globals.get("__name__")).partition(".")[0] in modules

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from .checks import check_q_table
@@ -9,8 +12,11 @@ from .exact import likeliest_path, policy_value
 from .lake import FrozenLakeEnv, as_lake
 from .plots import Belief, Film, film, plot_grid
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def greedy_path(q_table: np.ndarray, lake) -> list[int]:
+
+def greedy_path(q_table: np.ndarray, lake: Any) -> list[int]:
     """The states from S where the greedy policy leads if every move has its likeliest outcome; it ends before a loop.
 
     `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. The last state is a goal if the path leads to one.
@@ -29,7 +35,7 @@ def _belief(q_table: np.ndarray, lake: FrozenLakeEnv, text: str = "") -> Belief:
     return Belief(values, actions, [divmod(state, lake.ncol) for state in greedy_path(q_table, lake)], text)
 
 
-def plot_image(q_table: np.ndarray, lake, title: str = "Value and greedy policy"):
+def plot_image(q_table: np.ndarray, lake: Any, title: str = "Value and greedy policy") -> Figure:
     """A lake's learned values as a heat map, the greedy actions as arrows and the likeliest path as a line: the figure.
 
     `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. Cells that were never updated carry no arrow; maps beyond
@@ -41,7 +47,7 @@ def plot_image(q_table: np.ndarray, lake, title: str = "Value and greedy policy"
     return plot_grid(values, actions, lake.desc, title, path)
 
 
-def animate(tables: dict[str, list[np.ndarray]], lake, episodes, seconds: float = 0.2) -> Film:
+def animate(tables: dict[str, list[np.ndarray]], lake: Any, episodes: Sequence[int], seconds: float = 0.2) -> Film:
     """What learners believed of a lake, side by side: a film to be shown or saved as a GIF.
 
     `tables` maps a learner's name to its q_tables, one after each of `episodes` learned. Each picture has the exact

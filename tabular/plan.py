@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +35,7 @@ class Cost(NamedTuple):
 
     def plus(self, other: Cost) -> Cost:
         """The sum, part by part."""
-        return Cost(*map(sum, zip(self, other, strict=True)))
+        return Cost._make(map(sum, zip(self, other, strict=True)))
 
 
 class Collected(NamedTuple):
@@ -71,7 +71,7 @@ class Learned(NamedTuple):
         return Learned(q_table, batch.last, snapshot.steps, recent)
 
 
-def tables_to_act_on(learned, lag: int) -> tuple:
+def tables_to_act_on(learned: Learned, lag: int) -> tuple:
     """The q_tables that the next `lag` batches are collected on, the latest last.
 
     Where fewer batches were learned, the first of them are collected on the same table.
@@ -80,7 +80,7 @@ def tables_to_act_on(learned, lag: int) -> tuple:
     return (recent[0],) * (lag - len(recent)) + recent
 
 
-def with_own_arrays(learned):
+def with_own_arrays(learned: Any) -> Any:
     """The same, without arrays from Ray, which are read-only, and fill its store for as long as they are held.
 
     The latest table is the one that a user gets, and may change in place.

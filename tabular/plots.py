@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import io
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from .checks import check_count
-from .files import atomic_write
+from .files import AnyPath, atomic_write
 
 # matplotlib is imported where it is used: workers never need it.
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
 
 COLORS = {
     "Q-learning": "#0072B2", "SARSA": "#D55E00", "Distributed": "#009E73", "Federated": "#CC79A7", "Dyna-Q": "#E69F00",
@@ -18,7 +24,7 @@ COLORS = {
 CELLS = {b"S": "#F0E442", b"F": "#DCEBF5", b"H": "#333333", b"G": "#009E73"}  # of a grid drawn by itself
 AGENT = "#D55E00"
 _DIRECTIONS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1), (np.nan, np.nan)])  # the last is that of no action, -1
-_ARROWS = {
+_ARROWS: dict[str, Any] = {
     "color": "white", "edgecolor": "black", "linewidth": 0.4, "pivot": "mid", "angles": "xy", "scale_units": "xy",
     "scale": 1.5, "units": "x", "width": 0.09, "headwidth": 4, "headlength": 4, "headaxislength": 4, "zorder": 2.5,
 }  # fmt: skip
@@ -35,7 +41,7 @@ def shades(names: list[str]) -> list:
     from matplotlib.colors import to_rgb
 
     colors = [color_of(name) for name in names]
-    found = []
+    found: list[Any] = []
     for i, color in enumerate(colors):
         alike = [k for k, other in enumerate(colors) if other == color]
         if color is None or len(alike) == 1:
@@ -47,7 +53,10 @@ def shades(names: list[str]) -> list:
     return found
 
 
-def plot_result(total_rewards, test_interval: int, legend, optimum: float | None = None, title: str = "Learning curve"):
+def plot_result(
+    total_rewards: Sequence, test_interval: int, legend: str | Sequence[str], optimum: float | None = None,
+    title: str = "Learning curve",
+) -> Figure:  # fmt: skip
     """Learning curves over episodes: the figure.
 
     `total_rewards` is one curve (a number a test) with its name in `legend`, or a list of curves with a list of names.
@@ -76,13 +85,15 @@ def plot_result(total_rewards, test_interval: int, legend, optimum: float | None
     axes.set(title=title, xlabel="learning episodes", ylabel="mean discounted return, greedy policy")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # curves leave no room
-    curves = [line for line in axes.lines[: len(names)] if len(line.get_ydata())]
-    ends = ", ".join(f"{line.get_label()} {line.get_ydata()[-1]:.0f}" for line in curves)
+    drawn = [(line.get_label(), np.asarray(line.get_ydata())) for line in axes.lines[: len(names)]]
+    ends = ", ".join(f"{label} {values[-1]:.0f}" for label, values in drawn if len(values))
     figure.set_label(f"{title}. {axes.get_ylabel()} over {axes.get_xlabel()}; at the end: {ends}")
     return figure
 
 
-def plot_grid(values: np.ndarray, actions: np.ndarray, letters: np.ndarray, title: str, path=()):
+def plot_grid(
+    values: np.ndarray, actions: np.ndarray, letters: np.ndarray, title: str, path: Sequence[tuple[int, int]] = ()
+) -> Figure:
     """A grid world as a heat map of `values`, with an arrow for each action of `actions`: the figure.
 
     All three have the shape (rows, columns). Actions are numbered left, down, right, up; -1 draws no arrow. Cells whose
@@ -105,7 +116,10 @@ def plot_grid(values: np.ndarray, actions: np.ndarray, letters: np.ndarray, titl
     return figure
 
 
-def draw_grid(axes, values, actions, letters, path, cell: float, **scale):
+def draw_grid(
+    axes: Axes, values: np.ndarray, actions: np.ndarray, letters: np.ndarray, path: Sequence[tuple[int, int]],
+    cell: float, **scale: Any,
+) -> AxesImage:  # fmt: skip
     """Draw a grid world on axes as `plot_grid` does, with cells `cell` inches wide; return the image.
 
     `scale` goes to imshow, as vmin and vmax.
@@ -121,20 +135,20 @@ def draw_grid(axes, values, actions, letters, path, cell: float, **scale):
     return image
 
 
-def _draw_path(axes, path, cell: float):
+def _draw_path(axes: Axes, path: Sequence[tuple[int, int]], cell: float) -> Line2D:
     """A line through the middle of cells, `cell` inches wide, under the arrows."""
     rows, cols = np.array(path, float).reshape(-1, 2).T
     return axes.plot(cols, rows, color=AGENT, linewidth=14 * cell, alpha=0.85, solid_joinstyle="round", zorder=1.5)[0]
 
 
-def _draw_arrows(axes, actions: np.ndarray) -> None:
+def _draw_arrows(axes: Axes, actions: np.ndarray) -> None:
     """An arrow in the middle of each cell that has an action."""
     row, col = np.nonzero(actions >= 0)
     dx, dy = _DIRECTIONS[actions[row, col]].T
     axes.quiver(col, row, dx, dy, **_ARROWS)
 
 
-def _draw_letters(axes, letters: np.ndarray, size: float) -> None:
+def _draw_letters(axes: Axes, letters: np.ndarray, size: float) -> None:
     """The letters of all cells that are not frozen."""
     import matplotlib.patheffects as effects
     import matplotlib.pyplot as plt
@@ -146,7 +160,7 @@ def _draw_letters(axes, letters: np.ndarray, size: float) -> None:
         ink, ground = styles[letter]
         axes.add_patch(plt.Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=ground, zorder=2))
         if letter == "S":  # leaves room for its arrow, and is readable on any value
-            corner = {"path_effects": outline, "fontweight": "bold"}
+            corner: dict[str, Any] = {"path_effects": outline, "fontweight": "bold"}
             axes.text(col - 0.3, row - 0.26, letter, color=ink, fontsize=size * 0.8, ha="center", va="center", **corner)
         else:
             axes.text(col, row, letter, color=ink, fontsize=size, ha="center", va="center")
@@ -212,6 +226,7 @@ def film(letters: np.ndarray, beliefs: dict[str, list[Belief]], titles: list[str
         axes.set_title(name, fontsize=11, color=color_of(name) or "black", pad=4)
         drawn.append((image, arrows, _draw_path(axes, (), 0.8 * side), axes.set_xlabel("", fontsize=10), pictures))
     headline = figure.suptitle("", fontsize=11, y=1 - 0.08 / size[1])
+    canvas: Any = figure.canvas  # of a kind that has pixels
     frames = []
     for i, title in enumerate(titles):
         headline.set_text(title)
@@ -221,8 +236,8 @@ def film(letters: np.ndarray, beliefs: dict[str, list[Belief]], titles: list[str
             rows, cols = np.array(pictures[i].path, float).reshape(-1, 2).T
             line.set_data(cols, rows)
             label.set_text(pictures[i].text)
-        figure.canvas.draw()
-        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()))
+        canvas.draw()
+        frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
     plt.close(figure)
     palette = frames[-1].quantize(96)
     frames = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
@@ -232,7 +247,7 @@ def film(letters: np.ndarray, beliefs: dict[str, list[Belief]], titles: list[str
     return file.getvalue()
 
 
-def plot_timing(run_time: dict, title: str = "Running time"):
+def plot_timing(run_time: dict, title: str = "Running time") -> Figure:
     """Running times as sorted bars on a log scale: the figure.
 
     `run_time` maps a name to seconds, or to a list of repetitions: then the bar is the median, the
@@ -261,7 +276,7 @@ def plot_timing(run_time: dict, title: str = "Running time"):
     return figure
 
 
-def save_figure(figure, path) -> None:
+def save_figure(figure: Figure, path: AnyPath) -> None:
     """Write a figure as PNG, the same bytes every time: whole or not at all."""
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
@@ -273,7 +288,7 @@ class Film:
     def __init__(self, gif: bytes, alt: str):
         self.gif, self.alt = gif, alt
 
-    def save(self, path) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write the GIF, whole or not at all."""
         with atomic_write(path) as file:
             file.write(self.gif)
@@ -289,7 +304,7 @@ class Film:
         return self.alt
 
 
-def show(figure, alt: str | None = None) -> None:
+def show(figure: Figure, alt: str | None = None) -> None:
     """Show a figure in a notebook, as a small PNG with alternative text (None: what its plot says), and close it."""
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
@@ -302,7 +317,7 @@ def show(figure, alt: str | None = None) -> None:
     small = io.BytesIO()
     picture.save(small, "PNG", optimize=True)
     width, height = (round(side / 1.6) for side in picture.size)  # dense pixels, for screens that have them
-    alt = alt or figure.get_label() or ". ".join(axes.get_title() for axes in figure.axes)
+    alt = alt or str(figure.get_label()) or ". ".join(axes.get_title() for axes in figure.axes)
     display(Image(small.getvalue(), format="png", width=width, height=height, alt=alt))
 
 
@@ -325,7 +340,7 @@ class Listing:
         return self.code
 
 
-def show_source(*things) -> Listing:
+def show_source(*things: Any) -> Listing:
     """The source of functions or classes; of methods, as far left as functions."""
     import inspect
     import textwrap
@@ -334,7 +349,7 @@ def show_source(*things) -> Listing:
     return Listing("\n\n\n".join(textwrap.dedent(source).rstrip() for source in sources))
 
 
-def _plain(thing):
+def _plain(thing: Any) -> Any:
     """What has source: of a rule its update, of a compiled function the plain one."""
     thing = getattr(thing, "update", thing)
     return getattr(thing, "py_func", thing)

@@ -1,4 +1,4 @@
-"""Where calls run: at once in this process, or in processes of Ray's. Only this room and session.py name Ray.
+"""Where calls run: at once in this process, or in processes of Ray's. Only this room and session.py need Ray.
 
 A pool plays roles, which are plain classes: "server", "collector" and "evaluator", as many of each as a run needs.
 `run(makers)` tells what each role's processes hold; `submit` sends a call on its way and returns it, `result` waits
@@ -16,8 +16,10 @@ import os
 import pickle
 import sys
 import threading
+import types
 from collections import defaultdict
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from .checks import Setting, check_count, count_between
 from .session import FOLDER, check_not_forked, start_ray
@@ -59,14 +61,19 @@ class OutOfTurn(Exception):
     """Raised by a process that is sent another call than the next one of a sequence."""
 
 
+Reference = Any  # stands for the result of a call that was sent: what that is, the pool alone knows that sent it
+Makers = Mapping[str, Callable[[], Any]]  # of what plays a role, by its name
+Slot = tuple[str, int]  # a role, and which of its processes
+
+
 class Call(NamedTuple):
     """A call on its way to process `i` of a role."""
 
     role: str
     i: int
     task: str  # the method, with the numbers among its arguments
-    process: object
-    reference: object
+    process: Any  # Ray's handle of the process, and its reference to the result
+    reference: Any
     waits_for: tuple[Call, ...]
 
 
@@ -74,24 +81,45 @@ class Pool:
     """What the pools share: runs take turns, and one that would wait for itself is told."""
 
     ships = True  # whether results travel, and so are packed tightly by those who make them
+    cw_num: Any  # how many collectors and evaluators it has: an int, or inf
+    ew_num: Any
+    ahead: int  # how many times `lag` batches are worth sending before the first is in
 
-    def __init__(self):
-        self._lock, self._owner, self._makers = threading.Lock(), None, {}
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+        self._makers: dict[str, Any] = {}
         self._process = os.getpid()
+
+    def run(self, makers: Makers) -> contextlib.AbstractContextManager[Pool]:
+        """Take a turn; until its end each role is played by what its maker makes."""
+        raise NotImplementedError
+
+    def submit(self, role: str, i: int, method: str, *arguments: Any) -> Reference:
+        """Send a call on its way, once the calls among its arguments have returned."""
+        raise NotImplementedError
+
+    def result(self, reference: Reference, timeout: float | None = None) -> Any:
+        """What a call returned, or its own error."""
+        raise NotImplementedError
+
+    def replace(self, lost: Lost) -> int:
+        """Replace a process that was lost, and others that are dead, too: how many there were."""
+        return 0
 
     # A pool is a place: copies of an agent share it, and one that is pickled leaves it behind.
 
     def __copy__(self) -> Pool:
         return self
 
-    def __deepcopy__(self, memo) -> Pool:
+    def __deepcopy__(self, memo: dict) -> Pool:
         return self
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return type(None), ()
 
     @contextlib.contextmanager
-    def _turn(self):
+    def _turn(self) -> Iterator[None]:
         if self._process != os.getpid():  # a fork: whoever has the turn is not in this process
             self._process, self._lock, self._owner = os.getpid(), threading.Lock(), None
         if self._owner == threading.get_ident():
@@ -112,25 +140,26 @@ class InProcess(Pool):
     """
 
     cw_num = ew_num = math.inf
-    ahead = 0  # how many times `lag` batches are worth sending before the first is in: a call returns when it is done
+    _players: dict[str, Any]
+    ahead = 0  # a call returns when it is done
 
     @contextlib.contextmanager
-    def run(self, makers: dict):
+    def run(self, makers: Makers) -> Iterator[InProcess]:
         """Take a turn; until its end each role is played by what its maker makes."""
         with self._turn():
-            self._makers, self._players = makers, {}
+            self._makers, self._players = dict(makers), {}
             try:
                 yield self
             finally:
                 self._players = {}
 
-    def submit(self, role: str, i: int, method: str, *arguments):
+    def submit(self, role: str, i: int, method: str, *arguments: Any) -> Reference:
         """Do the call: what it returns."""
         if role not in self._players:
             self._players[role] = self._makers[role]()
         return getattr(self._players[role], method)(*arguments)
 
-    def result(self, reference, timeout: float | None = None):
+    def result(self, reference: Reference, timeout: float | None = None) -> Any:
         """What the call returned."""
         return reference
 
@@ -154,8 +183,10 @@ class Workers(Pool):
     def __init__(self, cw_num: int = 4, ew_num: int = 4):
         self.cw_num, self.ew_num = cw_num, ew_num
         super().__init__()
-        self._session, self._processes = None, {}
-        self._sequence, self._sent = 0, defaultdict(itertools.count)
+        self._session: tuple[Any, Any] | None = None
+        self._processes: dict[Slot, Any] = {}
+        self._sequence = 0
+        self._sent: defaultdict[Slot, itertools.count] = defaultdict(itertools.count)
 
     def start(self) -> Workers:
         """Start what is not running, and wait until all answer.
@@ -174,7 +205,7 @@ class Workers(Pool):
             raise
         return self
 
-    def _start_processes(self, slots: set) -> None:
+    def _start_processes(self, slots: set[Slot]) -> None:
         """Start these processes, and wait until all answer."""
         for _ in range(START_TRIES):
             for slot in sorted(slots):
@@ -190,7 +221,7 @@ class Workers(Pool):
             f"{READY_SECONDS} s"
         )
 
-    def stop(self, *_) -> None:
+    def stop(self, *_: object) -> None:
         """End the processes."""
         processes, self._processes = self._processes, {}
         for process in processes.values():
@@ -199,7 +230,7 @@ class Workers(Pool):
     __enter__, __exit__ = start, stop
 
     @contextlib.contextmanager
-    def run(self, makers: dict):
+    def run(self, makers: Makers) -> Iterator[Workers]:
         """Take a turn; until its end each role's processes hold what its maker makes, whichever process it is."""
         check_not_forked()
         with self._turn():
@@ -217,7 +248,7 @@ class Workers(Pool):
         self._sequence += 1
         self._sent.clear()
 
-    def submit(self, role: str, i: int, method: str, *arguments) -> Call:
+    def submit(self, role: str, i: int, method: str, *arguments: Any) -> Call:
         """Send a call on its way; it starts once the calls among its arguments have returned."""
         if method == "begin":
             self._begin_sequence()
@@ -231,7 +262,7 @@ class Workers(Pool):
         numbers = ", ".join(str(argument) for argument in arguments if isinstance(argument, int | float))
         return Call(role, i, f"{method}({numbers})", process, reference, waits_for)
 
-    def result(self, call: Call, timeout: float | None = None):
+    def result(self, call: Call, timeout: float | None = None) -> Any:
         """What a call returned, or its own error; `Lost` or a subclass for a process, RuntimeError where Ray fails."""
         import ray
         from ray import exceptions
@@ -259,7 +290,7 @@ class Workers(Pool):
         self._start_processes(dead)
         return len(dead)
 
-    def _dead(self) -> set:
+    def _dead(self) -> set[Slot]:
         """The processes that Ray knows to be dead; those that are busy do not answer."""
         import ray
 
@@ -291,7 +322,7 @@ def shared_workers(cw_num: int, ew_num: int) -> Workers:
         return _shared
 
 
-def check_workers(workers, cw_num: int, ew_num: int) -> None:
+def check_workers(workers: Any, cw_num: int, ew_num: int) -> None:
     """TypeError or ValueError unless these are workers of a run, with so many collectors and evaluators; None is."""
     if not isinstance(workers, Pool | None):
         raise TypeError(f"workers must be Workers, Threads, InProcess or None, got {workers!r}")
@@ -300,7 +331,7 @@ def check_workers(workers, cw_num: int, ew_num: int) -> None:
         raise ValueError(f"workers must be {needed}, got {workers.cw_num} and {workers.ew_num}")
 
 
-def _host():
+def _host() -> Any:
     """The class of the processes of `Workers`, for the Ray that is imported."""
     import ray
 
@@ -308,7 +339,7 @@ def _host():
 
 
 @functools.cache
-def _host_of(ray):
+def _host_of(ray: types.ModuleType) -> Any:
     """The process of `Workers`: holds what a maker makes, and passes calls on to it.
 
     The maker comes with every call, so that any process can take the place of any other. The class is defined here,
@@ -321,7 +352,8 @@ def _host_of(ray):
     @ray.remote(num_cpus=0, memory=1, scheduling_strategy="SPREAD")
     class Host:
         def __init__(self, folder: str):
-            self.maker = self.held = None
+            self.maker: bytes | None = None
+            self.held: Any = None
             self.sequence = self.next = 0
             if os.path.isdir(folder) and folder not in sys.path:  # a cluster's nodes get the modules with the job
                 sys.path.append(folder)
@@ -329,7 +361,7 @@ def _host_of(ray):
         def ready(self) -> None:
             """Answers once the process is up."""
 
-        def call(self, turn: tuple[int, int] | None, maker: bytes, method: str, *arguments):
+        def call(self, turn: tuple[int, int] | None, maker: bytes, method: str, *arguments: Any) -> Any:
             if turn is not None:
                 self.take_turn(*turn)
             if maker != self.maker:
@@ -375,7 +407,7 @@ def travelling(error: Exception) -> Exception:
     return told
 
 
-def _pickled(maker) -> bytes:
+def _pickled(maker: Callable) -> bytes:
     """A maker as it is sent; TypeError where the simulator among its arguments cannot be."""
     import ray
 
@@ -388,17 +420,17 @@ def _pickled(maker) -> bytes:
         ) from error
 
 
-def _spawn():
+def _spawn() -> Any:
     """A new process."""
     return _host().remote(str(FOLDER))
 
 
-def _wait_until_ready(processes: dict) -> set:
+def _wait_until_ready(processes: dict[Slot, Any]) -> set[Slot]:
     """Wait until all answer, as long as one more does every 120 s: the slots of those that have not, or were lost."""
     import ray
 
     waiting = {process.ready.remote(): slot for slot, process in processes.items()}
-    lost = set()
+    lost: set[Slot] = set()
     while waiting:
         done, _ = ray.wait(list(waiting), timeout=READY_SECONDS)
         if not done:
@@ -410,7 +442,7 @@ def _wait_until_ready(processes: dict) -> set:
     return lost
 
 
-def _end(process) -> None:
+def _end(process: Any) -> None:
     """End a process; those of a Ray that was shut down are gone already."""
     import ray
 
@@ -419,19 +451,19 @@ def _end(process) -> None:
             ray.kill(process)
 
 
-def _first(condition, call: Call) -> Call:
+def _first(condition: Callable[[Any], Any], call: Call) -> Call:
     """Of the calls that a call waits for the first that fulfils a condition, or else the call itself."""
     return next((other for other in call.waits_for if condition(other.reference)), call)
 
 
-def _is_pending(reference) -> bool:
+def _is_pending(reference: Any) -> bool:
     """Whether a call has not come to its end."""
     import ray
 
     return not ray.wait([reference], timeout=0, fetch_local=False)[0]
 
 
-def _error_of(reference) -> Exception | None:
+def _error_of(reference: Any) -> Exception | None:
     """With what a call has failed; None where it has a result, or has not come to its end."""
     import ray
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -30,7 +30,8 @@ class Recorder:
         are float32 if that is exact.
         """
         log = self._next_log(episodes, max_step)
-        parts, done, steps = [], 0, 0
+        parts: list[Sequence[np.ndarray]] = []
+        done = steps = 0
         while done < episodes:
             fitting = min(log.episodes_that_fit(max_step), episodes - done)
             if fitting == 0:

@@ -11,7 +11,8 @@ import threading
 import traceback
 import types
 import weakref
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -21,10 +22,12 @@ from .kernels import (
     OPTIONS,
     Experience,
     GrowingExperience,
+    Log,
+    Parameters,
     QuickParameters,
+    cached_jit,
     compiled_when_called,
     explore_or_exploit,
-    kernel,
     learning_loop,
     q_learning_episode,
     q_learning_update,
@@ -37,12 +40,12 @@ from .sources import Sources, pickled
 from .stepping import Rows, Stepped
 from .tables import PackedTable
 
-TRIAL_STEPS = 1000  # in plain Python, which does some 500 in a millisecond
+REHEARSAL_STEPS = 1000  # in plain Python, which does some 500 in a millisecond
 INT32, FLOAT64 = np.dtype(np.int32), np.dtype(np.float64)
 
 
 @contextlib.contextmanager
-def place_noted():
+def place_noted() -> Iterator[None]:
     """Add to an error from a stepped loop where it fell, as read from the loop's local variables."""
     try:
         yield
@@ -63,7 +66,7 @@ def place_noted():
 # Checks, before compiled code reads and writes where it is told --------------------------------
 
 
-def _arguments(function) -> list[str]:
+def _arguments(function: Any) -> list[str]:
     """The names of a plain function's arguments; TypeError where it is none, or they do not go by their place."""
     if not isinstance(function, types.FunctionType):
         raise TypeError(f"a rule must be made of plain functions, got {function!r}")
@@ -73,7 +76,7 @@ def _arguments(function) -> list[str]:
     return list(arguments)
 
 
-def _check_update(update) -> bool:
+def _check_update(update: Any) -> bool:
     """Whether an update takes the next action; TypeError unless it is a function that an episode can call."""
     off_policy, on_policy = _arguments(q_learning_update), _arguments(sarsa_update)
     found = _arguments(update)
@@ -85,14 +88,14 @@ def _check_update(update) -> bool:
     return found == on_policy
 
 
-def _check_policy(policy) -> None:
+def _check_policy(policy: Any) -> None:
     """TypeError unless a policy is a function that an episode can call."""
     needed, found = _arguments(explore_or_exploit), _arguments(policy)
     if found != needed:
         raise TypeError(f"{policy.__name__} must take ({', '.join(needed)}), got ({', '.join(found)})")
 
 
-def _check_table(q_table, shape: tuple[int, int]) -> None:
+def _check_table(q_table: Any, shape: tuple[int, int]) -> None:
     """ValueError unless a q_table can be learned on where it stands."""
     if type(q_table) is not np.ndarray or not q_table.flags.writeable:
         kind = f"a {type(q_table).__name__}" if type(q_table) is not np.ndarray else "one that is read-only"
@@ -101,14 +104,16 @@ def _check_table(q_table, shape: tuple[int, int]) -> None:
         raise ValueError(f"q_table must be float64 of shape {shape}, got {q_table.dtype} of shape {q_table.shape}")
 
 
-def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
+def _check_task(
+    q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, episodes: int, log: Log
+) -> None:
     """ValueError unless the q_table and the log fit the simulator and the episodes."""
     states = len(simulator.outcomes) if type(simulator) is PackedTable else len(q_table)
     shape = (states, len(actions))
     if type(simulator) is PackedTable and simulator.outcomes.shape[1] != len(actions):
         raise ValueError(f"actions must be those of the simulator, {simulator.outcomes.shape[1]}, got {len(actions)}")
     _check_table(q_table, shape)
-    if type(log) is Experience:
+    if isinstance(log, Experience):
         room = log.episodes_that_fit(parameters.max_step)
         if episodes > room:
             raise ValueError(f"experience must have room for {episodes} more episodes, it has for {room}")
@@ -118,7 +123,7 @@ def _check_task(q_table, simulator, actions, parameters, episodes, log) -> None:
         raise ValueError(f"visits must be of shape {shape}, got {log.shape}")
 
 
-def _check_experience(q_table, pairs, rewards, actions) -> None:
+def _check_experience(q_table: np.ndarray, pairs: np.ndarray, rewards: np.ndarray, actions: Any) -> None:
     """ValueError unless experience has the form that episodes on such a q_table leave; `belongs` reads the pairs."""
     _check_table(q_table, (len(q_table), len(actions)))
     if pairs.ndim != 1 or pairs.dtype != INT32:
@@ -154,7 +159,7 @@ class Rule:
     import from elsewhere travels as a name.
     """
 
-    def __init__(self, update, policy=explore_or_exploit):
+    def __init__(self, update: Callable, policy: Callable = explore_or_exploit):
         # Of what numba has compiled, the plain functions.
         update, policy = (getattr(function, "py_func", function) for function in (update, policy))
         self.needs_next_action = _check_update(update)
@@ -166,9 +171,12 @@ class Rule:
         self.py_func = learning_loop(self._episode, update, _checked(policy))
         self._own = [function for function in (update, policy) if function.__module__ != kernels.__name__]
         self.tried = not self._own  # whether it is known what it does, as of the functions of kernels.py
-        self._loops = None
+        self._loops: Any = None  # _Loops, once they are needed
 
-    def __call__(self, q_table, simulator, actions, parameters, first, episodes, log=None) -> int:
+    def __call__(
+        self, q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, first: int, episodes: int,
+        log: Log = None,
+    ) -> int:  # fmt: skip
         """Learn `episodes` episodes from number `first` on a q_table, in place: the steps.
 
         On a packed table compiled, on an env by stepping. `log` is None, an array of visits (states, actions), or
@@ -181,34 +189,39 @@ class Rule:
         task = simulator, actions, parameters, first, episodes, log
         return self._call(self.kernel, first_episode if episodes else None, q_table, *task)
 
-    def plain(self, q_table, simulator, actions, parameters, first, episodes, log=None) -> int:
+    def plain(
+        self, q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, first: int, episodes: int,
+        log: Log = None,
+    ) -> int:  # fmt: skip
         """The same in plain Python, on a packed table too."""
         rows, steps = Rows(q_table), 0
-        plain_log = log
-        if type(log) is Experience:
+        plain_log: Any = log
+        if isinstance(log, Experience):
             plain_log = GrowingExperience()
         elif log is not None:
-            plain_log = memoryview(log)  # quicker to write to than an array
-        parameters = QuickParameters(*parameters)
+            plain_log = log.data  # quicker to write to than an array
+        quick = QuickParameters(*parameters)
         if type(simulator) is not PackedTable:
             simulator = Stepped(simulator, len(q_table))
         try:
             with place_noted():
                 if not self.tried and episodes:
-                    steps, trial = self._first_episode(rows, simulator, actions, parameters, first, plain_log)
+                    steps, trial = self._first_episode(rows, simulator, actions, quick, first, plain_log)
                     self.tried = trial.judged()
                     first, episodes = first + 1, episodes - 1
-                steps += self.py_func(rows, simulator, actions, parameters, first, episodes, plain_log)
+                steps += self.py_func(rows, simulator, actions, quick, first, episodes, plain_log)
         except Exception as error:
             tell_line(error, self._functions())
             raise
         rows.write_back()
         self._check_finite(q_table)
-        if type(log) is Experience:
+        if isinstance(log, Experience):
             plain_log.write_to(log)
         return steps
 
-    def replay(self, q_table, pairs, rewards, actions, parameters) -> int:
+    def replay(
+        self, q_table: np.ndarray, pairs: np.ndarray, rewards: np.ndarray, actions: Any, parameters: Parameters
+    ) -> int:
         """Learn on a q_table, in place, from recorded experience, in its order: the steps.
 
         `pairs` and `rewards` are as in `Experience`; float32 rewards and read-only arrays will do. Raises TypeError
@@ -233,7 +246,7 @@ class Rule:
             )
         return steps
 
-    def rehearse(self, q_table, simulator, actions, parameters, first) -> None:
+    def rehearse(self, q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, first: int) -> None:
         """Try a rule that was not used yet on episode `first`, which changes nothing but an env: what is wrong is told.
 
         Processes elsewhere tell of errors, but their warnings are not seen.
@@ -247,12 +260,12 @@ class Rule:
             self.plain(np.array(q_table), simulator, actions, _short(parameters, 100), first, 1)  # of those that wait
 
     @property
-    def kernel(self):
+    def kernel(self) -> Callable:
         """The compiled learning loop, which checks nothing."""
         return self._up_to_date().learn
 
     @property
-    def replay_kernel(self):
+    def replay_kernel(self) -> Any:
         """The compiled replay loop; None where the rule needs the next action.
 
         Replays nothing and returns -1 where a pair is not of the table; checks no shapes.
@@ -278,11 +291,13 @@ class Rule:
         else:
             # Kept under a hash of the pickled closure. A function of kernels.py is pickled as its name, the same in
             # every process, and what is kept is dropped when that file changes.
-            compile_loop, sources, update, policy = kernel, None, self.update, self.policy
+            compile_loop, sources, update, policy = cached_jit, None, self.update, self.policy
         learn = compile_loop(learning_loop(self._episode, update, policy))
         return _Loops(learn, None if self.needs_next_action else compile_loop(replay_loop(update)), sources)
 
-    def _call(self, loop, first_episode, q_table, *arguments) -> int:
+    def _call(
+        self, loop: Any, first_episode: Callable[[Any], _Rehearsal] | None, q_table: np.ndarray, *arguments: Any
+    ) -> int:
         """Call a compiled loop, after a trial in plain Python where the rule was not tried yet."""
         problem = None
         if not self.tried and first_episode is not None:
@@ -301,18 +316,21 @@ class Rule:
         self._check_finite(q_table)
         return steps
 
-    def _check_finite(self, q_table) -> None:
+    def _check_finite(self, q_table: np.ndarray) -> None:
         """FloatingPointError where a rule of one's own has left nan or inf, of which compiled code says nothing."""
         if self._own and not math.isfinite(q_table.sum()) and not np.isfinite(q_table).all():
             state, action = np.argwhere(~np.isfinite(q_table))[0].tolist()
             told = f"{self.update.__name__} left {q_table[state, action]} in q_table[{state}, {action}]"
             raise mistake(FloatingPointError(f"{told}: compiled=False tells where, if Python would refuse it"))
 
-    def _tried_in_plain_python(self, first_episode, q_table) -> Exception | None:
+    def _tried_in_plain_python(
+        self, first_episode: Callable[[Any], _Rehearsal], q_table: np.ndarray
+    ) -> Exception | None:
         """Try an episode on copies of a table, as lists and as an array: the error where neither can do it."""
-        learned, problem = [], None
+        learned: list[np.ndarray] = []
+        problem = None
         for copy in (Rows, np.array):
-            table = copy(q_table)
+            table: Any = copy(q_table)
             try:
                 with place_noted():
                     trial = first_episode(table)
@@ -327,7 +345,7 @@ class Rule:
                 tell_line(error, self._functions())
                 if told or not isinstance(error, AttributeError | TypeError):
                     raise
-        if len(learned) == 2 and not np.allclose(*learned, equal_nan=True):
+        if len(learned) == 2 and not np.allclose(learned[0], learned[1], equal_nan=True):
             name = self.update.__name__
             raise mistake(
                 TypeError(
@@ -337,15 +355,19 @@ class Rule:
             )
         return None if learned else problem
 
-    def _first_episode(self, table, simulator, actions, parameters, first, log=None) -> tuple[int, _Trial]:
+    def _first_episode(
+        self, table: Any, simulator: Any, actions: Any, parameters: Any, first: int, log: Any = None
+    ) -> tuple[int, _Rehearsal]:
         """Learn an episode in plain Python: the steps, and what the rule did."""
-        trial = _Trial(self, table, parameters)
+        trial = _Rehearsal(self, table, parameters)
         loop = learning_loop(self._episode, trial.update, trial.policy)
         return loop(table, simulator, actions, parameters, first, 1, log), trial
 
-    def _first_replayed(self, table, pairs, rewards, actions, parameters) -> _Trial:
+    def _first_replayed(
+        self, table: Any, pairs: np.ndarray, rewards: np.ndarray, actions: Any, parameters: Parameters
+    ) -> _Rehearsal:
         """Replay the first episode likewise."""
-        trial, end = _Trial(self, table, parameters), min(TRIAL_STEPS, int(np.argmax(pairs < 0))) + 1
+        trial, end = _Rehearsal(self, table, parameters), min(REHEARSAL_STEPS, int(np.argmax(pairs < 0))) + 1
         pairs = np.append(pairs[: end - 1], np.int32(-1))
         replay_loop(trial.update)(table, pairs, rewards[:end], actions, parameters)
         return trial
@@ -354,23 +376,23 @@ class Rule:
         """The rule's own functions, and those of their files that they call."""
         return Sources(*self._own).functions
 
-    def __reduce__(self):
+    def __reduce__(self) -> str | tuple:
         if globals().get(self.__name__) is self:
             return self.__name__
         return _received, (pickled((self.update, self.policy)), Sources(*self._own).of_modules())
 
-    def __deepcopy__(self, memo) -> Rule:
+    def __deepcopy__(self, memo: dict) -> Rule:
         """Itself: agents in threads share what is compiled of it."""
         return self
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<rule {self.__name__}>"
 
 
-def _checked(policy):
+def _checked(policy: Callable) -> Callable:
     """A policy, where it is one's own with a look at what it returns: ValueError for what is no action."""
 
-    def act(row, actions, epsilon, explore):
+    def act(row: Any, actions: Any, epsilon: float, explore: float) -> int:
         action = policy(row, actions, epsilon, explore)
         if not isinstance(action, int | np.integer) or not 0 <= action < len(actions):
             told = f"{policy.__name__} must return an action, 0 to {len(actions) - 1}, it returned {action!r}"
@@ -380,10 +402,10 @@ def _checked(policy):
     return policy if policy is explore_or_exploit else act
 
 
-def _checked_compiled(policy):
+def _checked_compiled(policy: Callable) -> Callable:
     """The same of one that is compiled, which would act beyond the table, in memory that is not its own."""
 
-    def act(row, actions, epsilon, explore):
+    def act(row: Any, actions: Any, epsilon: float, explore: float) -> int:
         action = policy(row, actions, epsilon, explore)
         if not 0 <= action < len(actions):
             raise ValueError("the policy must return an action, 0 or more and below their number")
@@ -392,7 +414,7 @@ def _checked_compiled(policy):
     return act
 
 
-def _short(parameters, steps: int = TRIAL_STEPS):
+def _short(parameters: Parameters, steps: int = REHEARSAL_STEPS) -> Parameters:
     """Parameters of a trial, whose episode is not long."""
     return parameters._replace(max_step=min(parameters.max_step, steps))
 
@@ -403,26 +425,26 @@ _compiling = threading.Lock()
 class _Loops(NamedTuple):
     """A rule's compiled loops, and what went into them."""
 
-    learn: object
-    replay: object
+    learn: Callable
+    replay: Any  # None where the rule needs the next action
     sources: Sources | None  # None where it cannot change
 
 
-class _Trial:
+class _Rehearsal:
     """A rule's update and policy, watched while they play an episode on a table."""
 
-    def __init__(self, rule: Rule, table, parameters):
+    def __init__(self, rule: Rule, table: Rows | np.ndarray, parameters: Any):
         self.rule, self.table, self.parameters = rule, table, parameters
         self.before = table.table if isinstance(table, Rows) else table.copy()
         self.rewarded, self.returned = False, None
 
-    def update(self, q_table, state, action, reward, *rest) -> None:
+    def update(self, q_table: Any, state: int, action: int, reward: float, *rest: Any) -> None:
         """Update, and note what is to be judged."""
         self.rewarded = self.rewarded or reward != 0
         returned = self.rule.update(q_table, state, action, reward, *rest)
         self.returned = self.returned if returned is None else returned
 
-    def policy(self, row, actions, epsilon, explore) -> int:
+    def policy(self, row: Any, actions: Any, epsilon: float, explore: float) -> int:
         """Act."""
         row = list(row) if self.rule.policy is explore_or_exploit else row  # plain, it is one for lists
         return _checked(self.rule.policy)(row, actions, epsilon, explore)
@@ -447,7 +469,7 @@ class _Trial:
         return not np.array_equal(self.table, self.before)
 
 
-_received_rules = weakref.WeakValueDictionary()
+_received_rules: weakref.WeakValueDictionary[bytes, Rule] = weakref.WeakValueDictionary()
 
 
 def _received(functions: bytes, of_modules: tuple = ()) -> Rule:
@@ -471,5 +493,3 @@ def _received(functions: bytes, of_modules: tuple = ()) -> Rule:
 
 q_learning = Rule(q_learning_update)
 sarsa = Rule(sarsa_update)
-
-

@@ -6,11 +6,12 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from .plan import Batch, Snapshot
-from .pool import Hung, Lost, Missed, Unreachable
+from .pool import Hung, Lost, Missed, Pool, Reference, Unreachable
 
 LOSSES = 5  # a run gives up where the same work is lost more often than this, with nothing learned or tested between
 
@@ -18,11 +19,12 @@ LOSSES = 5  # a run gives up where the same work is lost more often than this, w
 class Recovery:
     """Replaces what a run loses, and gives up where nothing was learned or tested between two losses."""
 
-    def __init__(self, pool, patience: float):
+    def __init__(self, pool: Pool, patience: float):
         self.pool, self.patience = pool, patience
         self.replaced = 0
         self._longest, self._last_success = 0.0, time.monotonic()
-        self._losses, self._unreachable_since = {}, None
+        self._losses: dict[tuple[str, str], int] = {}
+        self._unreachable_since: float | None = None
 
     def succeeded(self) -> None:
         """Something was learned or tested."""
@@ -30,7 +32,7 @@ class Recovery:
         self._longest, self._last_success = max(self._longest, now - self._last_success), now
         self._losses, self._unreachable_since = {}, None
 
-    def result(self, call):
+    def result(self, call: Reference) -> Any:
         """The result of a call, waited for as long as patience lasts, but at least twice the longest wait so far."""
         return self.pool.result(call, max(self.patience, 2 * self._longest))
 
@@ -74,11 +76,11 @@ class Recovery:
 
 
 def dataflow(
-    pool,
+    pool: Pool,
     recovery: Recovery,
     batches: Iterable[Batch],
-    snapshots: list[Snapshot],
-    submit: Callable,
+    snapshots: Iterable[object],
+    submit: Callable[[Pool, Batch, Reference], Reference],
 ) -> Iterator[tuple[Batch, Snapshot]]:
     """Send batches ahead, so that no process waits for this one.
 
@@ -86,16 +88,16 @@ def dataflow(
     sends a batch on its way, to be collected on a snapshot: that of as many batches before as
     there are `snapshots` to begin with, of which the last is where the server starts.
     """
-    snapshots = deque(snapshots)
-    ahead = max(1, pool.ahead * len(snapshots))
-    pool.submit("server", 0, "begin", snapshots[-1])
-    sent = deque()
+    act_on = deque(snapshots)
+    ahead = max(1, pool.ahead * len(act_on))
+    pool.submit("server", 0, "begin", act_on[-1])
+    sent: deque[tuple[Batch, Reference]] = deque()
     for batch in batches:
         if len(sent) == ahead:
             first, call = sent.popleft()
             yield first, recovery.result(call)
-        snapshots.append(submit(pool, batch, snapshots.popleft()))
-        sent.append((batch, snapshots[-1]))
+        act_on.append(submit(pool, batch, act_on.popleft()))
+        sent.append((batch, act_on[-1]))
     for batch, call in sent:
         yield batch, recovery.result(call)
 
@@ -106,10 +108,13 @@ class Tests:
     `untested` maps the episode of a test that is due to its q_table, until `keep(episode, mean, seconds)` has it.
     """
 
-    def __init__(self, pool, recovery: Recovery, evaluators: int, untested: dict[int, np.ndarray], keep: Callable):
+    def __init__(
+        self, pool: Pool, recovery: Recovery, evaluators: int, untested: dict[int, np.ndarray], keep: Callable
+    ) -> None:
         self.pool, self.recovery, self.evaluators = pool, recovery, evaluators
         self.untested, self.keep = untested, keep
-        self.sent, self.count = deque(), 0
+        self.sent: deque[tuple[int, Reference]] = deque()
+        self.count = 0
         for episode in sorted(untested):  # of a run that was interrupted
             self.send(episode)
 

@@ -6,13 +6,15 @@ import contextlib
 import json
 import math
 import time
+import types
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
-from .files import regular_file
+from .files import AnyPath, regular_file
 
 FORMAT = 2  # of saves, in their header: to be raised where a save of before would be misread
 EARLIER = {"format": 1, "in_flight": 2}  # what earlier saves do not say, since nothing else could be had
@@ -27,11 +29,11 @@ class Save:
         self._archive = archive
         if "header.npy" not in archive.namelist() and "settings_agent.npy" in archive.namelist():
             raise ValueError("it is of a version before saves had a header, which cannot be read any more")
-        self.header = EARLIER | dict(json.loads(str(self._read("header", _check_text))))
+        self.header: dict[str, Any] = EARLIER | dict(json.loads(str(self._read("header", _check_text))))
         if self.header["format"] not in range(1, FORMAT + 1):
             raise ValueError(f"its format is {self.header['format']}, and this version reads up to {FORMAT}")
 
-    def read(self, name: str, dtype, shape: tuple, longest: int = 2**22) -> np.ndarray:
+    def read(self, name: str, dtype: Any, shape: tuple, longest: int = 2**22) -> np.ndarray:
         """An array; ValueError unless it has the type and the shape (None: any length up to `longest`), and is finite.
 
         What does not fit is refused before it is read: a small file may unpack to more than the memory holds.
@@ -53,7 +55,7 @@ class Save:
             raise ValueError(f"{name} must be at ever later episodes, got {episodes}")
         return episodes
 
-    def _read(self, name: str, check) -> np.ndarray:
+    def _read(self, name: str, check: Callable[[np.dtype, tuple], None]) -> np.ndarray:
         """An array, once `check` has had its dtype and shape."""
         try:
             entry = self._archive.getinfo(f"{name}.npy")
@@ -74,7 +76,7 @@ class Save:
 
 
 @contextlib.contextmanager
-def open_save(path) -> Iterator[Save]:
+def open_save(path: AnyPath) -> Iterator[Save]:
     """A saved agent's file, open; ValueError, which names the path, where it is none, also while it is read."""
     with open(regular_file("path", path), "rb") as file:
         try:
@@ -92,7 +94,7 @@ class Checkpoints:
     A save that fails is told, and tried again when the next is due: the run goes on, and an error of its own stays.
     """
 
-    def __init__(self, save: Callable, path, seconds: float):
+    def __init__(self, save: Callable, path: AnyPath | None, seconds: float):
         self.save, self.path, self.seconds = save, path, seconds
         self._last = time.monotonic()
 
@@ -105,7 +107,9 @@ class Checkpoints:
     def __enter__(self) -> Checkpoints:
         return self
 
-    def __exit__(self, kind, error, traceback) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: types.TracebackType | None
+    ) -> None:
         if self.path is None:
             return
         try:

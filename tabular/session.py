@@ -18,14 +18,16 @@ import sys
 import tempfile
 import threading
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .checks import check_count
 
 try:
     import fcntl
 except ImportError:  # on Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # no module, so there are no locks
 
 FOLDER = Path(__file__).resolve().parent.parent
 MODULES = "tabular", "beyond", "td_helpers.py"  # what workers import, in that folder
@@ -45,7 +47,7 @@ SET_ASIDE = {  # variables that would make a private Ray part of something else
 STAYING = {IGNORE_LOST_ERRORS, "RAY_AUTH_MODE"}  # variables that Ray needs as long as it runs
 
 _starting = threading.Lock()
-_staying = {}  # those of the Ray that runs: (what it was before, what it is)
+_staying: dict[str, tuple[str | None, str | None]] = {}  # those of the Ray that runs: (what it was before, what it is)
 _is_fork = False  # of a process that Ray ran in
 
 
@@ -85,7 +87,7 @@ def _check_token() -> None:
 
 def _ray_runs() -> bool:
     """Whether this process has started Ray, or joined one."""
-    ray = sys.modules.get("ray")
+    ray: Any = sys.modules.get("ray")
     return hasattr(ray, "is_initialized") and ray.is_initialized()
 
 
@@ -103,7 +105,7 @@ def _import_ray() -> None:
 
 
 @contextlib.contextmanager
-def _left_as_it_was():
+def _left_as_it_was() -> Iterator[None]:
     """Put back what importing and starting Ray changes of this process, which is the user's."""
     environment, path, state = dict(os.environ), list(sys.path), random.getstate()
     hook, handler, dumps = sys.excepthook, signal.getsignal(signal.SIGTERM), faulthandler.is_enabled()
@@ -146,7 +148,7 @@ def _set_variables(values: dict[str, str | None]) -> None:
 
 
 @contextlib.contextmanager
-def _with_variables(**values: str | None):
+def _with_variables(**values: str | None) -> Iterator[None]:
     """Set variables of the environment meanwhile."""
     before = {name: os.environ.get(name) for name in values}
     _set_variables(values)
@@ -188,7 +190,7 @@ if hasattr(os, "register_at_fork"):
 # A private Ray -------------------------------------------------------------------------
 
 
-def _call_in_lasting_thread(function, *arguments) -> None:
+def _call_in_lasting_thread(function: Callable, *arguments: Any) -> None:
     """Call it in the main thread if this is that, else in a thread that stays.
 
     On Linux Ray's processes are ended by the kernel as soon as the *thread* that started them ends.
@@ -196,9 +198,9 @@ def _call_in_lasting_thread(function, *arguments) -> None:
     if threading.current_thread() is threading.main_thread():
         function(*arguments)
         return
-    future = concurrent.futures.Future()
+    future: concurrent.futures.Future[None] = concurrent.futures.Future()
 
-    def call_and_stay():
+    def call_and_stay() -> None:
         try:
             future.set_result(function(*arguments))
         except BaseException as error:
@@ -238,7 +240,7 @@ def _start_private_ray(num_cpus: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _settings_of_our_own():
+def _settings_of_our_own() -> Iterator[None]:
     """Have a Ray that is started meanwhile ask for its token whatever the environment says, and find the modules.
 
     Workers inherit a PYTHONPATH, which costs nothing, unlike a runtime_env.
@@ -332,7 +334,7 @@ def _end_private_ray(folder: str, pid: int) -> None:
 
 
 @contextlib.contextmanager
-def _loopback_only():
+def _loopback_only() -> Iterator[None]:
     """Have a Ray that is started meanwhile listen on 127.0.0.1 and nowhere else.
 
     Ray itself does so on macOS and Windows, where it offers no clusters; it replaces `_node_ip_address="127.0.0.1"` by

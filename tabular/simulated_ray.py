@@ -43,9 +43,10 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
 
 from .checks import check_count, check_number
-from .simulation import FATES, Call, ObjectRef, Process, Simulation, Stuck, begun, pack, running
+from .simulation import FATES, Call, ObjectRef, Packed, Process, Simulation, Stuck, begun, pack, running
 
 __all__ = ["FATES", "NotSimulated", "Stuck", "simulated"]
 
@@ -72,7 +73,7 @@ def simulated(
     import ray.cloudpickle
     import ray.exceptions
 
-    _stand_in.exceptions, _stand_in.cloudpickle = ray.exceptions, ray.cloudpickle
+    vars(_stand_in).update(exceptions=ray.exceptions, cloudpickle=ray.cloudpickle)
     before, sys.modules["ray"] = sys.modules["ray"], _stand_in
     try:
         with begun(Simulation(seed, faults, most_events)) as simulation:
@@ -81,7 +82,7 @@ def simulated(
         sys.modules["ray"] = before
 
 
-def _check_faults(faults) -> None:
+def _check_faults(faults: Any) -> None:
     """Raise unless these are numbers of calls with their fates, or a probability."""
     if not isinstance(faults, Mapping):
         check_number("faults", faults)
@@ -95,7 +96,7 @@ def _check_faults(faults) -> None:
 # Ray's functions ----------------------------------------------------------------------------------
 
 
-def remote(*arguments, **options):
+def remote(*arguments: Any, **options: Any) -> Any:
     """A function or a class as one that runs in other processes; options have no effect."""
     if len(arguments) == 1 and not options and callable(arguments[0]):
         return _remote(arguments[0], {})
@@ -104,7 +105,7 @@ def remote(*arguments, **options):
     return functools.partial(_remote, options=options)
 
 
-def _remote(target, options: dict):
+def _remote(target: Any, options: dict) -> RemoteClass | RemoteFunction:
     if options.get("max_concurrency", 1) != 1 or options.get("concurrency_groups"):
         raise NotSimulated("actors that run several calls at once are not simulated")
     return RemoteClass(target) if inspect.isclass(target) else RemoteFunction(target, options.get("num_returns", 1))
@@ -118,21 +119,21 @@ class RemoteFunction:
         self._function, self._returns = function, returns
 
     @functools.cached_property
-    def _packed(self) -> tuple:
+    def _packed(self) -> Packed:
         """The function as processes get it, with the globals that it has when it is first called."""
         return pack(self._function)
 
-    def options(self, **options) -> RemoteFunction:
+    def options(self, **options: Any) -> RemoteFunction:
         """The same; only num_returns has an effect."""
         return RemoteFunction(self._function, options.get("num_returns", self._returns))
 
-    def remote(self, *arguments, **settings):
+    def remote(self, *arguments: Any, **settings: Any) -> Any:
         """Send a call: what it will have returned."""
         process = Process(self._function.__name__, self._packed, is_task=True)
         return _send(Call(process, "run", arguments, settings, self._returns))
 
-    def __call__(self, *arguments, **settings):
-        name = self.__name__
+    def __call__(self, *arguments: Any, **settings: Any) -> NoReturn:
+        name = self._function.__name__
         raise TypeError(f"Remote functions cannot be called directly. Instead of {name}(), try {name}.remote().")
 
 
@@ -145,22 +146,22 @@ class RemoteClass:
         self._methods = {name: getattr(method, "__ray_num_returns__", 1) for name, method in _methods(kind)}
 
     @functools.cached_property
-    def _packed(self) -> tuple:
+    def _packed(self) -> Packed:
         """The class as processes get it."""
         return pack(self._kind)
 
-    def options(self, **options) -> RemoteClass:
+    def options(self, **options: Any) -> RemoteClass:
         """The same: no option has an effect."""
         return self
 
-    def remote(self, *arguments, **settings) -> Handle:
+    def remote(self, *arguments: Any, **settings: Any) -> Handle:
         """Start a process that holds an instance."""
         running().give_way()
         process = Process(self._kind.__name__, self._packed, is_task=False)
         process.send(Call(process, "__init__", arguments, settings))
         return Handle(process, self._methods)
 
-    def __call__(self, *arguments, **settings):
+    def __call__(self, *arguments: Any, **settings: Any) -> NoReturn:
         name = self._kind.__name__
         raise TypeError(f"Actors cannot be instantiated directly. Instead of '{name}()', use '{name}.remote()'.")
 
@@ -174,10 +175,10 @@ def _methods(kind: type) -> list[tuple[str, Callable]]:
     return methods
 
 
-def method(*, num_returns: int = 1, **_):
+def method(*, num_returns: int = 1, **_: object) -> Callable:
     """Tell how many objects a method returns."""
 
-    def told(function):
+    def told(function: Any) -> Any:
         function.__ray_num_returns__ = num_returns
         return function
 
@@ -196,16 +197,16 @@ class Handle:
             raise AttributeError(f"'{self._process.name}' object has no attribute '{name}'")
         return Method(self._process, name, self._methods[name])
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return _handle, (self._process.number, self._methods)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Actor({self._process.name})"
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, Handle) and self._process is other._process
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash(self._process)
 
 
@@ -220,15 +221,15 @@ class Method:
     def __init__(self, process: Process, name: str, returns: int):
         self._process, self._name, self._returns = process, name, returns
 
-    def options(self, **options) -> Method:
+    def options(self, **options: Any) -> Method:
         """The same; only num_returns has an effect."""
         return Method(self._process, self._name, options.get("num_returns", self._returns))
 
-    def remote(self, *arguments, **settings):
+    def remote(self, *arguments: Any, **settings: Any) -> Any:
         """Send a call: what it will have returned."""
         return _send(Call(self._process, self._name, arguments, settings, self._returns))
 
-    def __call__(self, *arguments, **settings):
+    def __call__(self, *arguments: Any, **settings: Any) -> NoReturn:
         name = self._name
         raise TypeError(
             f"Actor methods cannot be called directly. Instead of running 'object.{name}()', try "
@@ -236,14 +237,14 @@ class Method:
         )
 
 
-def _send(call: Call):
+def _send(call: Call) -> Any:
     """Send a call: its reference, or a list of them."""
     call.process.send(call)
     running().give_way()
     return call.answers[0] if len(call.answers) == 1 else call.answers
 
 
-def get(references, *, timeout: float | None = None):
+def get(references: Any, *, timeout: float | None = None) -> Any:
     """The results of calls, once they are there; GetTimeoutError where that takes longer than `timeout` seconds."""
     several = isinstance(references, list)
     wanted = _checked_references(references if several else [references])
@@ -261,7 +262,9 @@ def get(references, *, timeout: float | None = None):
     return values if several else values[0]
 
 
-def wait(references, *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True):
+def wait(
+    references: Any, *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
+) -> tuple[list[ObjectRef], list[ObjectRef]]:
     """(references with a result, the others), once `num_returns` have one, or the time is over."""
     if not isinstance(references, list):
         raise TypeError(f"wait() expected a list of ray.ObjectRef, got {type(references)}")
@@ -297,7 +300,7 @@ def _watch(references: list[ObjectRef]) -> None:
         one.when_done(lambda: simulation.wake(me))
 
 
-def put(value) -> ObjectRef:
+def put(value: Any) -> ObjectRef:
     """A reference to a copy of a value."""
     if isinstance(value, ObjectRef):
         raise TypeError("Calling 'put' on an ray.ObjectRef is not allowed.")
@@ -315,7 +318,7 @@ def kill(actor: Handle, *, no_restart: bool = True) -> None:
     running().give_way()
 
 
-def init(*_, **__) -> types.SimpleNamespace:
+def init(*_: object, **__: object) -> types.SimpleNamespace:
     """Start a session; where one runs it is joined, whatever the arguments."""
     running().initialized = True
     return types.SimpleNamespace(address_info={"node_ip_address": "127.0.0.1"}, dashboard_url="")
@@ -326,7 +329,7 @@ def is_initialized() -> bool:
     return running().initialized
 
 
-def shutdown(*_, **__) -> None:
+def shutdown(*_: object, **__: object) -> None:
     """End the session, and all its processes."""
     simulation = running()
     for process in simulation.processes.values():
@@ -354,10 +357,10 @@ def cluster_resources() -> dict[str, float]:
 class _StandIn(types.ModuleType):
     """The module that `import ray` finds."""
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         raise NotSimulated(f"ray.{name} is not simulated")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return importlib.import_module, ("ray",)  # as modules are pickled, by name
 
 

@@ -20,11 +20,15 @@ import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 FATES = (
     "does not run", "answer lost", "runs late", "runs twice", "is swallowed", "slow", "hangs", "dies before",
     "dies in", "dies after", "cut off", "object lost",
 )  # fmt: skip
+
+
+Packed = tuple[bytes, list[bytes]]  # a pickle, and the arrays in it
 
 
 class Stuck(BaseException):
@@ -61,15 +65,15 @@ def begun(simulation: Simulation) -> Iterator[Simulation]:
 
 
 @contextlib.contextmanager
-def _virtual_clock(simulation: Simulation):
+def _virtual_clock(simulation: Simulation) -> Iterator[None]:
     """Have the time module tell the simulation's time to its threads; all others keep their own."""
     real = {name: getattr(time, name) for name in ("time", "monotonic", "perf_counter", "sleep")}
 
-    def of_simulation(name):
+    def of_simulation(name: str) -> Callable:
         virtual = simulation.sleep if name == "sleep" else simulation.read_clock
 
         @functools.wraps(real[name])
-        def function(*arguments):
+        def function(*arguments: Any) -> Any:
             inside = threading.get_ident() in simulation.threads
             return virtual(*arguments) if inside else real[name](*arguments)
 
@@ -126,8 +130,9 @@ class Simulation:
         self._chances = random.Random(seed)  # of fates, apart from the draws of calls, which a given fate leaves alone
         self._stuck: Stuck | None = None
         self.initialized = True
-        self.driver = self.running = Strand("driver")
-        self.threads = {threading.get_ident(): self.driver}
+        self.driver = Strand("driver")
+        self.running: Any = self.driver  # the strand whose turn it is; None at the end
+        self.threads: dict[int | None, Strand] = {threading.get_ident(): self.driver}
 
     # The agenda
 
@@ -183,7 +188,7 @@ class Simulation:
         """Wait until there is enough, or the time is over: whether there is."""
         me = self.me()
         deadline = None if timeout is None else self.now + timeout
-        if deadline is not None:
+        if timeout is not None:
             self.wake(me, timeout)
         while not enough():
             if deadline is not None and self.now >= deadline:
@@ -254,7 +259,7 @@ class Call:
         """A random time, in which all orders of magnitude between the bounds are equally likely."""
         return low * (high / low) ** self.draws.random()
 
-    def answer(self, packed, error: Exception | None = None) -> None:
+    def answer(self, packed: Any, error: Exception | None = None) -> None:
         """Make what was returned, or raised, known; the first answer counts."""
         if self.answers[0].done:
             return
@@ -279,13 +284,14 @@ class Process(Strand):
     A caller's calls arrive in the order in which they were sent, each once those among its arguments have returned.
     """
 
-    def __init__(self, name: str, target: tuple, is_task: bool):
+    def __init__(self, name: str, target: Packed, is_task: bool):
         self.simulation = simulation = running()
         self.number = len(simulation.processes)
         super().__init__(f"{name} {self.number}")
         simulation.processes[self.number] = self
         self.target, self.is_task = target, is_task  # a packed class, or a function
-        self.held = self.cause = None
+        self.held: Any = None
+        self.cause: Exception | None = None
         self.started = is_task
         self.dead = self.busy = False
         self.reachable_from = 0.0  # it is cut off until then
@@ -396,7 +402,7 @@ class Process(Strand):
             seconds = call.seconds(10, 400) if call.fate == "slow" else call.seconds(1e-4, 0.1)
             self.simulation.after(seconds, lambda: self.finish(call, packed, error))
 
-    def finish(self, call: Call, packed, error) -> Strand | None:
+    def finish(self, call: Call, packed: Any, error: Exception | None) -> Strand | None:
         """Answer a call: no turn of the process's own is needed for it, but for what it does next."""
         if self.dead:
             return None
@@ -411,7 +417,7 @@ class Process(Strand):
             self.doomed = True
         return self if self.doomed or self.waiting else None
 
-    def result_of(self, call: Call):
+    def result_of(self, call: Call) -> Packed:
         """What a call returns, packed."""
         for reference in call.needs.values():
             if reference.error is not None:
@@ -425,7 +431,7 @@ class Process(Strand):
         method = unpack(self.target) if self.is_task else getattr(self.held, call.method)
         return pack(method(*arguments, **settings))
 
-    def reply(self, call: Call, packed, error) -> None:
+    def reply(self, call: Call, packed: Any, error: Exception | None) -> None:
         """Send an answer on its way, on which it may get lost."""
         simulation, delay = self.simulation, call.seconds(1e-4, 0.1)
         out_of_reach = self.reachable_from - simulation.now
@@ -433,13 +439,13 @@ class Process(Strand):
             call.unavailable()
             return
 
-        def arrive():
+        def arrive() -> None:
             self.unanswered.pop(call.number, None)
             call.answer(packed, error)
             if call.fate == "object lost":
                 simulation.after(call.seconds(1e-3, 10), lose)
 
-        def lose():
+        def lose() -> None:
             from ray import exceptions
 
             simulation.note(f"what {call.task} returned is lost")
@@ -450,7 +456,7 @@ class Process(Strand):
 
     # At its end
 
-    def die(self, cause=None) -> None:
+    def die(self, cause: Exception | None = None) -> None:
         """Die: what was not answered never will be, and callers are told in a while."""
         if self.dead:
             return
@@ -497,14 +503,16 @@ def _as_task_error(task: str, problem: BaseException) -> Exception:
 class ObjectRef:
     """What a call will have returned."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         simulation = running()
         self.number = next(simulation._numbers)
-        self.done, self.packed, self.error = False, None, None
+        self.done = False
+        self.packed: Any = None
+        self.error: Exception | None = None
         self.watchers: list[Callable[[], None]] = []
         simulation.references[self.number] = self
 
-    def settle(self, packed, error: Exception | None = None) -> None:
+    def settle(self, packed: Any, error: Exception | None = None) -> None:
         """Keep a result, or an error, and tell those that wait for it."""
         self.done, self.packed, self.error = True, packed, error
         watchers, self.watchers = self.watchers, []
@@ -516,7 +524,7 @@ class ObjectRef:
         if not self.done:
             self.watchers.append(action)
 
-    def value(self):
+    def value(self) -> Any:
         """A copy of the result; raises where there is none."""
         if self.error is not None:
             as_cause = getattr(self.error, "as_instanceof_cause", None)
@@ -527,10 +535,10 @@ class ObjectRef:
         """Its name."""
         return f"{self.number:056x}"
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"ObjectRef({self.hex()})"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         running().pinned.append(self)
         return _reference, (self.number,)
 
@@ -540,15 +548,15 @@ def _reference(number: int) -> ObjectRef:
     return running().references[number]
 
 
-def pack(value) -> tuple[bytes, list[bytes]]:
+def pack(value: Any) -> Packed:
     """A value pickled as Ray does: arrays apart from the rest, so that they come back read-only."""
     from ray import cloudpickle
 
-    buffers = []
+    buffers: list[Any] = []
     pickled = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     return pickled, [buffer.raw().tobytes() for buffer in buffers]
 
 
-def unpack(packed: tuple[bytes, list[bytes]]):
+def unpack(packed: Packed) -> Any:
     """A copy of the value."""
     return pickle.loads(packed[0], buffers=packed[1])

@@ -14,7 +14,7 @@ import types
 import weakref
 import zlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,9 @@ from .checks import check_count
 from .kernels import MAX_STEP
 from .mistakes import warn_caller
 from .stepping import checked_start, checked_step
-from .tables import TransitionTable, as_defined, is_put_upon, samples
+from .tables import PackedTable, TransitionTable, as_defined, is_put_upon, samples
+
+# An env is Any to mypy, here and elsewhere: those of gym and of gymnasium have no class in common.
 
 # What gym.make puts around an env, in gym and in gymnasium, which has all of it in one module since 1.0.
 OLD_CHECKER = "gym.wrappers.env_checker.PassiveEnvChecker"
@@ -36,7 +38,7 @@ OF_MAKE = [
 ]  # fmt: skip
 
 
-def shape_of(simulator) -> tuple[int, int]:
+def shape_of(simulator: Any) -> tuple[int, int]:
     """(states, actions) of an env; TypeError or ValueError where it is none, or its spaces are not Discrete."""
     if not callable(getattr(simulator, "step", None)) or not callable(getattr(simulator, "reset", None)):
         raise TypeError(f"simulator must be an env of gym or gymnasium, got {simulator!r}")
@@ -50,7 +52,7 @@ def shape_of(simulator) -> tuple[int, int]:
     return int(simulator.observation_space.n), int(simulator.action_space.n)
 
 
-def _takes_seed(reset) -> bool:
+def _takes_seed(reset: Callable) -> bool:
     """Whether a reset can be called with seed=, as far as its signature tells."""
     try:
         inspect.signature(reset).bind(seed=0)
@@ -61,16 +63,16 @@ def _takes_seed(reset) -> bool:
     return True
 
 
-def _layers(simulator) -> Iterator:
+def _layers(simulator: Any) -> Iterator:
     """An env, and those within gym's or gymnasium's wrappers around it, from the outermost on."""
-    wrappers = tuple(_classes("gym.Wrapper", "gymnasium.Wrapper"))
+    wrappers: Any = tuple(_classes("gym.Wrapper", "gymnasium.Wrapper"))
     yield simulator
     while isinstance(simulator, wrappers):
         simulator = simulator.env
         yield simulator
 
 
-def _is_of_make(env) -> bool:
+def _is_of_make(env: Any) -> bool:
     """Whether an env is a wrapper that gym.make adds: of that very class, with the methods that it came with."""
     if type(env) not in _classes(*OF_MAKE):
         return False
@@ -78,12 +80,12 @@ def _is_of_make(env) -> bool:
     return not _is_patched(env) and all(map(as_defined, methods))
 
 
-def _is_patched(env) -> bool:
+def _is_patched(env: Any) -> bool:
     """Whether an env's step or reset was put upon this very instance."""
     return is_put_upon(env, "step") or is_put_upon(env, "reset")
 
 
-def acts_elsewhere(simulator) -> bool:
+def acts_elsewhere(simulator: Any) -> bool:
     """Whether a copy of an env may act on this one: a function that was put upon it is not copied with it."""
     return any(map(_is_patched, _layers(simulator)))
 
@@ -95,24 +97,25 @@ def _classes(*names: str) -> list[type]:
     return [kind for kind in found if kind is not None]
 
 
-def _unwrapped(simulator) -> tuple:
+def _unwrapped(simulator: Any) -> tuple:
     """An env without what gym.make puts around it, which changes nothing but the step limit: (env, limit)."""
     limit = MAX_STEP
     for env in _layers(simulator):
         if not _is_of_make(env):
-            return env, limit
+            break
         most = getattr(env, "_max_episode_steps", None)  # wrappers do not look for such a name within
         limit = limit if most is None else min(limit, max(1, most))
+    return env, limit
 
 
-def pass_checkers(simulator) -> None:
+def pass_checkers(simulator: Any) -> None:
     """Let gym's checkers check no first step: they ask numpy for bool8, which numpy 2 does not have."""
     for env in _layers(simulator):
         if type(env) in _classes(OLD_CHECKER):
             env.checked_step = True
 
 
-def compiled_form(simulator, compiled: bool | None):
+def compiled_form(simulator: Any, compiled: bool | None) -> tuple[PackedTable | None, int]:
     """(packed table, step limit) of an env; the table is None where it is to be stepped."""
     pass_checkers(simulator)
     env, limit = _unwrapped(simulator)
@@ -130,7 +133,7 @@ def compiled_form(simulator, compiled: bool | None):
         return None, limit
 
 
-def copied(simulator):
+def copied(simulator: Any) -> Any:
     """A copy of an env, to be played with; None where it has none."""
     if acts_elsewhere(simulator):
         return None
@@ -143,16 +146,16 @@ def copied(simulator):
 class Known:
     """Envs that something is known of, each by itself: some are equal to others, and some have no hash."""
 
-    def __init__(self):
-        self._found = {}
+    def __init__(self) -> None:
+        self._found: dict[int, weakref.ref] = {}
 
-    def add(self, env) -> None:
+    def add(self, env: Any) -> None:
         """Remember an env for as long as it lives, if it can be."""
         number = id(env)
         with contextlib.suppress(TypeError):  # it takes no weak reference
             self._found[number] = weakref.ref(env, lambda _: self._found.pop(number, None))
 
-    def __contains__(self, env) -> bool:
+    def __contains__(self, env: Any) -> bool:
         known = self._found.get(id(env))
         return known is not None and known() is env
 
@@ -160,7 +163,7 @@ class Known:
 _listened_to = Known()  # envs that are known to follow their seed, or were told of
 
 
-def warn_if_unseeded(simulator) -> None:
+def warn_if_unseeded(simulator: Any) -> None:
     """Warn, once for an env, where two resets with one seed lead to different episodes: no result would repeat."""
     if simulator in _listened_to:
         return
@@ -185,7 +188,7 @@ def warn_if_unseeded(simulator) -> None:
 _apart = Known()  # envs whose copies are known to act apart
 
 
-def check_copies_act_apart(simulator) -> None:
+def check_copies_act_apart(simulator: Any) -> None:
     """TypeError where copies of an env that are stepped side by side do something else than one by itself.
 
     They do where they share a generator, an attribute of their class, or a function that acts on the original.
@@ -201,7 +204,7 @@ def check_copies_act_apart(simulator) -> None:
     _apart.add(simulator)
 
 
-def _copies_act_apart(simulator) -> bool:
+def _copies_act_apart(simulator: Any) -> bool:
     """Whether two copies, stepped in turn, do what one does by itself; True where that cannot be told."""
     if all(samples(_unwrapped(simulator)[0], name) for name in ("step", "reset")):
         return True
@@ -220,12 +223,13 @@ def _copies_act_apart(simulator) -> bool:
     return _are_alike(alone, beside) or not _are_alike(alone, again)
 
 
-def _leads_to(copied, originals: Iterator) -> bool:
+def _leads_to(copied: object, originals: Iterator) -> bool:
     """Whether a copy still has hold of one of the originals, as a function does that was made for it, or is its method.
 
     Functions are not copied: one that is kept in an attribute acts on whatever it was made with.
     """
-    wanted, seen, reached = set(map(id, originals)), set(), [copied]
+    wanted, reached = set(map(id, originals)), [copied]
+    seen: set[int] = set()
     while reached and len(seen) < 100_000:
         value = reached.pop()
         if id(value) in wanted:
@@ -251,7 +255,7 @@ def _global_draws_kept() -> Iterator[None]:
         np.random.set_state(of_numpy)  # noqa: NPY002
 
 
-def _episodes(env, seed: int) -> Iterator:
+def _episodes(env: Any, seed: int) -> Iterator:
     """What an env returns, step by step, in episodes with seeds from `seed` on."""
     (states, actions), choose = shape_of(env), random.Random(0)
     for number in itertools.count(seed):
@@ -279,7 +283,7 @@ def _are_alike(first: list, second: list) -> bool:
     return first[:both] == second[:both]
 
 
-def fingerprint(simulator, table, limit: int) -> str:
+def fingerprint(simulator: Any, table: PackedTable | None, limit: int) -> str:
     """What tells one simulator from another: a checksum of its table, or its types and spaces; and its time limit."""
     if table is None:  # it is stepped, but may have one
         with contextlib.suppress(ValueError):
@@ -292,13 +296,15 @@ def fingerprint(simulator, table, limit: int) -> str:
     return f"table {zlib.crc32(b''.join(arrays)):08x} limit {limit}"
 
 
-class Policy(NamedTuple):
+class Policy:
     """A function of a state in the form of an array of actions; ValueError for what is no action."""
 
-    function: Callable
-    actions: int
+    __slots__ = ("actions", "function")
 
-    def __getitem__(self, state):
+    def __init__(self, function: Callable[[int], Any], actions: int):
+        self.function, self.actions = function, actions
+
+    def __getitem__(self, state: int) -> Any:
         action = self.function(state)
         if not isinstance(action, int | np.integer | np.bool_) or not 0 <= action < self.actions:
             raise ValueError(f"policy must return an action, 0 to {self.actions - 1}, it returned {action!r}")
@@ -315,7 +321,7 @@ class Rollout(NamedTuple):
     truncated: bool  # by the env or by the step limit
 
 
-def rollout(env, policy, seed: int = 0, max_steps: int = 1000) -> Rollout:
+def rollout(env: Any, policy: Callable[[int], int], seed: int = 0, max_steps: int = 1000) -> Rollout:
     """Follow `policy(state)` for one episode of a seeded env, at most `max_steps` steps."""
     count, _ = shape_of(env)
     pass_checkers(env)

@@ -12,7 +12,8 @@ import inspect
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numba import cloudpickle
@@ -24,7 +25,7 @@ PLAIN = bool | int | float | complex | str | bytes | None | np.generic  # equal 
 class Sources:
     """Functions, those that they call of their own file or notebook, and all that these read, as it stands now."""
 
-    def __init__(self, *functions):
+    def __init__(self, *functions: Any):
         self.functions = _with_helpers(functions)
         self.code = [(function, function.__code__, function.__defaults__) for function in self.functions]
         self.names = [(*place, _value(*place)) for function in self.functions for place in _names(function)]
@@ -47,13 +48,13 @@ class Sources:
                 return True
         return any(array.tobytes() != content for array, content in self.arrays)
 
-    def of_modules(self) -> tuple[tuple[str, str, object], ...]:
+    def of_modules(self) -> tuple[tuple[Any, str, object], ...]:
         """The numbers, words and the like that are read from modules: (module, name, value)."""
         own = {id(function.__globals__) for function in self.functions}
         read = ((space.get("__name__"), name, value) for space, name, value in self.names if id(space) not in own)
         return tuple((module, name, value) for module, name, value in read if isinstance(value, PLAIN))
 
-    def compiled(self, compile: Callable) -> dict:
+    def compiled(self, compile: Callable) -> dict[Any, Any]:
         """What `compile` makes of each function, as they call each other: of copies, since numba forgets none."""
         spaces = {id(function.__globals__): {"__name__": function.__module__} for function in self.functions}
         copies = {function: _copy(function, spaces[id(function.__globals__)]) for function in self.functions}
@@ -72,7 +73,7 @@ class Sources:
 _pickling = threading.RLock()  # cloudpickle's list of modules is one for all threads
 
 
-def pickled(functions) -> bytes:
+def pickled(functions: Iterable[Callable]) -> bytes:
     """Functions with all that they read, also those of a module, which another process may have in another state."""
     with _pickling, contextlib.ExitStack() as stack:
         for name in {function.__module__ for function in functions} - cloudpickle.list_registry_pickle_by_value():
@@ -82,7 +83,7 @@ def pickled(functions) -> bytes:
         return cloudpickle.dumps(functions)
 
 
-def codes(function) -> list[types.CodeType]:
+def codes(function: Callable) -> list[types.CodeType]:
     """The code of a function, and of those within it."""
     found = [function.__code__]
     for code in found:
@@ -90,7 +91,7 @@ def codes(function) -> list[types.CodeType]:
     return found
 
 
-def _with_helpers(functions) -> list:
+def _with_helpers(functions: Iterable[Any]) -> list:
     """Functions, and those of their own file or notebook that they call, directly or by way of others."""
     found = list(dict.fromkeys(functions))
     for function in found:
@@ -102,10 +103,11 @@ def _with_helpers(functions) -> list:
     return found
 
 
-def _names(function) -> Iterator[tuple[dict, str]]:
+def _names(function: Any) -> Iterator[tuple[dict, str]]:
     """Where a function, and those within it, look up names: (globals, name), and (a module's, name) for np.exp."""
     for code in codes(function):
-        module, local = None, {}  # a module that was just loaded, and those with a local name
+        module: Any = None  # that was just loaded
+        local: dict[str, Any] = {}  # modules with a local name
         for instruction in dis.get_instructions(code):
             name, found = instruction.argval, None
             if instruction.opname == "LOAD_GLOBAL":
@@ -123,12 +125,12 @@ def _names(function) -> Iterator[tuple[dict, str]]:
             module = found if inspect.ismodule(found) else None
 
 
-def _value(space: dict, name: str):
+def _value(space: dict, name: str) -> Any:
     """What a name stands for."""
     return space.get(name, MISSING)
 
 
-def _content(cell):
+def _content(cell: types.CellType) -> Any:
     """What a closure's cell holds."""
     try:
         return cell.cell_contents
@@ -136,7 +138,7 @@ def _content(cell):
         return MISSING
 
 
-def _same(one, other) -> bool:
+def _same(one: Any, other: Any) -> bool:
     """Whether two values are one, or numbers, words, or tuples of such that are alike."""
     if one is other or type(one) is not type(other):
         return one is other
@@ -145,7 +147,7 @@ def _same(one, other) -> bool:
     return isinstance(one, PLAIN) and repr(one) == repr(other)
 
 
-def _arrays(value) -> Iterator[np.ndarray]:
+def _arrays(value: object) -> Iterator[np.ndarray | np.void]:
     """The arrays in a value: an array, a record, or a tuple that may hold some. They may change in place."""
     if isinstance(value, np.ndarray | np.void):
         yield value
@@ -154,7 +156,7 @@ def _arrays(value) -> Iterator[np.ndarray]:
             yield from _arrays(item)
 
 
-def _copy(function, space: dict):
+def _copy(function: Any, space: dict) -> types.FunctionType:
     """A copy of a function, with globals and cells of its own."""
     cells = tuple(types.CellType() for _ in function.__closure__ or ())
     copy = types.FunctionType(function.__code__, space, function.__name__, function.__defaults__, cells or None)

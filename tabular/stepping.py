@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import reprlib
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -17,21 +18,21 @@ class Stepped:
 
     __slots__ = ("act", "env", "states")
 
-    def __init__(self, env, states: int):
+    def __init__(self, env: Any, states: int):
         self.env, self.states, self.act = env, states, between_steps(env.step)
 
 
 # What an env returns --------------------------------------------------------------------
 
 
-def checked_start(returned, states: int) -> int:
+def checked_start(returned: Any, states: int) -> int:
     """The state that an env's reset returned; ValueError unless it returned one of `states`, and an info."""
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise ValueError(f"the simulator's reset must return (state, info), got {reprlib.repr(returned)}")
     return _checked_state(returned[0], states)
 
 
-def checked_step(returned, states: int) -> tuple[int, float, bool, bool]:
+def checked_step(returned: Any, states: int) -> tuple[int, float, bool, bool]:
     """(next_state, reward, terminated, truncated) of what an env's step returned; ValueError where it cannot be."""
     if not isinstance(returned, tuple) or len(returned) != 5:
         expected = "(state, reward, terminated, truncated, info), as gym's since 0.26"
@@ -41,7 +42,7 @@ def checked_step(returned, states: int) -> tuple[int, float, bool, bool]:
     return _checked_state(next_state, states), _checked_reward(reward), *ends
 
 
-def _checked_state(state, states: int) -> int:
+def _checked_state(state: Any, states: int) -> int:
     """A state as Python's int: numpy's narrow types would overflow."""
     try:
         number = int(state) if isinstance(state, np.bool_) else operator.index(state)
@@ -52,14 +53,14 @@ def _checked_state(state, states: int) -> int:
     return number
 
 
-def _checked_end(name: str, value) -> bool:
+def _checked_end(name: str, value: Any) -> bool:
     """Whether an episode has ended, as Python's bool."""
     if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "biu" or value not in (0, 1):
         raise ValueError(f"the simulator's {name} must be True or False, got {reprlib.repr(value)}")
     return bool(value)
 
 
-def _checked_reward(reward) -> float:
+def _checked_reward(reward: Any) -> float:
     """A reward as Python's float."""
     try:
         number = np.nan if isinstance(reward, str | bytes) or np.ma.is_masked(reward) else float(reward)
@@ -88,7 +89,7 @@ class Rows(dict):
         self.table, self.states = table, len(table)
 
     # To read a row that was touched before is the dict's own affair, and quick; all else comes here.
-    def __missing__(self, place):
+    def __missing__(self, place: Any) -> Any:
         if type(place) is int and 0 <= place < self.states:
             return self.setdefault(place, self.table[place].tolist())
         if isinstance(place, tuple):
@@ -96,7 +97,7 @@ class Rows(dict):
             return self[state][action]
         return self[self._state(place)]
 
-    def __setitem__(self, place, value):
+    def __setitem__(self, place: Any, value: Any) -> None:
         if isinstance(place, tuple):
             state, action = self._pair(place)
             self[state][action] = value
@@ -106,7 +107,7 @@ class Rows(dict):
                 raise ValueError(f"a row of the q_table must have {width} values, got {value}; {USE_OF_ROWS}")
             row[:] = np.broadcast_to(values, width).tolist()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.states
 
     @property
@@ -114,10 +115,10 @@ class Rows(dict):
         """(states, actions)."""
         return self.table.shape
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"{USE_OF_ROWS}; it has no {name}")
 
-    def _refuse(self, *_, **__):
+    def _refuse(self, *_: object, **__: object) -> Any:
         raise TypeError(f"{USE_OF_ROWS}, and not as a whole")
 
     __array__ = __contains__ = __iter__ = __or__ = copy = _refuse
@@ -130,7 +131,7 @@ class Rows(dict):
             raise TypeError(f"{USE_OF_ROWS}, got q_table[{', '.join(map(repr, place))}]") from None
         return state, action
 
-    def _state(self, place) -> int:
+    def _state(self, place: Any) -> int:
         """A state's number; one below 0 counts from the end, as on an array."""
         try:
             state = operator.index(place)

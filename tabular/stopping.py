@@ -11,6 +11,7 @@ import contextlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 _thread = threading.local()
 
@@ -43,7 +44,7 @@ def between_steps(step: Callable) -> Callable:
     if ended is None:
         return step
 
-    def look_and_step(action):
+    def look_and_step(action: int) -> Any:
         if ended():
             raise Stopped
         return step(action)

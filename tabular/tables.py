@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from .checks import check_probabilities
 from .stepping import HIGHEST_REWARD, LOWEST_REWARD
+
+Method = TypeVar("Method", bound=Callable)
 
 # Envs whose step and reset do nothing but sample from their P and initial_state_distrib. An env of one's own
 # says the same of its two methods with `samples_table`.
@@ -24,12 +27,13 @@ KNOWN_ENVS = {
 }
 
 
-def samples_table(method):
+def samples_table(method: Method) -> Method:
     """Declare that an env's step or reset does nothing but sample from its `table`, or its `P`: it may be compiled.
 
     The mark is the method's own, so a subclass that overrides the method loses it.
     """
-    method.samples_table = method.__code__  # and not True, which functools.wraps would lend to another function
+    marked: Any = method
+    marked.samples_table = marked.__code__  # and not True, which functools.wraps would lend to another function
     return method
 
 
@@ -50,11 +54,13 @@ class PackedTable(NamedTuple):
     start_states: np.ndarray  # int64, (starts,)
     start_thresholds: np.ndarray  # uint32, (starts,)
 
-    def __deepcopy__(self, memo) -> PackedTable:
+    def __deepcopy__(self, memo: dict) -> PackedTable:
         """Itself: it is never changed, so copies share it."""
         return self
 
-    env = None  # not one of the fields: what a loop steps instead, where there is no table
+
+# What a loop steps instead, where there is no table: no field, and no property, which would take time at each step.
+PackedTable.env = None  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +76,7 @@ class TransitionTable:
     terminated: np.ndarray  # bool, likewise
     start: np.ndarray  # float64, (states,): where episodes start
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         """ValueError for what no MDP is: compiled code reads and writes where a table tells it to."""
         shape, states = np.shape(self.next_state), len(self.next_state)
         parts = self.probability, self.reward, self.terminated
@@ -87,7 +93,7 @@ class TransitionTable:
             if not (part.min() >= 0.0 and np.abs(total - 1.0).max() <= 1e-9):
                 raise ValueError("a table must have probabilities that sum to 1, for each pair and for the start")
 
-    def __deepcopy__(self, memo) -> TransitionTable:
+    def __deepcopy__(self, memo: dict) -> TransitionTable:
         """Itself: it is never changed, so copies share it."""
         return self
 
@@ -97,7 +103,7 @@ class TransitionTable:
         return self.next_state.shape[:2]
 
     @classmethod
-    def from_env(cls, env) -> TransitionTable:
+    def from_env(cls, env: Any) -> TransitionTable:
         """The table of an env whose step and reset do nothing but sample from it; else ValueError."""
         for name in ("step", "reset"):
             if not samples(env, name):
@@ -115,7 +121,7 @@ class TransitionTable:
             raise ValueError(f"P must be a dict of dicts of lists of outcomes ({error})") from error
 
     @classmethod
-    def from_lists(cls, P, start) -> TransitionTable:
+    def from_lists(cls, P: Any, start: Any) -> TransitionTable:
         """The table of P[state][action] = [(probability, next_state, reward, terminated), ...]."""
         states, actions = len(P), max(map(len, P.values()))
         outcomes = max(len(pair) for row in P.values() for pair in row.values())
@@ -171,7 +177,7 @@ class TransitionTable:
         return thresholds
 
 
-def samples(env, name: str) -> bool:
+def samples(env: Any, name: str) -> bool:
     """Whether an env's method is known, or declared, to sample from its table and to do nothing else."""
     method = getattr(env, name, None)
     if not is_put_upon(env, name):
@@ -183,17 +189,18 @@ def samples(env, name: str) -> bool:
     return place.removesuffix(f".{name}") in KNOWN_ENVS and as_defined(method)
 
 
-def is_put_upon(env, name: str) -> bool:
+def is_put_upon(env: Any, name: str) -> bool:
     """Whether a method is not the class's, but was put upon this very instance."""
     # Not asked of vars(env), after which CPython reads the env's attributes more slowly.
     return getattr(getattr(env, name, None), "__func__", None) is not getattr(type(env), name, None)
 
 
-def as_defined(method) -> bool:
+def as_defined(method: Any) -> bool:
     """Whether a method has the code that stands under its name in its module: functools.wraps lends names to others."""
-    code, module = getattr(method, "__code__", None), sys.modules.get(getattr(method, "__module__", None))
-    of_name = code is not None and code.co_qualname == method.__qualname__
-    return of_name and code.co_filename == getattr(module, "__file__", None)
+    code, module = getattr(method, "__code__", None), sys.modules.get(getattr(method, "__module__", ""))
+    if code is None or code.co_qualname != method.__qualname__:
+        return False
+    return code.co_filename == getattr(module, "__file__", None)
 
 
 def _without_repeats(array: np.ndarray) -> np.ndarray:
@@ -201,7 +208,7 @@ def _without_repeats(array: np.ndarray) -> np.ndarray:
     return array[tuple(slice(None) if stride else slice(1) for stride in array.strides)]
 
 
-def _threshold(cumulative) -> np.ndarray:
+def _threshold(cumulative: np.ndarray) -> np.ndarray:
     """The largest 32-bit draw that falls within a cumulative probability (resolution 2**-32)."""
     return np.clip(np.rint(cumulative * 2.0**32) - 1, 0, 2**32 - 1).astype(np.uint32)
 
@@ -212,10 +219,10 @@ class Moves(dict):
     They come from the `table` of an env.
     """
 
-    def __init__(self, env):
+    def __init__(self, env: Any):
         self.env = env
 
-    def __missing__(self, state):
+    def __missing__(self, state: int) -> dict:
         table = self.env.table
         arrays = table.probability, table.next_state, table.reward, table.terminated
         pairs = zip(*(array[state].tolist() for array in arrays), strict=True)
@@ -223,8 +230,11 @@ class Moves(dict):
         return self[state]
 
 
-def _refuse_edit(*_):
+def _refuse(*_: object) -> Any:
     raise TypeError("P is read-only, since step would not follow an edit: override step for other dynamics")
+
+
+_refuse_edit: Any = _refuse  # of any signature
 
 
 class _ReadOnlyDict(dict):
@@ -243,7 +253,7 @@ class _ReadOnlyList(list):
 def read_only_lists(moves: Moves, states: int, order: list[int]) -> dict:
     """P[state][action], read-only lists of the outcomes in an order; of one alone where it is the end."""
 
-    def outcomes(of_pair):
+    def outcomes(of_pair: list) -> _ReadOnlyList:
         return _ReadOnlyList([(1.0, *of_pair[0][1:])] if of_pair[0][3] else [of_pair[k] for k in order])
 
     return _ReadOnlyDict(

@@ -11,8 +11,10 @@ import copy
 import math
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from .pool import Pool
+from .pool import Makers, Pool
 from .stopping import Stopped, stopped_when
 
 
@@ -21,11 +23,13 @@ class Call:
 
     __slots__ = ("arguments", "done", "error", "followers", "method", "value", "waiter")
 
-    def __init__(self, method, arguments: tuple):
+    def __init__(self, method: Callable, arguments: tuple):
         self.method, self.arguments = method, arguments
-        self.done, self.value, self.error = False, None, None
-        self.followers = []  # desks with calls that wait for this one
-        self.waiter = None  # a lock that is released when it is done
+        self.done = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.followers: list[Desk] = []  # with calls that wait for this one
+        self.waiter: threading.Lock | None = None  # a lock that is released when it is done
 
 
 class Desk:
@@ -33,14 +37,15 @@ class Desk:
 
     __slots__ = ("busy", "calls", "worker")
 
-    def __init__(self, worker):
-        self.worker, self.calls, self.busy = worker, deque(), False
+    def __init__(self, worker: Any):
+        self.worker, self.busy = worker, False
+        self.calls: deque[Call] = deque()
 
 
 class Team:
     """The threads of one run, and what they have to do."""
 
-    def __init__(self, makers: dict):
+    def __init__(self, makers: Makers):
         self.makers = makers
         self.guard = threading.Lock()  # for all that follows
         self.desks: dict[tuple[str, int], Desk] = {}
@@ -84,7 +89,7 @@ class Team:
             if thread.ident is not None:  # it did start
                 thread.join()
 
-    def _worker(self, role: str):
+    def _worker(self, role: str) -> Any:
         """A new worker."""
         try:
             maker = copy.deepcopy(self.makers[role])
@@ -135,7 +140,8 @@ class Team:
         """Do calls until the run ends."""
         turn = threading.Lock()
         turn.acquire()
-        desk = call = None
+        desk: Any = None
+        call: Call | None = None  # of the desk
         with stopped_when(self.ended.is_set):
             while True:
                 with self.guard:
@@ -170,7 +176,7 @@ class Threads(Pool):
     ships = False
 
     @contextlib.contextmanager
-    def run(self, makers: dict):
+    def run(self, makers: Makers) -> Iterator[Threads]:
         """Take a turn; until its end each worker is what its role's maker makes, from a copy of the simulator."""
         with self._turn():
             self._team = Team(makers)
@@ -179,11 +185,11 @@ class Threads(Pool):
             finally:
                 self._team.stop()
 
-    def submit(self, role: str, i: int, method: str, *arguments) -> Call:
+    def submit(self, role: str, i: int, method: str, *arguments: Any) -> Call:
         """Send a call on its way: what stands for its result."""
         return self._team.submit(role, i, method, arguments)
 
-    def result(self, call: Call, timeout: float | None = None):
+    def result(self, call: Call, timeout: float | None = None) -> Any:
         """What a call returned, once it has, or its own error; however long that takes."""
         self._team.wait_for(call)
         if call.error is not None:

@@ -12,13 +12,14 @@ _changing = threading.Lock()  # held for a moment by whoever begins to use an ag
 class Usage:
     """Refuses a second user, with RuntimeError. A copy, or what is unpickled, is used by nobody."""
 
-    def __init__(self):
-        self._thread, self.in_batches = None, False
+    def __init__(self) -> None:
+        self._thread: int | None = None
+        self.in_batches = False
 
-    def __deepcopy__(self, memo) -> Usage:
+    def __deepcopy__(self, memo: dict) -> Usage:
         return Usage()
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return Usage, ()
 
     @contextlib.contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 import numba
 sys.path.insert(0, sys.argv[2])
 from tabular import cache
-from tabular.kernels import kernel, q_learning_update
+from tabular.kernels import cached_jit, q_learning_update
 from tabular.rules import Rule
 import td_helpers as td
 
@@ -35,7 +35,7 @@ def files(ending):
 
 def call():
     # compile or load as in a new process; return the result, whether it was loaded, and the warnings
-    function = kernel(twice)
+    function = cached_jit(twice)
     cache._told.clear()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -82,7 +82,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 seen["a full disk"] = {"folder": str(place), "damaged": full, "after": [call()[0], call()[1], []]}
 
 numba.config.CACHE_DIR = str(folder / "gone")
-function = kernel(twice)
+function = cached_jit(twice)
 [place] = (folder / "gone").iterdir()
 shutil.rmtree(place)
 place.write_bytes(b"")

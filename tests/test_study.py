@@ -14,7 +14,7 @@ import pytest
 
 import beyond.figures
 import figures
-from figures import curves, exact, hallway, make_figures
+from figures import curves, exact, hallway, make_figures, study
 from figures.assignment import HALLWAY
 from figures.rows import read_rows, settings_of, write_rows
 from figures.study import Study, experiment
@@ -356,3 +356,28 @@ def test_numbers_are_read_to_the_last_bit(tmp_path):
     write_rows(tmp_path / "exact.csv", exact.run, [{"value": value} for value in values])
     found = read_rows(tmp_path / "exact.csv", exact.run)["value"]
     assert found.tolist() == [float(f"{value:.6g}") for value in values]
+
+
+ABOVE = {  # what each may not import: a lower floor knows nothing of a higher one
+    "tabular": {"td_helpers", "figures", "beyond", "course", "tests"},
+    "td_helpers.py": {"figures", "beyond", "course", "tests"},
+    "figures": {"beyond", "course", "tests"},
+    "beyond": {"figures", "course", "tests"},
+    "beyond/figures": {"course", "tests"},
+}
+
+
+@pytest.mark.parametrize("place", ABOVE)
+def test_imports_run_downwards(place):
+    path = ROOT / place
+    modules = [path] if path.is_file() else sorted(path.glob("*.py"))
+    assert modules
+    for module in modules:
+        names = imported(ast.parse(module.read_text(encoding="utf-8")))
+        assert not {name.partition(".")[0] for name in names} & ABOVE[place], module.name
+
+
+def test_a_name_that_would_be_written_twice_is_refused():
+    study._check_once(["curves", "hallway"])
+    with pytest.raises(ValueError, match="curves is written by two experiments, or two pictures"):
+        study._check_once(["curves", "hallway", "curves"])
