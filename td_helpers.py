@@ -470,14 +470,14 @@ class CollectingWorker:
     """
 
     def __init__(self, agent: TDAgent, **recorder: Any):
-        self.agent, self.replica, self.recorder = agent, Replica(), Recorder(**recorder)
+        self.agent, self.replica = agent, Replica()
+        self.recorder = Recorder(agent.parameters().max_step, **recorder)
 
     def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
         """The experience of `episodes` episodes from number `first`."""
-        start, agent = time.perf_counter(), self.agent
-        learn = functools.partial(agent.learn_on, self.replica.take(snapshot))
-        max_step = agent.parameters().max_step
-        pairs, rewards = self.recorder.record(learn, first, episodes, max_step)
+        start, q_table = time.perf_counter(), self.replica.take(snapshot)
+        learn = functools.partial(self.agent.learn_on, q_table)
+        pairs, rewards = self.recorder.record(learn, first, episodes)
         self.replica.learned = pairs
         return Collected(pairs, rewards, time.perf_counter() - start)
 

@@ -164,7 +164,7 @@ def step(simulator, state, action, slip):
         if (
             type(next_state) is int and 0 <= next_state < simulator.states
             and type(reward) is float and LOWEST_REWARD <= reward <= HIGHEST_REWARD
-            and type(terminated) is bool and type(truncated) is bool
+            and (terminated is False or terminated is True) and (truncated is False or truncated is True)
         ):  # fmt: skip
             return next_state, reward, terminated, truncated
     except (TypeError, ValueError):

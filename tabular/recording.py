@@ -15,25 +15,25 @@ LARGEST_LOG = 2**18  # entries, unless one episode may take more
 class Recorder:
     """Records what is learned, in logs that are kept and used in turn: making them anew takes as long as learning.
 
-    `logs` is how many records are in use at a time. `ships` is False where these are handed over in memory: they are
-    then views, which hold until their log's next turn.
+    An episode has at most `max_step` steps. `logs` is how many records are in use at a time. `ships` is False where
+    these are handed over in memory: they are then views, which hold until their log's next turn.
     """
 
-    def __init__(self, ships: bool = True, logs: int = 1):
-        self.ships = ships
+    def __init__(self, max_step: int, ships: bool = True, logs: int = 1):
+        self.max_step, self.ships = max_step, ships
         self.logs = deque([Experience.empty(0)] * logs)
 
-    def record(self, learn: Callable, first: int, episodes: int, max_step: int) -> tuple[np.ndarray, np.ndarray]:
+    def record(self, learn: Callable, first: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
         """(pairs, rewards), as in `Experience`, of the episodes that `learn(first, episodes, log)` learns.
 
         `learn` returns the number of steps; RuntimeError where others are recorded. Where they are shipped, rewards
         are float32 if that is exact.
         """
-        log = self._next_log(episodes, max_step)
+        log = self._next_log(episodes)
         parts: list[Sequence[np.ndarray]] = []
         done = steps = 0
         while done < episodes:
-            fitting = min(log.episodes_that_fit(max_step), episodes - done)
+            fitting = min(log.episodes_that_fit(self.max_step), episodes - done)
             if fitting == 0:
                 parts.append([part.copy() for part in log.recorded()])
                 log.clear()
@@ -46,9 +46,9 @@ class Recorder:
             raise RuntimeError(f"the rule recorded {len(pairs) - episodes} of {steps} steps: nothing to replay")
         return packed(pairs, rewards) if self.ships else (pairs, rewards)
 
-    def _next_log(self, episodes: int, max_step: int) -> Experience:
+    def _next_log(self, episodes: int) -> Experience:
         """An empty log, with room for all episodes however long they are, or for as many as `LARGEST_LOG` holds."""
-        longest = max_step + 1  # entries of an episode
+        longest = self.max_step + 1  # entries of an episode
         entries = max(longest, min(episodes * longest, LARGEST_LOG))
         self.logs.rotate(-1)
         if len(self.logs[0].pairs) < entries:
