@@ -137,7 +137,7 @@ def test_an_agent_of_other_settings_takes_over_what_was_learned_and_keeps_its_ow
 def test_other_collectors_or_batches_are_told_to_lead_to_another_result(path, field, value):
     small(td.DistributedQLAgent, learning_episodes=33).save(path)
     agent = small(td.DistributedQLAgent, learning_episodes=60, test_interval=20, **{field: value})
-    with pytest.warns(UserWarning, match=f"saved with {field}=3, this agent has {value}: it goes on .* another result"):
+    with pytest.warns(UserWarning, match=f"saved with {field}=3, this agent has {value}: it continues .* will differ"):
         agent.load(path)
     agent.learn_and_evaluate(progress=False)
     assert agent.episode == 60
