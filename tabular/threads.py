@@ -95,7 +95,7 @@ class Team:
             maker = copy.deepcopy(self.makers[role])
         except Exception as error:
             raise TypeError(
-                f"simulator must be one that copy.deepcopy can copy, since each thread steps its own ({error}): take "
+                f"simulator must be one that copy.deepcopy can copy, since each thread steps its own ({error}): use "
                 "workers=td.InProcess()"
             ) from error
         return maker()

@@ -422,5 +422,5 @@ def test_an_error_that_cannot_travel_is_told_with_its_place(workers, words):
 def test_a_simulator_that_cannot_be_pickled_is_named(workers):
     ring = Ring()
     ring.lock = threading.Lock()
-    with pytest.raises(TypeError, match=r"simulator must be one that can be pickled.*take workers=td\.InProcess"):
+    with pytest.raises(TypeError, match=r"simulator must be one that can be pickled.*use workers=td\.InProcess"):
         td.DistributedQLAgent(ring, cw_num=1, do_test=False, workers=workers).learn(5)
