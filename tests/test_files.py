@@ -349,7 +349,7 @@ def test_a_checkpoint_that_fails_is_told_and_tried_again_while_the_run_goes_on(p
         episodes.append(agent().load(path).episode)
 
     monkeypatch.setattr(td.DistributedQLAgent, "save", full_for_a_moment)
-    with pytest.warns(UserWarning, match="checkpoint was not written .*No space left.*: the run goes on") as warned:
+    with pytest.warns(UserWarning, match="checkpoint was not written .*No space left.*: the run continues") as warned:
         saver.learn_and_evaluate(progress=False)
     assert len(warned) == 1 and episodes == [5, 15, 20, 20]
     assert learned(saver) == learned(agent().load(path)) == whole_run()
