@@ -138,4 +138,4 @@ def _fit(lengths: tuple, shape: tuple, longest: int) -> bool:
 def _check_text(dtype: np.dtype, shape: tuple) -> None:
     """Raise ValueError unless an array is a single string of at most `LONGEST_HEADER` characters."""
     if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * LONGEST_HEADER:
-        raise ValueError(f"header must be a string of at most {LONGEST_HEADER} characters, got {dtype}, shape {shape}")
+        raise ValueError(f"header of {dtype}, shape {shape}, is not what a save has")
