@@ -297,7 +297,7 @@ class TDAgent:
             self.learn(min(rest, until - before))
             if self.episode <= before:
                 must = f"{type(self).__name__}.learn must add to self.episode what it learned"
-                raise RuntimeError(f"{must}, it is {self.episode}")
+                raise RuntimeError(f"{must}, got {self.episode} after {before}")
             yield None
 
     def _test_if_due(self, do_test: bool) -> None:
@@ -334,7 +334,7 @@ class TDAgent:
     def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log: Log = None) -> int:
         """Learn `episodes` episodes from number `first` on `q_table`, in place, and fill `log`; return the steps."""
         if self.kernel is None:
-            raise NotImplementedError("TDAgent has no rule to learn by: take QLAgent or SARSAAgent")
+            raise NotImplementedError("TDAgent has no rule to learn by: use QLAgent or SARSAAgent")
         simulator, parameters = self._table if self.compiled else self.simulator, self.parameters()
         task, parts = (q_table, simulator, self.actions, parameters), in_parts(episodes, parameters.max_step)
         return sum(self.kernel(*task, first + done, count, log) for done, count in parts)
@@ -594,12 +594,12 @@ class DistributedQLAgent(QLAgent):
 
     @property
     def lag(self) -> int:
-        """How many batches before a batch its table is from; 1 is the table after the previous batch."""
+        """The lag of tables in batches: batch i is collected on the table after batch i - lag."""
         return self.cw_num * (self.in_flight - 1)
 
     @property
     def behind(self) -> int:
-        """How many batches apart the tables are that one collector is sent."""
+        """The number of batches from one table that a collector is sent to the next."""
         return self.cw_num
 
     @property
@@ -609,7 +609,7 @@ class DistributedQLAgent(QLAgent):
 
     @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
-        """Learn `episodes` more episodes (None: one test interval). To stop within a batch changes later results."""
+        """Learn `episodes` more episodes (None: one test interval). Stopping within a batch changes later results."""
         for _ in self.learn_in_batches(episodes):
             pass
 
@@ -728,7 +728,7 @@ class DistributedQLAgent(QLAgent):
         if type(self).kernel is not DistributedQLAgent.kernel:
             raise TypeError(
                 f"{type(self).__name__}.kernel must not be set, since its workers learn by the kernel of `single`, "
-                f"{self.single.__name__}: set `single` alone"
+                f"{self.single.__name__}: set `single` instead"
             )
         self._check_rule()
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
@@ -756,7 +756,7 @@ class DistributedQLAgent(QLAgent):
         if not isinstance(self.kernel, Rule) or self.kernel.needs_next_action:
             raise TypeError(
                 f"{self.single.__name__} cannot be replayed by a server: its update needs the next action of the "
-                "policy that acted, which the server's table no longer follows. Let its workers learn for themselves: "
+                "policy that acted, which is no longer that of the server's table. Let its workers learn on their own: "
                 "beyond.FederatedSARSAAgent, or a FederatedQLAgent with `single` set to it"
             )
 
@@ -764,7 +764,7 @@ class DistributedQLAgent(QLAgent):
         """Warn if tests truncate batches."""
         if self.do_test and self.episodes_a_batch > self.test_interval:
             warnings.warn(
-                f"a batch of {self.episodes_a_batch} episodes is cut to {self.test_interval}, since a test follows "
+                f"a batch of {self.episodes_a_batch} episodes is truncated to {self.test_interval}, as a test follows "
                 f"every {self.test_interval}: set test_interval, or do_test=False",
                 stacklevel=3,
             )

@@ -16,7 +16,7 @@ When not to use it:
   84,000 steps, against 7,000 for Q-learning at a rate of .1, and 6,000 for Dyna-Q from scratch (medians of 5 seeds).
 - Bad luck. The outcome of a pair tried once is trusted until exploration retries it. On one 64 x 64 lake with epsilon
   .05, half the seeds stay 12 below the optimum for 20 million steps; with .1 they come within 5 in one million.
-- Small simulators. A batch has an overhead of some .1 ms: on an 8 x 8 lake, Q-learning at its best rate needs four
+- Small simulators. A batch has an overhead of about .1 ms: on an 8 x 8 lake, Q-learning at its best rate needs four
   times the steps, but no more time.
 """
 
@@ -302,7 +302,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
-        """Learn `episodes` more episodes (None: one test interval). To stop within a batch changes later results."""
+        """Learn `episodes` more episodes (None: one test interval). Stopping within a batch changes later results."""
         for _ in self.learn_in_batches(episodes):
             pass
 
@@ -361,7 +361,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 
     @property
     def lag(self) -> int:
-        """How many rounds before a round its table is from; 1 is the table after the previous round."""
+        """The lag of tables in rounds: round i acts on the table after round i - lag."""
         return self.in_flight - 1
 
     @property
@@ -416,4 +416,4 @@ def _check_counts(counts: np.ndarray, shape: tuple[int, int], steps: int | None)
     in_range = (counts["pair"] >= 0) & (counts["pair"] < states * actions)
     in_range &= (counts["next_state"] >= 0) & (counts["next_state"] <= states) & (counts["count"] > 0)
     if not in_range.all() or counts["count"].sum() != steps:
-        raise ValueError(f"counts must be those of {steps} steps with a q_table of shape {shape}")
+        raise ValueError(f"counts must be of pairs and states in a q_table of shape {shape}, and sum to {steps} steps")

@@ -149,12 +149,12 @@ class FederatedQLAgent(DistributedQLAgent):
 
     @property
     def lag(self) -> int:
-        """All workers start from the latest table."""
+        """The lag of tables in rounds: 1, since all workers start from the latest table."""
         return 1
 
     @property
     def behind(self) -> int:
-        """Each worker is sent every table."""
+        """The number of rounds from one table that a worker is sent to the next: 1, since it is sent all."""
         return 1
 
     @property

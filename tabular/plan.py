@@ -47,7 +47,7 @@ class Collected(NamedTuple):
 
 
 class Snapshot(NamedTuple):
-    """The q_table after `steps` learning steps, and what the batch that led to it cost."""
+    """The q_table after `steps` learning steps, and the cost of its latest batch."""
 
     q_table: np.ndarray | Changes  # a large table travels as changes if the receiver has an earlier one
     steps: int

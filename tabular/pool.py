@@ -78,7 +78,7 @@ class Call(NamedTuple):
 
 
 class Pool:
-    """Base class of the pools: runs take turns, and a run started within another one of its thread raises."""
+    """Base class of the pools: runs take turns, and a run started inside another one in the same thread raises."""
 
     ships = True  # whether results leave the process, and so are packed tightly by their makers
     cw_num: Any  # how many collectors and evaluators it has: an int, or inf
@@ -327,8 +327,8 @@ def check_workers(workers: Any, cw_num: int, ew_num: int) -> None:
     if not isinstance(workers, Pool | None):
         raise TypeError(f"workers must be Workers, Threads, InProcess or None, got {workers!r}")
     if workers and (workers.cw_num < cw_num or workers.ew_num < ew_num):
-        needed = f"{cw_num} collectors and {ew_num} evaluators at least"
-        raise ValueError(f"workers must be {needed}, got {workers.cw_num} and {workers.ew_num}")
+        needed = f"at least {cw_num} collectors and {ew_num} evaluators"
+        raise ValueError(f"workers must have {needed}, got {workers.cw_num} and {workers.ew_num}")
 
 
 def _host() -> Any:
@@ -386,7 +386,7 @@ def _host_of(ray: types.ModuleType) -> Any:
             if (sequence, number) != (self.sequence, self.next):
                 from tabular.pool import OutOfTurn
 
-                raise OutOfTurn(f"call {number} of {sequence}, where {self.next} of {self.sequence} is next")
+                raise OutOfTurn(f"got call {number} of sequence {sequence}, expected {self.next} of {self.sequence}")
             self.next += 1
 
     return Host

@@ -268,8 +268,8 @@ def test_an_assigned_q_table_is_a_copy():
 
 CONTRADICTIONS = {
     "tests without evaluators": ("ew_num", 0, "ew_num must be 1 or more if do_test is True, got 0"),
-    "more collectors than lent": ("cw_num", 5, "workers must be 5 collectors and 4 evaluators at least, got 4 and 4"),
-    "more evaluators than lent": ("ew_num", 6, "workers must be 4 collectors and 6 evaluators at least, got 4 and 4"),
+    "more collectors than lent": ("cw_num", 5, "workers must have at least 5 collectors and 4 evaluators, got 4 and 4"),
+    "more evaluators than lent": ("ew_num", 6, "workers must have at least 4 collectors and 6 evaluators, got 4 and 4"),
     "workers of another kind": ("workers", 3, "workers must be Workers, Threads, InProcess or None, got 3"),
     "a checkpoint in no folder": ("checkpoint", "no/such/folder/agent", "checkpoint must be a file that can be"),
     "more tests than there are draws": ("learning_episodes", 2**40, "test_interval must leave fewer than"),

@@ -363,7 +363,7 @@ def test_checkpoints_that_fail_all_the_time_are_told_once(tmp_path):
         warnings.simplefilter("default")
         for _ in saver.learn_in_batches(20):
             shutil.rmtree(path.parent, ignore_errors=True)
-    assert [str(entry.message).partition("): ")[2][:12] for entry in warned] == ["the run goes", "what was lea"]
+    assert [str(entry.message).partition("): ")[2][:12] for entry in warned] == ["the run cont", "what was lea"]
     assert str(path) in str(warned[0].message) and learned(saver)[0] == whole_run()[0]
 
 

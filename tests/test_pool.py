@@ -100,7 +100,7 @@ def test_a_pool_that_has_become_too_small_is_refused_though_it_once_was_large_en
     agent = agent_on(pool)
     agent._check_settings()
     pool.cw_num = 2
-    with pytest.raises(ValueError, match="workers must be 3 collectors and 2 evaluators at least, got 2 and 2"):
+    with pytest.raises(ValueError, match="workers must have at least 3 collectors and 2 evaluators, got 2 and 2"):
         agent.learn(10)
 
 
