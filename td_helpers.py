@@ -526,7 +526,7 @@ def _play(
 ) -> Any:
     """Make a worker that plays a role, with its own agent."""
     agent = agent_class(simulator, **settings)
-    agent.kernel = kernel  # the driver may have assigned one, while a class imported here has the one in its file
+    agent.kernel = kernel  # the driver's, which may have been assigned; a class imported here has the one in its file
     return role(agent, **options)
 
 

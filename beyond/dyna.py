@@ -147,7 +147,7 @@ class _PlanningAgent(TDAgent):
         if initial_value is None:
             if rewards is None:
                 raise ValueError(
-                    "initial_value must be given if no transition table tells the rewards: use the highest possible "
+                    "initial_value must be given if no transition table gives the rewards: use the highest possible "
                     f"return; got None for {simulator!r}"
                 )
             self._learned = self._learned._replace(q_table=np.full(self._shape, rewards.max()))

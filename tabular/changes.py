@@ -121,7 +121,7 @@ class Version:
         self.table: np.ndarray | None = None
 
     def fills_a_table(self) -> bool:
-        """Whether these changes bring the bytes since the last whole table past another multiple of a table's."""
+        """Whether these changes take the total since the last whole table past a multiple of a table's size."""
         return self.bytes_before // self.nbytes < self.bytes_until // self.nbytes
 
     def materialize(self) -> np.ndarray:

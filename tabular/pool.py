@@ -217,7 +217,7 @@ class Workers(Pool):
                 _end(self._processes[slot])
         names = ", ".join(f"{role} {i}" for role, i in sorted(slots))
         raise TimeoutError(
-            f"{len(slots)} Ray actors did not start, in {START_TRIES} tries: {names} died, or did not answer in "
+            f"{len(slots)} Ray actors did not start in {START_TRIES} tries: {names} died, or did not answer in "
             f"{READY_SECONDS} s"
         )
 
@@ -373,9 +373,9 @@ def _host_of(ray: types.ModuleType) -> Any:
             try:
                 return getattr(self.held, method)(*arguments)
             except RayError as error:  # the simulator's own, which must not look like a lost process
-                raise RuntimeError(f"{method} failed with an error of Ray's: {error}") from error
+                raise RuntimeError(f"{method} failed with a Ray error: {error}") from error
             except KeyboardInterrupt as error:  # likewise: Ray would take the call for cancelled
-                raise RuntimeError(f"{method} failed with KeyboardInterrupt, which only a driver is sent") from error
+                raise RuntimeError(f"{method} failed with KeyboardInterrupt, which was not Ctrl-C") from error
             except Exception as error:
                 raise travelling(error) from None
 

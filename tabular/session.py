@@ -27,7 +27,7 @@ from .checks import check_count
 try:
     import fcntl
 except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]  # there are no locks
+    fcntl = None  # type: ignore[assignment]  # without it there are no locks
 
 FOLDER = Path(__file__).resolve().parent.parent
 MODULES = "tabular", "beyond", "td_helpers.py"  # what workers import, in that folder
@@ -82,7 +82,7 @@ def _check_token() -> None:
     """Raise ValueError if RAY_AUTH_TOKEN cannot be sent; Ray would end this process without a Python error."""
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     if not (token.isascii() and token.isprintable()):
-        raise ValueError("RAY_AUTH_TOKEN must be one line of ASCII letters, since it is sent in a header")
+        raise ValueError("RAY_AUTH_TOKEN must be one line of printable ASCII, since it is sent in a header")
 
 
 def _ray_runs() -> bool:
@@ -165,7 +165,7 @@ def check_not_forked() -> None:
     """Raise RuntimeError in a fork of a process that runs Ray: calls would wait forever for threads that it lacks."""
     if _is_fork:
         raise RuntimeError(
-            "this process is a fork of one that runs Ray, and cannot reach it: start processes by "
+            "this process is a fork of one that runs Ray, and cannot reach it: start processes with "
             'multiprocessing.get_context("spawn"), or give the agent workers=td.InProcess()'
         )
 
@@ -224,7 +224,7 @@ def _start_private_ray(num_cpus: int | None) -> None:
         try:
             _remove_leftovers(_base_folder())
             _keep_token_private()
-            # Ray makes the folder it is given readable for everybody, so that is one inside a private folder.
+            # Ray opens the folder it is given to all users, so that is one inside a private folder.
             folder = os.path.join(_own_folder(), "s")
             with _loopback_only(), _settings_of_our_own():
                 ray.init(

@@ -134,7 +134,7 @@ class Team:
             for other in free:
                 self._hand_over(other)
 
-    # In a thread
+    # In the threads
 
     def _work(self) -> None:
         """Do calls until the run ends."""

@@ -29,7 +29,7 @@ class Usage:
         with _changing:
             before = self._thread, self.in_batches
             if self._thread not in (None, thread):
-                raise RuntimeError("this agent is in use by another thread: copy.copy(agent) may learn beside it")
+                raise RuntimeError("this agent is in use by another thread: use a copy here, copy.copy(agent)")
             if in_batches and self.in_batches:
                 raise RuntimeError("this agent is learning in batches, which must end first")
             self._thread, self.in_batches = thread, self.in_batches or in_batches
