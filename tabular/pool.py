@@ -375,7 +375,7 @@ def _host_of(ray: types.ModuleType) -> Any:
             except RayError as error:  # the simulator's own, which must not look like a lost process
                 raise RuntimeError(f"{method} failed with a Ray error: {error}") from error
             except KeyboardInterrupt as error:  # likewise: Ray would take the call for cancelled
-                raise RuntimeError(f"{method} failed with KeyboardInterrupt, which was not Ctrl-C") from error
+                raise RuntimeError(f"{method} failed with KeyboardInterrupt, which only drivers should get") from error
             except Exception as error:
                 raise travelling(error) from None
 

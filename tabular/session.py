@@ -224,7 +224,7 @@ def _start_private_ray(num_cpus: int | None) -> None:
         try:
             _remove_leftovers(_base_folder())
             _keep_token_private()
-            # Ray opens the folder it is given to all users, so that is one inside a private folder.
+            # Ray gives all users access to its folder, so that is one inside a private folder.
             folder = os.path.join(_own_folder(), "s")
             with _loopback_only(), _settings_of_our_own():
                 ray.init(
