@@ -115,7 +115,7 @@ class FederatedServer(QLAgentServer):
     def combine(self, values: np.ndarray, learning_rate: float, reports: tuple[Report, ...]) -> None:
         """Merge the reports of two or more workers into the old values, in place.
 
-        `values` has the pairs that any worker visited, and a report's `pairs` are indices into it.
+        `values` has an entry for each pair that any worker visited; the `pairs` of a report are indices into it.
         """
         targets, counts = np.zeros(values.size), np.zeros(values.size, np.int64)
         for report in reports:
@@ -154,7 +154,7 @@ class FederatedQLAgent(DistributedQLAgent):
 
     @property
     def behind(self) -> int:
-        """The number of rounds from one table that a worker is sent to the next: 1, since it is sent all."""
+        """The number of rounds from one table that a worker is sent to the next: 1, since it is sent every one."""
         return 1
 
     @property
