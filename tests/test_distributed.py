@@ -31,7 +31,7 @@ def finished(*arguments, **settings):
     return agent
 
 
-cut_batches = pytest.mark.filterwarnings("ignore:a batch of .* is cut")
+cut_batches = pytest.mark.filterwarnings("ignore:a batch of .* is truncated")
 
 
 # Bits ------------------------------------------------------------------------------------
