@@ -1,9 +1,9 @@
 """The assignment: frozen lakes, Q-learning and SARSA on one core, and Q-learning distributed over Ray.
 
-A lake becomes a transition table, agents learn from it or from the stepped env, exact answers judge what they
-learned, and collectors, evaluators and a server spread the work. Every result is a function of the arguments: all
-that is random takes a seed, and the draws of an episode depend on the seed and the episode's number alone, never on
-how a run is cut into batches.
+A lake becomes a transition table, agents learn from it or from the stepped env, exact values show how well they
+learned, and collectors, evaluators and a server share the work. Every result is a function of the arguments: every
+random draw is seeded, and an episode's draws depend only on the seed and the episode's number, never on how a run is
+split into batches.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ __all__ = [
     "MAPS", "FrozenLakeEnv", "generate_row", "generate_map", "generate_random_map",
     "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
     "plot_image", "plot_result", "plot_timing",
-    # To watch it
+    # Watching
     "rollout", "greedy_path", "animate", "Film", "show", "show_source",
-    # What it stands on, handed on from tabular/
+    # Building blocks, re-exported from tabular/
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
     "explore_or_exploit", "greedy_action", "greedy_value",
@@ -105,27 +105,27 @@ __all__ = [
 
 
 class TDAgent:
-    """What Q-learning and SARSA share: a table of action values, exploring, and learning in test intervals.
+    """Base class of Q-learning and SARSA: a table of action values, exploration, and learning with periodic tests.
 
-    `simulator` is an env of gym or gymnasium with Discrete observations and actions that start at 0. An agent explores
-    with probability `epsilon`, discounts by `beta`, cuts an episode after `max_step` steps, and after every
-    `test_interval` of its `learning_episodes` evaluates the greedy policy in `trials` episodes (None: `test_interval`)
-    unless `do_test` is False. `compiled=None` compiles where the simulator has a `TransitionTable` and steps it
-    otherwise, False always steps, True insists. All action values start at `initial_value`. Everything random follows
-    from `seed`. Between calls settings may be assigned, as for an epsilon that decays; they are checked as at
-    construction, and refused with a RuntimeError within a loop over `learn_in_batches`.
+    `simulator` is a gym or gymnasium env with Discrete observations and actions that start at 0. The agent explores
+    with probability `epsilon`, discounts by `beta`, truncates an episode after `max_step` steps, and after every
+    `test_interval` of its `learning_episodes` evaluates the greedy policy in `trials` trials (None: `test_interval`),
+    unless `do_test` is False. `compiled=None` compiles the simulator if it has a `TransitionTable` and otherwise steps
+    it, False always steps, True raises ValueError if it has none. All action values start at `initial_value`. Every
+    random draw is seeded by `seed`. Settings may be assigned between calls, for example to decay epsilon; they are
+    checked as at construction. Inside a loop over `learn_in_batches` assigning one raises RuntimeError.
 
     Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled` (a bool), and
-    `rewards`, a dict of each test's mean discounted return by the episode after which it was done. Raises TypeError or
-    ValueError for bad arguments before any work.
+    `rewards`, a dict from the episode of each test to its mean discounted return. Raises TypeError or ValueError for
+    bad arguments before any work.
 
-    A subclass names its rule in `kernel`, or overrides `learn(self, episodes=None)` and `evaluate`, which
+    A subclass sets its rule as `kernel`, or overrides `learn(self, episodes=None)` and `evaluate`, which
     `learn_and_evaluate` calls. Such a `learn` changes `q_table` in place, or assigns it, and adds what it learned to
     `steps` and, last, to `episode`.
 
-    An agent is for one thread at a time: another one that lets it learn or act meanwhile gets a RuntimeError. A copy
-    (`copy.copy`, `copy.deepcopy`, pickle) shares nothing that learning changes, and may learn beside it; the first two
-    share `workers`, a pickle has none. No copy writes to the original's `checkpoint`.
+    One thread uses an agent at a time; a second one gets a RuntimeError. A copy (`copy.copy`, `copy.deepcopy`, pickle)
+    shares nothing that learning changes, so both may learn at the same time. The first two kinds share `workers`, a
+    pickle has none. No copy writes to the original's `checkpoint`.
     """
 
     agent_name = "TD agent"
@@ -168,17 +168,17 @@ class TDAgent:
         self._check_settings()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """TypeError where a class body sets what the constructor would set again."""
+        """Raise TypeError if the class body sets a setting, which the constructor would overwrite."""
         super().__init_subclass__(**arguments)
         for name in dict.fromkeys(name for base in cls.__bases__ for name in setting_names(base)):
             if name in vars(cls) and not hasattr(vars(cls)[name], "__set__"):
                 raise TypeError(
-                    f"{cls.__name__}.{name} must not be set in the class, since the constructor sets it: give it as an "
+                    f"{cls.__name__}.{name} must not be set in the class, since the constructor sets it: pass it as an "
                     "argument, or override __init__(self, *arguments, **settings)"
                 )
 
     def _before_change(self, name: str) -> None:
-        if "_usage" in vars(self):  # and it is not being constructed
+        if "_usage" in vars(self):  # else it is being constructed
             self._usage.check_may_change(name)
 
     def __copy__(self) -> Self:
@@ -186,21 +186,21 @@ class TDAgent:
             return copy.deepcopy(self)
         except Exception as error:
             told = f"this agent cannot be copied, since its simulator cannot ({error})"
-            raise TypeError(f"{told}: make another one, of a simulator of its own") from error
+            raise TypeError(f"{told}: construct another one with its own simulator") from error
 
     @property
     def simulator(self) -> Any:
-        """The env; another one takes another agent."""
+        """The env, which cannot be assigned: for another env construct another agent."""
         return self._simulator
 
     @property
     def compiled(self) -> bool:
-        """Whether the simulator is compiled, or stepped."""
+        """Whether the simulator is compiled; if not, it is stepped."""
         return self._table is not None
 
     @property
     def q_table(self) -> np.ndarray:
-        """The action values, float64, (states, actions). What is assigned is checked and copied."""
+        """The action values, float64, (states, actions). An assigned table is checked and copied."""
         return materialized(self._learned.q_table)
 
     @q_table.setter
@@ -211,7 +211,7 @@ class TDAgent:
 
     @property
     def episode(self) -> int:
-        """How many episodes were learned. An own `learn` adds to it; the next has the draws of this number."""
+        """The number of episodes learned, and of the next one, whose draws it selects. A custom `learn` adds to it."""
         return self._learned.episode
 
     @episode.setter
@@ -221,7 +221,7 @@ class TDAgent:
 
     @property
     def steps(self) -> int:
-        """How many steps were learned. An own `learn` adds to it."""
+        """The number of steps learned. A custom `learn` adds to it."""
         return self._learned.steps
 
     @steps.setter
@@ -231,11 +231,11 @@ class TDAgent:
 
     @property
     def total_rewards(self) -> list[float]:
-        """The mean discounted greedy return of every test done, in the order of the tests."""
+        """The greedy policy's mean discounted return in every test so far, in order."""
         return [self.rewards[episode] for episode in sorted(self.rewards)]
 
     def greedy_policy(self, state: int) -> int:
-        """The action of the highest value in `state`; ties go to the lowest action."""
+        """The action with the highest value in `state`; ties go to the lowest action."""
         return int(np.argmax(self.q_table[state]))
 
     def explore_or_exploit_policy(self, state: int) -> int:
@@ -244,7 +244,7 @@ class TDAgent:
 
     @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
-        """Learn `episodes` more (None: a test interval). All or nothing: an interrupt leaves the agent as it was."""
+        """Learn `episodes` more episodes (None: one test interval). An interrupt leaves the agent as it was."""
         self._check_settings()
         self._rehearse()
         episodes = self._episodes_asked_for(episodes)
@@ -255,10 +255,10 @@ class TDAgent:
 
     @in_few_lines()
     def evaluate(self, policy: Callable | None = None, trials: int = 100, max_steps: int = 1000) -> float:
-        """The mean discounted return of `policy(state)` (None: the greedy policy) over `trials` episodes.
+        """Return the mean discounted return of `policy(state)` (None: the greedy policy) over `trials` trials.
 
-        The simulator's draws are those of the test due at the present episode, so that a policy without draws of its
-        own gets the same answer when asked twice.
+        The simulator's draws are those of the test after the current episode, so a deterministic policy gets the same
+        value every time.
         """
         if policy is not None and not callable(policy):
             raise TypeError(f"policy must be a function of a state, got {policy!r}")
@@ -269,17 +269,17 @@ class TDAgent:
 
     @in_few_lines()
     def learn_and_evaluate(self, progress: bool = True) -> tuple[list[float], np.ndarray]:
-        """Learn up to `learning_episodes`, testing after every interval: (total_rewards, q_table).
+        """Learn up to `learning_episodes`, testing as it goes; return (total_rewards, q_table).
 
-        `total_rewards` has one mean discounted greedy return a finished test interval, none with
-        `do_test=False` or for those that `learn` went past: `rewards` has the tests' episodes.
-        Interrupted and called again, it goes on where it stopped.
+        `total_rewards` has the greedy policy's mean discounted return for each finished test
+        interval: none with `do_test=False`, or for intervals that `learn` passed (`rewards` has
+        the episodes). Called again after an interrupt, it continues where it stopped.
         """
         progress = check_flag("progress", progress)
         self._check_settings()
         until = self.learning_episodes
         start = min(self.episode, until)
-        # The bar shows up once two seconds have passed.
+        # The bar appears after two seconds.
         shown = {"desc": self.agent_name, "unit": "episode", "delay": 2, "disable": not progress}
         with self._usage.by_this_thread(), tqdm(initial=start, total=until, **shown) as bar:
             for _ in self._run(until, self.do_test):
@@ -287,7 +287,7 @@ class TDAgent:
         return self.total_rewards, self.q_table.copy()
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch | None]:
-        """Learn up to episode `until`, with a test after every interval; yields after each."""
+        """Learn up to episode `until`, with a test after every interval; yield after each."""
         while True:
             self._test_if_due(do_test)
             before = self.episode
@@ -297,26 +297,26 @@ class TDAgent:
             self.learn(min(rest, until - before))
             if self.episode <= before:
                 must = f"{type(self).__name__}.learn must add to self.episode what it learned"
-                raise RuntimeError(f"{must}, it is {self.episode}")
+                raise RuntimeError(f"{must}, got {self.episode} after {before}")
             yield None
 
     def _test_if_due(self, do_test: bool) -> None:
-        """Test the greedy policy where a test is due."""
+        """Test the greedy policy if a test is due."""
         if do_test and self._test_is_due():
             mean = self.evaluate(trials=self.trials, max_steps=self.max_step)
             most = sys.float_info.max
             self.rewards[self.episode] = check_number("what evaluate returns", mean, -most, most)
 
     def _test_is_due(self) -> bool:
-        """Whether the table as it stands is to be tested."""
+        """Whether the current table is due for a test."""
         return self.episode > 0 and self.episode % self.test_interval == 0 and self.episode not in self.rewards
 
     def _episodes_asked_for(self, episodes: int | None) -> int:
-        """How many episodes `learn` is to learn."""
+        """The number of episodes that `learn` was called for."""
         return self.test_interval if episodes is None else check_count("episodes", episodes, 0, MAX_EPISODES)
 
     def _check_settings(self) -> None:
-        """Raise where settings do not go together; each alone was checked when it was assigned."""
+        """Raise if the settings conflict; each was checked by itself when it was assigned."""
         if not isinstance(self.kernel, Rule | None):
             raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
         if type(self).learn is TDAgent.learn:
@@ -327,14 +327,14 @@ class TDAgent:
             raise ValueError(f"test_interval must leave fewer than {MAX_TESTS} tests, got {self.test_interval!r}")
 
     def _rehearse(self) -> None:
-        """Tell, before anything is learned, of what could not be repeated."""
+        """Warn, before anything is learned, if the results will not be reproducible."""
         if not self.compiled:
             warn_if_unseeded(self.simulator)
 
     def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log: Log = None) -> int:
-        """Learn on `q_table` in place, and leave a `log`: the number of steps."""
+        """Learn `episodes` episodes from number `first` on `q_table`, in place, and fill `log`; return the steps."""
         if self.kernel is None:
-            raise NotImplementedError("TDAgent has no rule to learn by: take QLAgent or SARSAAgent")
+            raise NotImplementedError("TDAgent has no rule to learn by: use QLAgent or SARSAAgent")
         simulator, parameters = self._table if self.compiled else self.simulator, self.parameters()
         task, parts = (q_table, simulator, self.actions, parameters), in_parts(episodes, parameters.max_step)
         return sum(self.kernel(*task, first + done, count, log) for done, count in parts)
@@ -342,7 +342,7 @@ class TDAgent:
     def evaluate_on(
         self, q_table: np.ndarray, episode: int, trials: int, max_step: int, policy: Callable | None = None
     ) -> float:
-        """The mean discounted return of a `policy` (None: the greedy one of `q_table`) in the test after an episode."""
+        """Return the mean discounted return of `policy` (None: greedy by `q_table`) in the test after `episode`."""
         test, parameters = episode // self.test_interval % MAX_TESTS, self.parameters(max_step)
         if policy is None and self.compiled:
             actions, total = np.argmax(q_table, axis=1), 0.0
@@ -358,16 +358,16 @@ class TDAgent:
             return float(evaluate.py_func(acting, simulator, parameters, test, 0, trials)) / trials
 
     def parameters(self, max_step: int | None = None) -> Parameters:
-        """What the kernels need to know; an episode is cut after `max_step` steps (None: the agent's)."""
+        """Return the kernels' parameters; an episode is truncated after `max_step` steps (None: the agent's)."""
         max_step = self.max_step if max_step is None else max_step
-        if self.compiled:  # a TimeLimit that is stepped cuts for itself
+        if self.compiled:  # a stepped TimeLimit truncates by itself
             max_step = min(max_step, self._time_limit)
         return Parameters(self.epsilon, self.learning_rate, self.beta, max_step, key_of(self.seed))
 
     def save(self, path: AnyPath) -> None:
-        """Write all that resuming needs to one .npz file: whole or not at all. What counts costs starts anew.
+        """Write all that resuming needs to one .npz file, atomically. Counters such as `cost` are not saved.
 
-        Raises ValueError where a value is not finite, since what is saved could not be loaded.
+        Raises ValueError if a value is not finite, since the file could not be loaded.
         """
         state = self._state()
         for name, values in state.items():
@@ -377,10 +377,10 @@ class TDAgent:
             np.savez_compressed(file, **state)
 
     def load(self, path: AnyPath) -> Self:
-        """Take over what an agent of the same kind, simulator, seed and beta saved; returns self.
+        """Load what an agent of the same class, simulator, seed and beta saved; return self.
 
-        All other settings stay this agent's, so that a run may go on for longer, or with another epsilon. Raises
-        ValueError, naming what differs or is missing, and changes nothing where the file is not such a save.
+        All other settings stay as they are, so a run may continue for longer, or with another epsilon. If the file is
+        no such save, nothing changes, and a ValueError names what differs or is missing.
         """
         self._before_change("what was learned")
         with open_save(path) as saved:
@@ -390,11 +390,11 @@ class TDAgent:
             loaded = object.__new__(type(self))
             vars(loaded).update(vars(self))
             loaded._restore(saved)
-        self.__dict__ = loaded.__dict__  # at once: an interrupt leaves all or nothing
+        self.__dict__ = loaded.__dict__  # in one step: an interrupt sees the old state or the new one
         return self
 
     def _identity(self) -> dict[str, Any]:
-        """What tells whose learning it is: it goes on only where this is the same."""
+        """Return the fields that a save must match to be loaded."""
         return {
             "agent": type(self).__name__,
             "simulator": fingerprint(self.simulator, self._table, self._time_limit),
@@ -403,11 +403,11 @@ class TDAgent:
         }
 
     def _header(self) -> dict[str, Any]:
-        """What is saved besides arrays, to be written as JSON."""
+        """Return the part of a save that is written as JSON."""
         return {"format": FORMAT} | self._identity() | {"episode": self.episode, "steps": self.steps}
 
     def _state(self) -> dict[str, Any]:
-        """All that resuming needs, as arrays by name."""
+        """Return all that resuming needs, as named arrays."""
         return {
             "header": np.array(json.dumps(self._header())),
             "q_table": self.q_table,
@@ -416,7 +416,7 @@ class TDAgent:
         }
 
     def _restore(self, saved: Save) -> None:
-        """The reverse of `_state`; ValueError where it is none."""
+        """Restore what `_state` returned; raise ValueError if the save is invalid."""
         learned = Learned(
             q_table=saved.read("q_table", np.float64, self._shape),
             episode=check_count("episode", saved.header.get("episode"), 0),
@@ -429,18 +429,18 @@ class TDAgent:
 
 
 def refuse_rule_methods(kind: type[TDAgent], own: dict | None = None) -> None:
-    """TypeError where a class of agents, or one's own attributes, have an update or a policy that no run would call."""
+    """Raise TypeError if an agent class, or `own` attributes, have an update or a policy that no run would call."""
     for name in ("update", "policy"):
         method = (own or {}).get(name, getattr(kind, name, None))
         if callable(method) and method is not getattr(kind.kernel, name, None):
             raise TypeError(
-                f"{kind.__name__}.{name} would not be called: learning goes by a rule made of plain functions, so take "
+                f"{kind.__name__}.{name} would not be called: agents learn by a rule made of plain functions, so take "
                 f"it out of the class and set kernel = td.Rule({'update' if name == 'update' else 'update, policy'})"
             )
 
 
 class QLAgent(TDAgent):
-    """Q-learning: off-policy, learns the greedy policy's value whatever it does to explore."""
+    """Q-learning: off-policy, learns the value of the greedy policy however it explores."""
 
     agent_name = "Q-learning agent"
     kernel = q_learning
@@ -454,9 +454,9 @@ class SARSAAgent(TDAgent):
 
 
 # Distributed ------------------------------------------------------------------------------
-# The roles are plain classes, to be read, and run, without Ray. What a collector or an evaluator does is a function
-# of the arguments, and the server's table is known here after every batch, so that any call can be sent again (large
-# tables travel as what changed, in `tabular.changes`; what is sent again begins with whole ones):
+# The roles are plain classes, which can be read and run without Ray. What a collector or an evaluator does depends only
+# on the arguments, and the agent has the server's table after every batch, so any call can be sent again. (Large tables
+# travel as changes, see `tabular.changes`; whatever is sent again starts from whole ones.)
 #
 #     q[i] = server.learn(collector[i % cw_num].collect(q[i - lag], batch i))     lag: cw_num * (in_flight - 1)
 #     rewards[test] = evaluator[test % ew_num].evaluate(q at the test, test)
@@ -465,8 +465,8 @@ class SARSAAgent(TDAgent):
 class CollectingWorker:
     """A collector: acts on a copy of the q_table, keeps updating it, returns the transitions.
 
-    With a frozen copy of an empty table it would bump into the same wall until the step limit.
-    `recorder` are the settings of its `Recorder`.
+    If it did not update its copy, equal values could lead it into the same wall until the step
+    limit. `recorder` has the arguments of its `Recorder`.
     """
 
     def __init__(self, agent: TDAgent, **recorder: Any):
@@ -474,7 +474,7 @@ class CollectingWorker:
         self.recorder = Recorder(agent.parameters().max_step, **recorder)
 
     def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
-        """The experience of `episodes` episodes from number `first`."""
+        """Return the experience of `episodes` episodes from number `first`."""
         start, q_table = time.perf_counter(), self.replica.take(snapshot)
         learn = functools.partial(self.agent.learn_on, q_table)
         pairs, rewards = self.recorder.record(learn, first, episodes)
@@ -483,20 +483,20 @@ class CollectingWorker:
 
 
 class QLAgentServer:
-    """The learner: holds the one true q_table, and learns from experience with its own max."""
+    """The learner: replays experience on its own q_table, and takes the max from that table."""
 
     def __init__(self, agent: TDAgent, behind: int | None = None):
         self.agent = agent
-        self.behind = behind  # see `ChangeLog`: q_tables are sent whole, unless told otherwise
+        self.behind = behind  # see `ChangeLog`; None sends whole q_tables
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Start from a snapshot."""
+        """Start from a snapshot with a whole q_table."""
         self.q_table = check_q_table("q_table", snapshot.q_table, self.agent.q_table.shape)
         self.steps = snapshot.steps
         self.changes = ChangeLog(self.q_table, self.steps, self.behind)
 
     def learn(self, collected: Collected) -> Snapshot:
-        """Replay a batch."""
+        """Replay a batch, and return the snapshot after it."""
         start, agent = time.perf_counter(), self.agent
         pairs, rewards = collected.pairs, collected.rewards
         task = pairs, rewards, agent.actions, agent.parameters()
@@ -515,7 +515,7 @@ class EvaluationWorker:
         self.agent = agent
 
     def evaluate(self, q_table: np.ndarray, episode: int) -> tuple[float, float]:
-        """(mean discounted return, seconds) of the test after an episode."""
+        """Return (mean discounted return, seconds) of the test after `episode`."""
         start, agent = time.perf_counter(), self.agent
         mean = agent.evaluate_on(np.array(q_table), episode, agent.trials, agent.max_step)
         return mean, time.perf_counter() - start
@@ -524,39 +524,39 @@ class EvaluationWorker:
 def _play(
     role: Callable, agent_class: type[TDAgent], kernel: Rule, simulator: Any, settings: dict, options: dict
 ) -> Any:
-    """A worker of a role, with an agent of its own."""
+    """Make a worker that plays a role, with its own agent."""
     agent = agent_class(simulator, **settings)
-    agent.kernel = kernel  # as it stands with whoever sent it: a class that is imported here has that of its file
+    agent.kernel = kernel  # the driver's, which may have been assigned; a class imported here has the one in its file
     return role(agent, **options)
 
 
-NOT_CALLED_BY_RUNS = "learn", "evaluate", "learn_on", "evaluate_on", "parameters"  # of a distributed agent
+NOT_CALLED_BY_RUNS = "learn", "evaluate", "learn_on", "evaluate_on", "parameters"  # a distributed agent's methods
 
 
 class DistributedQLAgent(QLAgent):
     """Q-learning with `cw_num` collectors, `ew_num` evaluators and one server, over Ray.
 
-    Batches of `batch_size` episodes are collected on the q_table of `cw_num` batches before, and replayed in order.
-    With `do_test` they are cut at test points. So the result is a function of (seed, cw_num, batch_size, in_flight, and
-    test_interval where it tests) alone, whatever process is killed; with one collector it is `QLAgent`'s, bit for bit.
-    All else is as in `QLAgent`.
+    Each batch of `batch_size` episodes is collected on the q_table from `cw_num` batches earlier, and batches are
+    replayed in order. With `do_test` they are truncated at tests. So the result depends only on the settings (cw_num,
+    batch_size, in_flight and, with `do_test`, test_interval among them), even if processes are killed. With one
+    collector it equals `QLAgent`'s, bit for bit. Everything else is as in `QLAgent`.
 
-    That is with the two batches a collector that are `in_flight` by default: one is collected, one waits for its table.
-    There is no run with fewer. Each one more hides some latency of a slow network, and makes the tables that batches
-    are collected on another `cw_num` batches older.
+    This describes `in_flight=2`, the default and the minimum: each collector has two batches in flight, one being
+    collected and one waiting for its table. Each further batch hides more of a slow network's latency, but batches are
+    then collected on tables that are another `cw_num` batches older.
 
-    `workers` lends processes, or `InProcess()`, which needs no Ray; without, a session's runs share processes, started
-    by the first. A process that has not answered for `patience` seconds (or twice the longest batch so far) is given
-    up, as is one that died: the work is sent again. A run raises RuntimeError where the same work is lost more than 5
-    times in a row, or a process cannot be reached for `patience` seconds, with nothing learned or tested between; what
-    was learned stays. With `checkpoint`, a path, it is also saved there every `checkpoint_seconds`, and when a run
-    ends; where that fails a warning says so, and the run goes on.
+    `workers` is the `Workers` to run on, or `Threads()` or `InProcess()`, which need no Ray. With None all runs of a
+    session share processes, which the first run starts. A process that dies, or has not answered for `patience` seconds
+    (or twice the longest batch so far, if that is longer), is replaced, and its work sent again. A run raises
+    RuntimeError if the same work is lost more than 5 times in a row, or a process cannot be reached for `patience`
+    seconds, with nothing learned or tested in between; what was learned is kept. With `checkpoint`, a path, the agent
+    is also saved there every `checkpoint_seconds`, and when a run ends; a save that fails warns, and the run continues.
 
-    `restarts` counts the processes replaced, `batches` the batches learned; `cost` sums what they cost.
+    `restarts` counts the processes replaced, `batches` the batches learned; `cost` is the total `Cost`.
     """
 
     agent_name = "Distributed Q-learning"
-    single: type[TDAgent] = QLAgent  # what its workers hold
+    single: type[TDAgent] = QLAgent  # the class of the workers' agents
     result_settings = ("cw_num", "batch_size", "in_flight")  # settings that the result depends on
     roles: dict[str, type] = {"server": QLAgentServer, "collector": CollectingWorker, "evaluator": EvaluationWorker}
 
@@ -588,45 +588,45 @@ class DistributedQLAgent(QLAgent):
         self._warn_of_cut_batches()
 
     @property
-    def kernel(self) -> Rule:  # type: ignore[override]  # not to be assigned, unlike its workers'
-        """The rule, which is that of the workers."""
+    def kernel(self) -> Rule:  # type: ignore[override]  # cannot be assigned, unlike the workers'
+        """The workers' rule."""
         return self.single.kernel
 
     @property
     def lag(self) -> int:
-        """How many batches back the table lies that a batch is collected on: 1 is the one after the batch before."""
+        """The lag of tables in batches: batch i is collected on the table after batch i - lag."""
         return self.cw_num * (self.in_flight - 1)
 
     @property
     def behind(self) -> int:
-        """After how many batches a process is sent its next table."""
+        """The number of batches from one table that a collector is sent to the next."""
         return self.cw_num
 
     @property
     def episodes_a_batch(self) -> int:
-        """How many episodes are learned at once, where no test cuts them."""
+        """The number of episodes per batch, unless a test truncates it."""
         return self.batch_size
 
     @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
-        """Learn `episodes` more (None: a test interval). Cut within a batch, it gives another result than in one go."""
+        """Learn `episodes` more episodes (None: one test interval). Stopping within a batch changes later results."""
         for _ in self.learn_in_batches(episodes):
             pass
 
     def learn_in_batches(self, episodes: int | None = None) -> Iterator[Batch]:
-        """Learn `episodes` more (None: a test interval), and yield each batch when it is learned.
+        """Learn `episodes` more episodes (None: one test interval), and yield each batch when it is learned.
 
-        `q_table`, `steps` and `cost` are then those after the batch; the table is read-only until the run has ended.
+        `q_table`, `steps` and `cost` then include the batch; the table is read-only until the run ends.
         """
         with in_few_lines():
             self._check_settings()
             yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"checkpoint": None}  # or a copy would write over the original's
+        return vars(self) | {"checkpoint": None}  # or a copy would overwrite the original's
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
-        """Learn up to episode `until`, whatever process dies; what was learned stays when it is interrupted."""
+        """Learn up to episode `until`, replacing processes that die; an interrupt keeps what was learned."""
         if do_test and self._test_is_due():
             self._untested.setdefault(self.episode, self.q_table)
         if self.episode >= until and not (do_test and self._untested):
@@ -650,9 +650,9 @@ class DistributedQLAgent(QLAgent):
                 self._own_arrays()
 
     def _learned_batches(self, pool: Pool, recovery: Recovery, until: int) -> Iterator[tuple[Batch, Snapshot]]:
-        """Each batch up to episode `until`, in order, with the snapshot that it leads to.
+        """Yield each batch up to episode `until`, in order, with the snapshot after it.
 
-        Where a call is lost, the batches after the last one that was committed are sent again.
+        When a call is lost, all batches that are not committed yet are sent again.
         """
         before, test_interval = self.batches, self.test_interval if self.do_test else None
         while self.episode < until:
@@ -663,7 +663,7 @@ class DistributedQLAgent(QLAgent):
                 recovery.recover(lost)
 
     def _rehearse(self) -> None:
-        """The same, and of a rule that was not used yet: the warnings of workers are not seen."""
+        """Also try out a new rule in this process, since nobody sees a worker's warnings."""
         super()._rehearse()
         if self.kernel is None or self.kernel.tried:
             return
@@ -672,40 +672,41 @@ class DistributedQLAgent(QLAgent):
             self.kernel.rehearse(self.q_table, simulator, self.actions, self.parameters(), self.episode)
 
     def _submit(self, pool: Pool, batch: Batch, snapshot: Any) -> Reference:
-        """Send a batch on its way, to be collected on a snapshot: the call for the next one."""
+        """Submit a batch to be collected and learned; return the call for the next snapshot."""
         episodes, collector = batch.last - batch.first, batch.number % self.cw_num
         collected = pool.submit("collector", collector, "collect", snapshot, batch.first, episodes)
         return pool.submit("server", 0, "learn", collected)
 
     def _commit(self, batch: Batch, snapshot: Snapshot) -> None:
-        """Take in a batch's result: the one place where a run changes what was learned."""
+        """Commit a batch's result; nothing else in a run changes what was learned."""
         self._learned = self._learned.after(batch, snapshot, self.lag)
         self.batches += 1
         self.cost = self.cost.plus(snapshot.cost)
 
     def _keep_test(self, episode: int, mean: float, seconds: float) -> None:
-        """Take over the result of a test."""
+        """Store the result of a test."""
         self.rewards[episode] = mean
         self.cost = self.cost.plus(Cost(evaluate=seconds))
 
     def _snapshots(self) -> Sequence[object]:
-        """What the next batches are collected on, `lag` of them; the server starts from the last."""
+        """Return the snapshots that the next `lag` batches are collected on; the server starts from the last."""
         q_tables = tables_to_act_on(self._learned, self.lag)
         return [Snapshot(frozen(materialized(q_table)), self.steps) for q_table in q_tables]
 
     def _own_arrays(self) -> None:
-        """Copy what came from Ray: its arrays are read-only, and fill its store for as long as they are held."""
+        """Copy the arrays that came from Ray: they are read-only, and occupy its store while they are held."""
         self._learned = with_own_arrays(self._learned)
         self._untested = {episode: np.array(q_table) for episode, q_table in self._untested.items()}
 
     @contextlib.contextmanager
     def _pool(self, do_test: bool) -> Iterator[Pool]:
-        """The pool of a run, once its processes know what to hold."""
+        """Reserve the pool for a run, with the makers of its roles."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
         settings = self._worker_settings()
         options: dict[str, dict[str, Any]] = {
             "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},
-            # A collector's batch is replayed before the table of the batch `in_flight` - 1 of its own later is there.
+            # A log is in use until its batch is replayed. The collector's batch `in_flight` - 1 later waits for the
+            # table after that replay, and so can use the same log again.
             "collector": {"ships": pool.ships, "logs": self.in_flight - 1},
             "evaluator": {},
         }
@@ -717,7 +718,7 @@ class DistributedQLAgent(QLAgent):
             yield pool
 
     def _worker_settings(self) -> dict[str, Any]:
-        """The settings of the workers' agents, as they stand now."""
+        """Return the current settings for the workers' agents."""
         taken = setting_names(self.single)
         settings = {name: value for name, value in settings_of(self).items() if name in taken}
         return settings | {"compiled": self.compiled}
@@ -727,43 +728,43 @@ class DistributedQLAgent(QLAgent):
         if type(self).kernel is not DistributedQLAgent.kernel:
             raise TypeError(
                 f"{type(self).__name__}.kernel must not be set, since its workers learn by the kernel of `single`, "
-                f"{self.single.__name__}: set `single` alone"
+                f"{self.single.__name__}: set `single` instead"
             )
         self._check_rule()
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
         refuse_overrides(type(self), DistributedQLAgent, NOT_CALLED_BY_RUNS, instead, vars(self))
         refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)
-        by_the_agent = "workers know no episode of the agent: assign its settings between calls of learn"
+        by_the_agent = "workers do not know the agent's episode: assign its settings between calls of learn"
         refuse_overrides(self.single, TDAgent, ("parameters",), by_the_agent)
         refuse_rule_methods(type(self), vars(self))
         refuse_rule_methods(self.single)
         try:
             inspect.signature(self.single).bind(self.simulator, **dict.fromkeys(setting_names(TDAgent)))
         except TypeError as error:
-            made = "must be made by a simulator and the settings of TDAgent, as workers make it"
+            made = "must accept a simulator and the settings of TDAgent, since workers construct it with them"
             raise TypeError(f"{self.single.__name__} {made} ({error})") from None
         if self.checkpoint is not None:
             check_writable("checkpoint", self.checkpoint)
         if self.do_test and self.ew_num == 0:
-            raise ValueError("ew_num must be 1 or more where do_test is True, got 0")
+            raise ValueError("ew_num must be 1 or more if do_test is True, got 0")
         check_workers(self.workers, self.cw_num, self.ew_num * self.do_test)
         if isinstance(self.workers, Threads) and not self.compiled:
             check_copies_act_apart(self.simulator)
 
     def _check_rule(self) -> None:
-        """TypeError where the server could not replay."""
+        """Raise TypeError if a server could not replay the rule."""
         if not isinstance(self.kernel, Rule) or self.kernel.needs_next_action:
             raise TypeError(
                 f"{self.single.__name__} cannot be replayed by a server: its update needs the next action of the "
-                "policy that acted, which the server's table no longer follows. Let its workers learn for themselves: "
+                "policy that acted, which is no longer that of the server's table. Let its workers learn on their own: "
                 "beyond.FederatedSARSAAgent, or a FederatedQLAgent with `single` set to it"
             )
 
     def _warn_of_cut_batches(self) -> None:
-        """Tell where tests make batches smaller than was asked for."""
+        """Warn if tests truncate batches."""
         if self.do_test and self.episodes_a_batch > self.test_interval:
             warnings.warn(
-                f"a batch of {self.episodes_a_batch} episodes is cut to {self.test_interval}, since a test follows "
+                f"a batch of {self.episodes_a_batch} episodes is truncated to {self.test_interval}, as a test follows "
                 f"every {self.test_interval}: set test_interval, or do_test=False",
                 stacklevel=3,
             )
@@ -781,19 +782,19 @@ class DistributedQLAgent(QLAgent):
         }
 
     def _restore(self, saved: Save) -> None:
-        most = max(1000, self.lag, 2 * self.ew_num + 1)  # tables; a run by more processes may have left more of them
+        most = max(1000, self.lag, 2 * self.ew_num + 1)  # tables; a run with more processes may have saved more
         recent = saved.read("recent", np.float64, (None, *self._shape), most)
         untested = saved.read_episodes("untested", most)
         q_tables = saved.read("untested_q_tables", np.float64, (len(untested), *self._shape))
         super()._restore(saved)
-        # The latest is the one that a user gets, and may change in place.
+        # The last one is the table that users get, and may change in place.
         self._learned = self._learned._replace(recent=(*recent[:-1], self._learned.q_table))
         self._untested = dict(zip(untested.tolist(), q_tables, strict=True))
         for name in self.result_settings:
             value, own = saved.header.get(name), getattr(self, name)
             if value != own:
                 warnings.warn(
-                    f"saved with {name}={value}, this agent has {own}: it goes on from what was learned, but to "
-                    "another result than a run in one go",
+                    f"saved with {name}={value}, this agent has {own}: it continues from what was learned, but the "
+                    "result will differ from that of one uninterrupted run",
                     stacklevel=4,
                 )

@@ -1,4 +1,4 @@
-"""Past the assignment, built on it: agents whose workers learn for themselves, and agents that plan."""
+"""Extensions of the assignment: agents whose workers learn on their own, and agents that plan."""
 
 from .dyna import DistributedDynaQAgent, DynaQAgent
 from .federated import FederatedQLAgent, FederatedSARSAAgent

@@ -1,22 +1,22 @@
-"""Dyna-Q: agents that count what they see, and plan with it.
+"""Dyna-Q: agents that count the transitions they see, and plan with the counts.
 
-A step teaches Q-learning once. Dyna (Sutton 1990; Sutton and Barto, chapter 8) learns a model from it as well, and
+Q-learning learns from a step once. Dyna (Sutton 1990; Sutton and Barto, chapter 8) also learns a model from it, and
 learns from the model while the world is slow. Here the model is counts, planning is prioritised sweeping with expected
 updates (`planning`; with full sweeps it would be the adaptive real-time dynamic programming of Barto, Bradtke and Singh
-1995), and values start too high, so that whatever was not tried yet is worth trying (Brafman and Tennenholtz 2002).
+1995), and initial values are optimistic, so that untried actions get tried (Brafman and Tennenholtz 2002).
 
 When not to use it:
 
-- Memory. A row of counts takes 32 bytes, and a pair has one for each next state that it led to. A state of a lake, 4
-  actions of up to 4 outcomes, takes up to 560 bytes where a q_table has 32 (250 on 128 x 128 after 4 million steps).
-- Many outcomes. An env with a thousand outcomes a pair gets a thousand rows, which each backup of the pair reads and
-  each count searches. Continuous rewards cost nothing, as only their sum is kept.
-- Drift. Counts never forget, so that an average of all times is planned with (Sutton and Barto 8.3). On Dangerous
-  Hallway, where all actions turn by a quarter after 2,000 episodes, the policy is within 5 of the optimum again after
+- Memory. A row of counts takes 32 bytes, and a pair has one per next state seen. A state of a lake, with 4 actions of
+  up to 4 outcomes, takes up to 560 bytes (250 on 128 x 128 after 4 million steps), against 32 in a q_table.
+- Many outcomes. In an env with a thousand outcomes per pair each backup of a pair reads a thousand rows, and each count
+  searches them. Continuous rewards cost nothing extra, because only their sum is kept.
+- Drift. Counts never forget, so planning uses an average over all time (Sutton and Barto 8.3). On Dangerous Hallway,
+  with all actions rotated by a quarter turn after 2,000 episodes, the policy is within 5 of the optimum again after
   84,000 steps, against 7,000 for Q-learning at a rate of .1, and 6,000 for Dyna-Q from scratch (medians of 5 seeds).
-- Bad luck. A pair tried once is taken at its word, until it is tried again by exploring. On one lake of 64 x 64 a seed
-  in two stays 12 below the optimum for 20 million steps with epsilon .05, and comes within 5 in one with .1.
-- Small simulators. A batch has some .1 ms of work around it: on a lake of 8 x 8, Q-learning at its best rate needs four
+- Bad luck. The outcome of a pair tried once is trusted until exploration retries it. On one 64 x 64 lake with epsilon
+  .05, half the seeds stay 12 below the optimum for 20 million steps; with .1 they come within 5 in one million.
+- Small simulators. A batch has an overhead of about .1 ms: on an 8 x 8 lake, Q-learning at its best rate needs four
   times the steps, but no more time.
 """
 
@@ -48,37 +48,37 @@ class Planning(NamedTuple):
     """How far to plan after a batch."""
 
     beta: float
-    tolerance: float  # a state whose value is off by no more than this is left as it is
-    planning_steps: int  # states a learning step, at most, that pass their value on
+    tolerance: float  # a state whose value is off by no more than this is not updated
+    planning_steps: int  # states that may pass their value on, per learning step
 
 
 class Counted(NamedTuple):
     """What a worker counted in a batch."""
 
     counts: np.ndarray  # ROW, a pair's outcomes in order of discovery
-    seconds: float  # that acting and counting took
+    seconds: float  # of acting and counting
 
 
 class Planned(NamedTuple):
-    """What an agent has learned: `Learned`, the counts, and what else of a plan makes the next one."""
+    """What an agent has learned: the fields of `Learned`, plus the counts and the planner's state."""
 
     q_table: np.ndarray  # float64, (states, actions)
     episode: int
     steps: int
     recent: tuple  # of a distributed agent: the tables that the next rounds act on, latest last
     planner: Planner  # of the same q_table
-    beta: float | None  # that it was planned with; None where the q_table was assigned, and has yet to be
+    beta: float | None  # used in planning; None if the q_table was assigned, and is not planned with yet
     model: Model
 
 
 class PlannedSnapshot(NamedTuple):
-    """A `Snapshot`, with what a server needs to go on from it."""
+    """A `Snapshot`, with what a server needs to continue from it."""
 
     q_table: np.ndarray
     steps: int
     values: np.ndarray
     waiting: np.ndarray
-    counts: np.ndarray  # ROW: of the batch that led to it, or, where a server is to start from it, of all
+    counts: np.ndarray  # ROW: of the batch that led to it, or all counts if a server starts from it
     cost: Cost = Cost()
 
 
@@ -90,7 +90,7 @@ class DynaWorker:
         self.model = Model.empty(*agent.q_table.shape)
 
     def collect(self, snapshot: Snapshot | PlannedSnapshot, first: int, episodes: int) -> Counted:
-        """The counts of `episodes` episodes from number `first`."""
+        """Act for `episodes` episodes from number `first`, and return the counts."""
         acts_on = Snapshot(snapshot.q_table, snapshot.steps)
         collected, start = self.collector.collect(acts_on, first, episodes), time.perf_counter()
         self.model = self.model.forgotten().with_room(len(collected.pairs))
@@ -100,10 +100,10 @@ class DynaWorker:
 
 
 class DynaServer:
-    """The learner: adds up what the workers counted, and plans."""
+    """The learner: adds up the workers' counts, and plans."""
 
     def __init__(self, agent: TDAgent, behind: int | None = None):
-        self.agent = agent  # `behind` is of no use: its q_tables are sent whole
+        self.agent = agent  # `behind` is not used: q_tables are always sent whole
 
     def begin(self, snapshot: PlannedSnapshot) -> None:
         """Start from a snapshot that has all counts."""
@@ -111,7 +111,7 @@ class DynaServer:
         self.model, self.latest = Model.of(snapshot.counts, *q_table.shape), snapshot._replace(q_table=q_table)
 
     def learn(self, planning: Planning, *reports: Counted) -> PlannedSnapshot:
-        """Add the counts of a round, in the order of the workers, and plan."""
+        """Add a round's counts, in the order of the workers, plan, and return the snapshot after it."""
         start = time.perf_counter()
         counts = np.concatenate([report.counts for report in reports])
         self.model = self.model.with_room(len(counts))
@@ -130,9 +130,9 @@ class DynaServer:
 
 
 class _PlanningAgent(TDAgent):
-    """What both agents share: what they have learned includes counts, and an assigned table is planned with."""
+    """Base class of the Dyna-Q agents: they also learn counts, and derive an assigned q_table's values from them."""
 
-    _shown: tuple[np.ndarray, int] | None = None  # the q_table that the user has seen last, with its checksum
+    _shown: tuple[np.ndarray, int] | None = None  # the q_table that the user was last given, with its checksum
     planning_steps = Setting(count_between(0, 2**30))
     tolerance = Setting(functools.partial(check_number, low=1e-300, high=math.inf))
 
@@ -147,8 +147,8 @@ class _PlanningAgent(TDAgent):
         if initial_value is None:
             if rewards is None:
                 raise ValueError(
-                    "initial_value must be given where no transition table tells the rewards: take the highest return "
-                    f"that is possible; got None for {simulator!r}"
+                    "initial_value must be given if no transition table gives the rewards: use the highest possible "
+                    f"return; got None for {simulator!r}"
                 )
             self._learned = self._learned._replace(q_table=np.full(self._shape, rewards.max()))
         self.q_table = self.q_table
@@ -157,7 +157,7 @@ class _PlanningAgent(TDAgent):
         self.tolerance = (1e-4 * float(largest) or 1e-4) if tolerance is None else tolerance
 
     def _known_rewards(self) -> np.ndarray | None:
-        """The rewards of the simulator's table, where it has one."""
+        """The rewards in the simulator's table; None if it has none."""
         table = self._table
         if table is None:
             with contextlib.suppress(ValueError):
@@ -166,9 +166,10 @@ class _PlanningAgent(TDAgent):
 
     @property
     def counts(self) -> np.ndarray:
-        """All that was counted: a structured array of pair, next_state, count and reward_sum.
+        """All counts: a structured array of pair, next_state, count and reward_sum.
 
-        A pair is state * actions + action; next_state is the number of states where the episode terminated.
+        A pair is state * actions + action; a next_state equal to the number of states means that the episode
+        terminated.
         """
         return self._learned.model.counts()
 
@@ -176,8 +177,8 @@ class _PlanningAgent(TDAgent):
     def q_table(self) -> np.ndarray:
         """The action values, float64, (states, actions); read-only within a loop over `learn_in_batches`.
 
-        What is assigned is checked and copied, and planned with: pairs that were tried get the value that follows from
-        the counts and the others' values. So is what is changed in place, when it is next learned on or saved.
+        An assigned table is checked, copied and planned with: pairs that were tried get the values that follow from the
+        counts and the other values. A table changed in place is treated likewise when the agent next learns or saves.
         """
         q_table = self._learned.q_table
         if self._usage.in_batches:
@@ -193,19 +194,19 @@ class _PlanningAgent(TDAgent):
         self._assign(check_q_table("q_table", q_table, self._shape))
 
     def _assign(self, q_table: np.ndarray) -> None:
-        """Take a table that is yet to be planned with."""
+        """Replace the q_table by one that is not planned with yet."""
         planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
         learned = self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
         self._learned, self._shown = Planned(q_table, learned.episode, learned.steps, (), planner, None, model), None
 
-    @property  # type: ignore[misc]  # not to be assigned, since steps are counted
+    @property  # type: ignore[misc]  # cannot be assigned, since it must equal the sum of the counts
     def steps(self) -> int:
-        """How many steps were learned, which are those that were counted."""
+        """The number of steps learned, all of which are in the counts."""
         return self._learned.steps
 
-    # Counts are added in place. The compiled call that adds them also turns a switch, which says from when on what was
-    # learned is the newer of two: no Ctrl-C falls between.
+    # Counts are added in place. The compiled call that adds them also sets a switch, which selects the newer of two
+    # versions of what was learned: an interrupt sees the old version or the new one, never half.
 
     @property
     def _learned(self) -> Any:  # Planned, once it is constructed
@@ -217,7 +218,7 @@ class _PlanningAgent(TDAgent):
         self._versions = learned, learned, np.zeros(1, np.bool_)
 
     def _room_for(self, counts: np.ndarray) -> Model:
-        """The model, with room for more counts."""
+        """Grow the model to have room for `counts`, and return it."""
         model = self._learned.model.with_room(len(counts))
         self._learned = self._learned._replace(model=model)
         return model
@@ -225,8 +226,8 @@ class _PlanningAgent(TDAgent):
     def _planning(self) -> Planning:
         return Planning(self.beta, self.tolerance, self.planning_steps)
 
-    def _take_in_changes(self) -> None:
-        """Take the q_table as assigned where it was changed in place."""
+    def _assign_changes(self) -> None:
+        """Treat a q_table that was changed in place as assigned."""
         q_table = self._learned.q_table
         if self._shown is not None and self._shown[0] is q_table and self._shown[1] != zlib.crc32(q_table.data):
             self._assign(q_table.copy())
@@ -234,12 +235,12 @@ class _PlanningAgent(TDAgent):
     def save(self, path: AnyPath) -> None:
         """Write all that resuming needs to one .npz file, as `TDAgent.save` does."""
         if not self._usage.in_batches:
-            self._take_in_changes()
+            self._assign_changes()
         super().save(path)
 
     def _plan_anew(self) -> None:
-        """Derive the values from the counts again, where the q_table was changed or beta has changed."""
-        self._take_in_changes()
+        """Derive the values from the counts again if the q_table or beta has changed."""
+        self._assign_changes()
         learned = self._learned
         if learned.beta == self.beta:
             return
@@ -266,9 +267,9 @@ class _PlanningAgent(TDAgent):
             counts[name] = saved.read(f"counts_{name}", ROW[name], counts.shape)
         _check_counts(counts, self._shape, saved.header.get("steps"))
         if len(np.unique(waiting)) != len(waiting) or not np.isin(waiting, np.arange(states)).all():
-            raise ValueError("waiting must be states, each once")
+            raise ValueError("waiting must be distinct states")
         if values[-1] != 0.0:
-            raise ValueError(f"values must end with 0, the value of the end of an episode, got {values[-1]}")
+            raise ValueError(f"values must end with 0, the value after an episode's end, got {values[-1]}")
         beta = saved.header.get("planned_beta")
         beta = beta if beta is None else check_number("planned_beta", beta)
         super()._restore(saved)
@@ -278,17 +279,17 @@ class _PlanningAgent(TDAgent):
 
 
 class DynaQAgent(_PlanningAgent, QLAgent):
-    """Dyna-Q on one core: acts for `batch_size` episodes, counts what it saw, plans, and acts on what it planned.
+    """Dyna-Q on one core: acts for `batch_size` episodes, counts the transitions, plans, and acts on the plan.
 
-    While it acts it learns as Q-learning does, at `learning_rate`, or it would walk in circles until the next plan.
-    After a batch (cut at test points where it tests) values are planned from the counts until no state is off by more
-    than `tolerance`, or `planning_steps` states a learning step have passed their value on. `tolerance` (None: a ten
-    thousandth of the largest reward of the simulator's table, or of `initial_value` where it has none) should be well
-    below what a step costs: differences below it are not seen. `initial_value` should be the highest return possible;
-    None takes the highest reward of the table, and raises ValueError where there is none. With lower values it plans
-    as well, but it may never try what is better than it knows.
+    While it acts it also learns as Q-learning does, at `learning_rate`, or it would walk in circles until the next
+    plan. After each batch (truncated at tests, with `do_test`) it plans from the counts, until no state's value is off
+    by more than `tolerance` or `planning_steps` states per learning step have passed their value on. `tolerance` (None:
+    a ten thousandth of the largest reward in the simulator's table, or of `initial_value` if it has none) should be
+    well below the cost of a step, since smaller differences are ignored. `initial_value` should be the highest possible
+    return; None takes the highest reward in the table, and raises ValueError if there is no table. Planning works with
+    lower values, too, but the agent may then never try actions that are better than those it knows.
 
-    `counts` are what was counted. An interrupt leaves it as it was after a batch. The rest is as in `QLAgent`.
+    `counts` has the counts. An interrupt leaves the agent as it was after a batch. The rest is as in `QLAgent`.
     """
 
     agent_name = "Dyna-Q agent"
@@ -301,18 +302,18 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
-        """Learn `episodes` more (None: a test interval). Cut within a batch, it gives another result than in one go."""
+        """Learn `episodes` more episodes (None: one test interval). Stopping within a batch changes later results."""
         for _ in self.learn_in_batches(episodes):
             pass
 
     def learn_in_batches(self, episodes: int | None = None) -> Iterator[Batch]:
-        """Learn `episodes` more (None: a test interval), and yield each batch when it is learned."""
+        """Learn `episodes` more episodes (None: one test interval), and yield each batch when it is learned."""
         with in_few_lines():
             self._check_settings()
             yield from self._run(self.episode + self._episodes_asked_for(episodes), do_test=False)
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
-        """Learn up to episode `until`, and test where it is due; yields after each batch."""
+        """Learn up to episode `until`, with a test whenever one is due; yield after each batch."""
         with self._usage.by_this_thread(in_batches=True):
             self._rehearse()
             self._plan_anew()
@@ -328,12 +329,12 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     def _check_settings(self) -> None:
         super()._check_settings()
-        instead = "what is learned comes from its counts: let its kernel act in another way, td.Rule(update, policy)"
+        instead = "it learns from its counts: to act in another way set kernel = td.Rule(update, policy)"
         refuse_overrides(type(self), DynaQAgent, ("learn",), instead, vars(self))
         refuse_rule_methods(type(self), vars(self))
 
     def _learn_counts(self, counts: np.ndarray, episode: int) -> None:
-        """Take in what was counted up to an episode."""
+        """Add the counts of the batch that ends before number `episode`, and plan."""
         model, before = self._room_for(counts), self._learned
         planner, switch = before.planner.copy(), np.zeros(1, np.bool_)
         steps = before.steps + int(counts["count"].sum())
@@ -343,14 +344,13 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
 
 class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
-    """Dyna-Q with `cw_num` workers that act and count, and a server that adds up what they counted, and plans.
+    """Dyna-Q with `cw_num` workers that act and count, and a server that adds up their counts, and plans.
 
-    A round is `batch_size` episodes a worker, all from the latest table; with `do_test` it is cut at test points. What
-    the workers counted adds up exactly, in any order, whatever their number: nothing is averaged or diluted. With
-    one worker the result is `DynaQAgent`'s, bit for bit. With `in_flight=3` a round acts on the table of the round
-    before the last, so that nobody waits for the slowest worker, or for the server. The rest is as in `DynaQAgent`
-    and `DistributedQLAgent`, also if processes are killed: a snapshot carries the counts of its round, and the
-    agent keeps them all for a new server.
+    A round is `batch_size` episodes per worker, all from the latest table; with `do_test` it is truncated at tests.
+    Counts add up exactly, in any order and from any number of workers: nothing is averaged. With one worker the result
+    is `DynaQAgent`'s, bit for bit. With `in_flight=3` a round acts on the table from two rounds earlier, so that nobody
+    waits for the slowest worker, or for the server. The rest is as in `DynaQAgent` and `DistributedQLAgent`, even if
+    processes are killed: a snapshot carries its round's counts, and the agent keeps all counts for a new server.
     """
 
     agent_name = "Distributed Dyna-Q"
@@ -361,12 +361,12 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 
     @property
     def lag(self) -> int:
-        """How many rounds back the table lies that a round acts on: 1 is the one after the round before."""
+        """The lag of tables in rounds: round i acts on the table after round i - lag."""
         return self.in_flight - 1
 
     @property
     def episodes_a_batch(self) -> int:
-        """A round has a batch for each worker."""
+        """The number of episodes per round: a batch for each worker."""
         return self.batch_size * self.cw_num
 
     def _run(self, until: int, do_test: bool) -> Iterator[Batch]:
@@ -375,8 +375,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         yield from super()._run(until, do_test)
 
     def _submit(self, pool: Pool, batch: Batch, snapshot: Any) -> Reference:
-        """Each worker acts for an even share of the episodes; the server takes their counts in, in their order."""
-        if isinstance(snapshot, PlannedSnapshot):  # that a server started from: what was counted is no use to workers
+        """Have each worker act for an even share of the episodes, and the server add their counts, in their order."""
+        if isinstance(snapshot, PlannedSnapshot):  # that a server started from; workers do not need its counts
             snapshot = snapshot._replace(counts=snapshot.counts[:0])
         reports = [
             pool.submit("collector", worker, "collect", snapshot, first, episodes)
@@ -407,13 +407,13 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         self._learned = self._learned._replace(planner=planner)
 
     def _check_rule(self) -> None:
-        """Any rule will do to act by: what is learned comes from the counts."""
+        """Accept any rule: workers act by it, but what is learned comes from the counts."""
 
 
 def _check_counts(counts: np.ndarray, shape: tuple[int, int], steps: int | None) -> None:
-    """ValueError unless counts are such as an agent has, of so many steps."""
+    """Raise ValueError unless the counts are valid and sum to `steps`."""
     states, actions = shape
     in_range = (counts["pair"] >= 0) & (counts["pair"] < states * actions)
     in_range &= (counts["next_state"] >= 0) & (counts["next_state"] <= states) & (counts["count"] > 0)
     if not in_range.all() or counts["count"].sum() != steps:
-        raise ValueError(f"counts must be of {steps} steps in a q_table of shape {shape}")
+        raise ValueError(f"counts must be of pairs and states in a q_table of shape {shape}, and sum to {steps} steps")

@@ -1,7 +1,8 @@
-"""Federated learning: workers that learn for themselves, and a server that merges what they learned.
+"""Federated learning: workers that learn on their own, and a server that merges what they learned.
 
-A server that replays every step is at most some three times as fast as one core, since replaying costs a third of a
-step. Workers that ship what they learned, instead of what they saw, have no such limit (Khodadadian et al. 2022).
+A server that replays every step is at most about three times as fast as one core, because replaying a step takes a
+third of the time of learning it. Workers that ship what they learned, not what they saw, have no such limit
+(Khodadadian et al. 2022).
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from td_helpers import CollectingWorker, DistributedQLAgent, QLAgentServer, SARS
 class Report(NamedTuple):
     """What a worker learned from the table that it started with."""
 
-    pairs: np.ndarray | None  # int32, those it visited, as state * actions + action; None for all
+    pairs: np.ndarray | None  # int32, the pairs it visited, as state * actions + action; None for all
     values: np.ndarray  # float64, its values of these pairs
-    visits: np.ndarray  # int32, how often it updated them
+    visits: np.ndarray  # int32, how often it updated each
     steps: int
     seconds: float
 
     @property
     def nbytes(self) -> int:
-        """How much is shipped."""
+        """The number of bytes shipped."""
         return sum(part.nbytes for part in (self.pairs, self.values, self.visits) if part is not None)
 
 
 class CountingReplica(Replica):
-    """A replica with room to count the visits of each pair, all 0 before it is learned on."""
+    """A replica that also has a count of visits per pair, all 0 before it is learned on."""
 
     visits: np.ndarray
 
     def writable(self, q_table: np.ndarray) -> np.ndarray:
         """A copy of a table, and `visits` of the same shape."""
-        # A pair's count lies beside its value, in the same cache line: counting then costs 5% and not 30.
+        # A pair's count is next to its value, in the same cache line: counting then costs 5%, not 30%.
         row = np.dtype([("values", "f8", q_table.shape[1]), ("visits", "i4", q_table.shape[1])])
         rows = np.zeros(len(q_table), row)
         rows["values"], self.visits = q_table, rows["visits"]
@@ -59,7 +60,7 @@ class FederatedWorker(CollectingWorker):
         self.replica = CountingReplica()
 
     def learn(self, snapshot: Snapshot, first: int, episodes: int) -> Report:
-        """Learn `episodes` episodes from number `first`."""
+        """Learn `episodes` episodes from number `first` on the snapshot's q_table, and report what changed."""
         start = time.perf_counter()
         q_table, visits = self.replica.take(snapshot), self.replica.visits
         steps = self.agent.learn_on(q_table, first, episodes, log=visits)
@@ -68,7 +69,7 @@ class FederatedWorker(CollectingWorker):
         counts = visits[places]
         if counts.sum() != steps:
             raise RuntimeError(f"the rule counted {counts.sum()} of {steps} visits: nothing to merge by")
-        if len(pairs) * 16 < q_table.size * 12:  # bytes, with the pair's number and without
+        if len(pairs) * 16 < q_table.size * 12:  # bytes per pair, with its number and without
             report = pairs, q_table[places], counts
         else:
             report = None, q_table.flatten(), visits.flatten()
@@ -78,15 +79,15 @@ class FederatedWorker(CollectingWorker):
 
 
 class FederatedServer(QLAgentServer):
-    """A server that merges reports into the one true table."""
+    """A server that merges the workers' reports into its q_table."""
 
     def begin(self, snapshot: Snapshot) -> None:
-        """Start from a snapshot."""
+        """Start from a snapshot with a whole q_table."""
         super().begin(snapshot)
-        self.place = np.empty(self.q_table.size, np.int32)  # of a pair, among those of a round
+        self.place = np.empty(self.q_table.size, np.int32)  # the index of a pair among a round's pairs
 
     def merge(self, learning_rate: float, *reports: Report) -> Snapshot:
-        """Merge what the workers learned from the present table, in their order."""
+        """Merge a round's reports, in the order of the workers, and return the snapshot after it."""
         start, table = time.perf_counter(), self.q_table.reshape(-1)
         given = [report.pairs for report in reports if report.pairs is not None]
         if len(given) < len(reports):
@@ -96,7 +97,7 @@ class FederatedServer(QLAgentServer):
             self.place[pairs] = np.arange(len(pairs))
             reports = tuple(report._replace(pairs=self.place[report.pairs]) for report in reports)
         values = table[pairs]
-        if len(reports) == 1:  # did what one core would have done
+        if len(reports) == 1:  # one worker: exactly what one core would have learned
             values[:] = reports[0].values
         else:
             self.combine(values, learning_rate, reports)
@@ -112,14 +113,14 @@ class FederatedServer(QLAgentServer):
         return Snapshot(changed, self.steps, cost)
 
     def combine(self, values: np.ndarray, learning_rate: float, reports: tuple[Report, ...]) -> None:
-        """Change the old values, in place, into what the reports of two or more workers make of them.
+        """Merge the reports of two or more workers into the old values, in place.
 
-        The values are those of the pairs that any of them visited, and `pairs` of a report are places among them.
+        `values` has an entry for each pair that any worker visited; the `pairs` of a report are indices into it.
         """
         targets, counts = np.zeros(values.size), np.zeros(values.size, np.int64)
         for report in reports:
             pairs = np.arange(values.size, dtype=np.int32) if report.pairs is None else np.array(report.pairs)
-            # Copies, since arrays from Ray are read-only: another type to numba, to be compiled anew.
+            # Copies, since Ray's arrays are read-only, a different type for which numba would compile again.
             add_report(
                 values, targets, counts, pairs, np.array(report.values), np.array(report.visits),
                 self.agent.learning_rate,
@@ -128,12 +129,13 @@ class FederatedServer(QLAgentServer):
 
 
 class FederatedQLAgent(DistributedQLAgent):
-    """Q-learning on `cw_num` workers that learn for themselves, and a server that merges what they learned.
+    """Q-learning on `cw_num` workers that learn on their own, and a server that merges what they learned.
 
-    A round is `batch_size` episodes a worker, all from the same table, at `local_rate`, which is at most `cap` (None: a
-    hundredth of the workers, but .2 to .6) or `learning_rate`; with `do_test` it is cut at test points. `merge` has the
-    rule. With one worker the result is the single-core agent's, bit for bit. The rest is as in `DistributedQLAgent`,
-    also if processes are killed. `single`, the class of the workers' agents, may have any rule.
+    A round is `batch_size` episodes per worker, all from the same table; with `do_test` it is truncated at tests.
+    Workers learn at `local_rate`, at most the larger of `learning_rate` and `cap` (None: cw_num / 100, clipped to .2 to
+    .6), and `federated.merge` has the formula of the merge. With one worker the result is the single-core agent's, bit
+    for bit. The rest is as in `DistributedQLAgent`, even if processes are killed. `single`, the class of the workers'
+    agents, may have any rule.
     """
 
     agent_name = "Federated Q-learning"
@@ -147,37 +149,37 @@ class FederatedQLAgent(DistributedQLAgent):
 
     @property
     def lag(self) -> int:
-        """All workers start from the latest table."""
+        """The lag of tables in rounds: 1, since all workers start from the latest table."""
         return 1
 
     @property
     def behind(self) -> int:
-        """Each is sent every table."""
+        """The number of rounds from one table that a worker is sent to the next: 1, since it is sent every one."""
         return 1
 
     @property
     def episodes_a_batch(self) -> int:
-        """A round has a batch for each worker."""
+        """The number of episodes per round: a batch for each worker."""
         return self.batch_size * self.cw_num
 
     @property
     def local_rate(self) -> float:
         """The workers' learning rate: max(learning_rate, min(cap, 1 - (1 - learning_rate)**(1.5 * cw_num))).
 
-        With a power of cw_num a worker's visit would weigh as much as one visit of each on a single core. On lakes of
-        64 x 64, at a learning rate of .01, 16 workers need 1.1 times the steps of a single core with that, and 64 need
-        2.0 times with a cap of .2; with the defaults it is 1.0 and 1.4 (beyond/figures/scaling.py). A single core gains
-        more from half the learning rate again. Few workers do not need a higher cap than .2, so it grows with them.
+        With the exponent cw_num, one visit by a worker would count as much as `cw_num` visits on a single core. That
+        takes 16 workers 1.1 times a single core's steps, on 64 x 64 lakes at a learning rate of .01; with the default
+        it is 1.0. With 64 workers it is 2.0 at a cap of .2, and 1.4 by default (beyond/figures/scaling.py). Raising a
+        single core's learning rate by half helps it more. Few workers need no cap above .2, so the cap grows with them.
         """
         if self.cw_num == 1 or self.learning_rate == 1.0:
             return self.learning_rate
         cap = min(0.6, max(0.2, self.cw_num / 100)) if self.cap is None else self.cap
-        half = self.learning_rate / (1 + math.sqrt(1 - self.learning_rate))  # two updates at it are one
+        half = self.learning_rate / (1 + math.sqrt(1 - self.learning_rate))  # two updates at this rate equal one
         together = float(effective_rates(half, np.array([3 * self.cw_num]))[-1])
         return max(self.learning_rate, min(cap, together))
 
     def _submit(self, pool: Pool, batch: Batch, snapshot: Any) -> Reference:
-        """Each worker learns an even share of the episodes; the server merges them in order."""
+        """Have each worker learn an even share of the episodes, and the server merge them."""
         reports = [
             pool.submit("collector", worker, "learn", snapshot, *share)
             for worker, share in enumerate(batch.shares(self.cw_num))
@@ -193,11 +195,11 @@ class FederatedQLAgent(DistributedQLAgent):
             raise ValueError(f"in_flight must be 2, since each round starts where the last ends, got {self.in_flight}")
 
     def _check_rule(self) -> None:
-        """Any rule will do: its workers learn by it themselves."""
+        """Accept any rule, since the workers learn by it and nothing is replayed."""
 
 
 class FederatedSARSAAgent(FederatedQLAgent):
-    """SARSA in the same way: a worker's next action comes from its own present table, so it stays on-policy."""
+    """Federated SARSA: on-policy, since each worker's next action comes from its current table."""
 
     agent_name = "Federated SARSA"
     single = SARSAAgent
@@ -205,7 +207,7 @@ class FederatedSARSAAgent(FederatedQLAgent):
 
 @cached_jit
 def visited(visits):
-    """The pairs that were visited."""
+    """Return the pairs that were visited."""
     found = np.empty(visits.size, np.int32)
     count = 0
     for state in range(visits.shape[0]):
@@ -218,14 +220,14 @@ def visited(visits):
 
 @cached_jit
 def effective_rates(rate, visits):
-    """What n updates at `rate` amount to together, 1 - (1 - rate)**n, by n up to the most visits: a table to look up.
+    """Return a table of 1 - (1 - rate)**n, the effective rate of n updates at `rate`, up to the largest of `visits`.
 
-    Entry n is what n updates make of 0 if their target is 1, by the arithmetic of the update rules. Sums and products
+    Entry n is where n updates take 0 if their target is 1, by the arithmetic of the update rules. Sums and products
     have the same bits on every machine and in plain Python; a library's expm1 and pow do not.
 
-    Entries never fall, since nothing negative is added. They never exceed 1: at most the rest, 1 - entry, is added,
-    and rounding keeps the sum at 1. After an update that changes nothing none does, so the table ends there, and its
-    last entry, at most some 2**-54 / rate below 1, holds for all n beyond.
+    Entries never decrease, since nothing negative is added. They never exceed 1: at most the rest, 1 - entry, is added,
+    and rounding keeps the sum at 1. Once an update changes nothing, no later one does. The table then ends, and its
+    last entry, at most some 2**-54 / rate below 1, holds for all larger n.
     """
     most = 0
     for n in visits:
@@ -242,7 +244,7 @@ def effective_rates(rate, visits):
 
 @cached_jit
 def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
-    """Add visits * (a worker's mean target - old value): what its visits changed, over their effective rate."""
+    """Add a report: its visits, and visits * (mean target - old value), which is its change over the effective rate."""
     rates = effective_rates(local_rate, visits)
     for i in range(len(pairs)):
         change = values[i] - old_values[pairs[i]]
@@ -255,14 +257,14 @@ def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
 def merge(values, targets, counts, learning_rate):
     """The retention-matched merge, in place.
 
-    It keeps of the old values what one core would after as many visits:
+    It retains as much of an old value as one core would after the same number of visits:
 
         Q = Q0 + (1 - (1 - alpha)**N) * sum of (n_m / N) * (Q_m - Q0) / (1 - (1 - a)**n_m),
 
-    N being the sum of the visits n_m. To divide a change by its effective number of steps and
-    to scale the whole by a common one is FedNova (Wang et al. 2020); weighting by visits is in
-    Woo, Joshi and Chi (2023). To do so for each pair, with the retention of one core, was not
-    found in print.
+    where N is the sum of the visits n_m. Dividing each change by its effective number of steps
+    and scaling the sum by a common one is FedNova (Wang et al. 2020); weighting by visits is in
+    Woo, Joshi and Chi (2023). Doing so per pair, with the retention of one core, was not found
+    in print.
     """
     rates = effective_rates(learning_rate, counts)
     for pair in range(len(values)):

@@ -1,10 +1,10 @@
-"""Planning from counts: a model of what followed each action, and prioritised sweeping of what it changes.
+"""Planning from counts: a model of what followed each action, and prioritised sweeping of what new counts change.
 
-The model is the maximum-likelihood one: how often a state and action led to each next state, and the sum of what was
-paid on the way. Counts of several workers add up exactly, in any order. Values are planned by prioritised sweeping
-(Moore and Atkeson 1993) with small backups (van Seijen and Sutton 2013): when the value of a state changes, only the
-pairs that were seen to lead to it change, each by one multiplication. States wait first come, first served: served by
-their largest change, as in the paper, between .8 and 1.6 times as many have to pass their value on.
+The model is the maximum-likelihood one: how often a state and action led to each next state, and the sum of the
+rewards. Counts of several workers add up exactly, in any order. Values are planned by prioritised sweeping (Moore and
+Atkeson 1993) with small backups (van Seijen and Sutton 2013): when the value of a state changes, only the pairs that
+were seen to lead to it change, each by one multiplication. The queue is first come, first served. Ordered by the
+largest change, as in the paper, it would have .8 to 1.6 times as many states pass their value on.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ import numpy as np
 
 from tabular.kernels import cached_jit
 
-# A row of counts: that `pair` (state * actions + action) led `count` times to `next_state` (the number of states where
-# the episode terminated), and was paid `reward_sum` in all. This is what travels, and what is saved.
+# A row of counts: `pair` (state * actions + action) led `count` times to `next_state` (the number of states if the
+# episode terminated), for a total reward of `reward_sum`. Such rows are what is sent and saved.
 ROW = np.dtype([("pair", "i4"), ("next_state", "i4"), ("count", "i8"), ("reward_sum", "f8")])
 COLUMNS = ROW.names or ()
 
-# In a model each row also has the number of an earlier one of the same pair, and of one to the same next state, or -1:
-# lists that grow, however many outcomes a pair turns out to have.
+# In a model each row also has the index of the previous row of the same pair, and of the previous row to the same next
+# state, or -1: linked lists, which can grow to any number of outcomes.
 LINKED_ROW = np.dtype([*ROW.descr, ("same_pair", "i4"), ("same_next", "i4")])
 
 
 class Model(NamedTuple):
     """Counts, linked both ways: from a pair to its outcomes, and from a state to the pairs that led to it."""
 
-    rows: np.ndarray  # LINKED_ROW, in order of discovery; those from `size` on are empty
+    rows: np.ndarray  # LINKED_ROW, in order of discovery; rows from `size` on are empty
     size: np.ndarray  # int64, (1,)
     visits: np.ndarray  # int64, (pairs,)
-    outcomes: np.ndarray  # int32, (pairs,): the latest row of a pair, -1 where it has none
-    sources: np.ndarray  # int32, (states + 1,): the latest row to a state, the last entry for the end of an episode
+    outcomes: np.ndarray  # int32, (pairs,): the latest row of a pair, -1 if it has none
+    sources: np.ndarray  # int32, (states + 1,): the latest row to a state; the last entry is for the end of an episode
 
     @classmethod
     def empty(cls, states: int, actions: int) -> Model:
-        """A model of nothing yet."""
+        """Make a model without any counts."""
         pairs = states * actions
         lists = np.full(pairs, -1, np.int32), np.full(states + 1, -1, np.int32)
         return cls(np.empty(64, LINKED_ROW), np.zeros(1, np.int64), np.zeros(pairs, np.int64), *lists)
 
     @classmethod
     def of(cls, counts: np.ndarray, states: int, actions: int) -> Model:
-        """The model of an array of ROW."""
+        """Make a model from an array of ROW."""
         model = cls.empty(states, actions).with_room(len(counts))
-        add_counts(model, np.array(counts))  # arrays from Ray are read-only: another type to numba, compiled anew
+        add_counts(model, np.array(counts))  # Ray's arrays are read-only, a type for which numba would compile again
         return model
 
     def forgotten(self) -> Model:
-        """This model, emptied."""
+        """Empty this model in place, and return it."""
         forget(self)
         return self
 
     def with_room(self, count: int) -> Model:
-        """This model, sharing all but perhaps its rows, with room for so many more of them."""
+        """Return this model with capacity for `count` more rows; all other arrays are shared."""
         needed = int(self.size[0]) + count
         if needed <= len(self.rows):
             return self
@@ -63,43 +63,43 @@ class Model(NamedTuple):
         return self._replace(rows=rows)
 
     def counts(self) -> np.ndarray:
-        """All that was counted, as an array of ROW; added to an empty model it makes this one, bit for bit."""
+        """Return all counts as an array of ROW, from which `of` makes an equal model, bit for bit."""
         return packed(self.rows[: self.size[0]])
 
 
 class Planner(NamedTuple):
-    """What is planned, in place.
+    """The state of planning, changed in place: action values, state values, and a queue of states.
 
-    A pair's value is always its mean reward plus beta times the mean of the `values` that follow. A state whose best
-    pair is worth another value than its own, by more than the tolerance, waits its turn.
+    A pair's value is always its mean reward plus beta times the mean of the `values` that follow. A state is queued if
+    its entry in `values` differs from its best pair's value by more than the tolerance.
     """
 
     q_table: np.ndarray  # float64, (states, actions)
     values: np.ndarray  # float64, (states + 1,): of the states, and 0 for the end of an episode
-    queue: np.ndarray  # int32, (states,): a ring of the states that wait, first come first served
-    waits: np.ndarray  # bool, (states,)
+    queue: np.ndarray  # int32, (states,): a ring buffer of the queued states, first come first served
+    waits: np.ndarray  # bool, (states,): whether a state is queued
     ends: np.ndarray  # int64, (2,): how many states have left the queue, and how many have joined it
 
     @classmethod
     def of(cls, q_table: np.ndarray, values: np.ndarray, waiting: np.ndarray) -> Planner:
-        """What was planned, with the states that wait in order."""
+        """Make a planner whose queue has the states `waiting`, in order."""
         queue, waits = np.zeros(len(q_table), np.int32), np.zeros(len(q_table), np.bool_)
         queue[: len(waiting)] = waiting
         waits[waiting] = True
         return cls(q_table, values, queue, waits, np.array([0, len(waiting)]))
 
     def copy(self) -> Planner:
-        """The same, to go on from."""
+        """Return a copy that shares no array."""
         return Planner(*map(np.array, self))
 
     def waiting(self) -> np.ndarray:
-        """The states that wait, in order."""
+        """Return the queued states, in order."""
         first, last = self.ends
         return self.queue[np.arange(first, last) % len(self.queue)]
 
 
 def packed(rows: np.ndarray) -> np.ndarray:
-    """Rows without their links."""
+    """Return the rows without their links."""
     counts = np.empty(len(rows), ROW)
     for name in COLUMNS:
         counts[name] = rows[name]
@@ -108,7 +108,7 @@ def packed(rows: np.ndarray) -> np.ndarray:
 
 @cached_jit
 def add_row(model, pair, next_state, count, reward_sum):
-    """Add to what is known of a pair; the model must have room for a row."""
+    """Add counts of one outcome of a pair; the model must have room for a row."""
     model.visits[pair] += count
     i = model.outcomes[pair]
     while i >= 0:
@@ -128,7 +128,7 @@ def add_row(model, pair, next_state, count, reward_sum):
 
 @cached_jit
 def count_steps(model, pairs, rewards, actions):
-    """Add the steps of recorded experience, in which -1 ends an episode, and -2 - state cuts it."""
+    """Add the steps of recorded experience, in which -1 terminates an episode and -2 - state truncates it."""
     end = len(model.sources) - 1
     for i in range(len(pairs)):
         if pairs[i] >= 0:
@@ -142,7 +142,7 @@ def count_steps(model, pairs, rewards, actions):
 
 @cached_jit
 def forget(model):
-    """Empty a model, at the price of what it holds and not of its size."""
+    """Empty a model, in time that grows with its rows and not with its number of pairs."""
     for i in range(model.size[0]):
         row = model.rows[i]
         model.visits[row["pair"]] = 0
@@ -161,14 +161,14 @@ def add_counts(model, counts):
 
 @cached_jit
 def record_counts(model, counts, switch):
-    """Add rows of counts, and turn the switch, in one call that no Ctrl-C divides."""
+    """Add rows of counts and set the switch, in one call that Ctrl-C cannot interrupt."""
     add_counts(model, counts)
     switch[0] = True
 
 
 @cached_jit
 def best_value(q_table, state):
-    """The value of the best action."""
+    """Return the highest action value in a state."""
     best = q_table[state, 0]
     for action in range(1, q_table.shape[1]):
         if q_table[state, action] > best:
@@ -178,7 +178,7 @@ def best_value(q_table, state):
 
 @cached_jit
 def back_up(model, planner, beta, pair):
-    """The full backup of a pair: its mean reward, plus beta times the mean of what followed."""
+    """Do the full backup of a pair: its mean reward plus beta times the mean value of the next states."""
     actions = planner.q_table.shape[1]
     reward_sum = value_sum = 0.0
     i = model.outcomes[pair]
@@ -193,7 +193,7 @@ def back_up(model, planner, beta, pair):
 
 @cached_jit
 def join_queue(planner, state, tolerance):
-    """Let a state wait its turn, unless it does or its value is good enough."""
+    """Enqueue a state unless it is queued already or its value is within the tolerance."""
     if not planner.waits[state] and abs(best_value(planner.q_table, state) - planner.values[state]) > tolerance:
         planner.waits[state] = True
         planner.queue[planner.ends[1] % len(planner.queue)] = state
@@ -202,9 +202,9 @@ def join_queue(planner, state, tolerance):
 
 @cached_jit
 def sweep(model, planner, beta, tolerance, most):
-    """Work off the queue, until at most `most` states have passed their value on to the pairs that lead to them."""
-    # All in one loop, over arrays and not tuples of them: calls within it, which would hand over seventy numbers each,
-    # take most of the time.
+    """Process the queue until it is empty, or `most` states have passed their value on to pairs that lead to them."""
+    # One loop over plain arrays: calls within it, each with tuples of arrays as arguments (seventy numbers), would take
+    # most of the time.
     rows, visits, sources = model.rows, model.visits, model.sources
     q_table, values, queue, waits = planner.q_table, planner.values, planner.queue, planner.waits
     first, last = planner.ends
@@ -237,7 +237,7 @@ def sweep(model, planner, beta, tolerance, most):
 
 @cached_jit
 def take_in(model, planner, counts, beta, tolerance):
-    """Back up the pairs of rows that were added, the latest first: what was found then spreads along the way there."""
+    """Back up the pairs of added rows; enqueue the latest first, so that changes spread back along the path taken."""
     actions = planner.q_table.shape[1]
     for i in range(len(counts)):
         back_up(model, planner, beta, counts[i]["pair"])
@@ -247,10 +247,9 @@ def take_in(model, planner, counts, beta, tolerance):
 
 @cached_jit
 def learn_counts(model, planner, counts, beta, tolerance, planning_steps, switch):
-    """Add rows of counts, plan what they change, and turn the switch, in one call that no Ctrl-C divides.
+    """Add rows of counts, plan what they change and set the switch, in one call that Ctrl-C cannot interrupt.
 
-    At most `planning_steps` states a step pass their value on, besides those that were acted in; what is left waits
-    for the next time.
+    Besides one state per row, at most `planning_steps` states per step pass their value on; the others stay queued.
     """
     add_counts(model, counts)
     take_in(model, planner, counts, beta, tolerance)
@@ -263,7 +262,7 @@ def learn_counts(model, planner, counts, beta, tolerance, planning_steps, switch
 
 @cached_jit
 def plan_anew(model, planner, beta, tolerance):
-    """Derive all pairs from the values again, as for another beta; whatever that changes waits."""
+    """Back up all pairs again, for example with a new beta, and enqueue the states whose value changes."""
     for pair in range(len(model.visits)):
         if model.visits[pair] > 0:
             back_up(model, planner, beta, pair)

@@ -1,10 +1,10 @@
-"""Large q_tables travel as what changed in them: what is sent, and what server, workers and agent keep for it.
+"""Large q_tables travel as changes: the message, and what server, workers and agent keep for it.
 
-    server  --Changes-->  worker   a `ChangeLog` here, a `Replica` there
-            --Changes-->  agent    a `Version`
+    server, with a `ChangeLog`  --Changes-->  worker, with a `Replica`
+                                --Changes-->  agent, with a `Version`
 
-A receiver is sent a whole table first, and again whenever the changes would take more room. So any process can be
-replaced by one that holds nothing: a run that goes on after a loss begins with whole tables.
+A receiver is first sent a whole table, and again whenever the changes would take more bytes. A run that continues after
+a loss also starts from whole tables, so a new process can replace any other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .kernels import cached_jit
 if TYPE_CHECKING:
     from .plan import Snapshot
 
-LARGE = 2**18  # bytes of a q_table; a smaller one is sent whole, since to find what changed would take longer
+LARGE = 2**18  # bytes of a q_table; a smaller one is sent whole, since finding its changes would take longer
 
 
 class Changes(NamedTuple):
@@ -31,7 +31,7 @@ class Changes(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """How much is shipped."""
+        """The number of bytes shipped."""
         return self.pairs.nbytes + self.values.nbytes
 
     def apply(self, q_table: np.ndarray) -> None:
@@ -40,19 +40,19 @@ class Changes(NamedTuple):
 
 
 class ChangeLog:
-    """A server's: the pairs that the last batches changed in its q_table.
+    """The server's record of the pairs that the last `behind` batches changed in its q_table.
 
-    `behind` is how many batches ago a receiver got its last table; None sends whole tables only.
+    A receiver's last table is from `behind` batches ago; None sends whole tables only.
     """
 
     def __init__(self, q_table: np.ndarray, steps: int, behind: int | None):
         self.q_table, self.steps, self.behind = q_table, steps, behind
-        # Of each batch, the steps before it, and the pairs that it changed.
+        # For each batch, the steps before it and the pairs that it changed.
         self.batches: deque[tuple[int, np.ndarray]] = deque(maxlen=behind)
         self.seen = np.zeros(q_table.size, np.bool_)
 
     def send(self, pairs: np.ndarray, steps: int) -> np.ndarray | Changes:
-        """What a receiver needs after a batch that changed `pairs` (those below 0 are none) and led to `steps`."""
+        """Return what to send after a batch that changed `pairs` (entries below 0 are ignored) and ended at `steps`."""
         if self.behind is not None:
             self.batches.append((self.steps, self.distinct(pairs)))
             self.steps = steps
@@ -64,12 +64,12 @@ class ChangeLog:
         return frozen(self.q_table.copy())
 
     def distinct(self, *pairs: np.ndarray) -> np.ndarray:
-        """The pairs in these arrays, each once."""
+        """Return the pairs in these arrays, each once."""
         return distinct(np.concatenate(pairs), self.seen)
 
 
 class Replica:
-    """A worker's: the q_table that it was sent last, and a copy to learn on."""
+    """A worker's two tables: the q_table as last received, and a copy to learn on."""
 
     received: np.ndarray
     owned: bool
@@ -77,14 +77,19 @@ class Replica:
     steps: int
 
     def __init__(self) -> None:
-        self.learned: np.ndarray | None = None  # the pairs that the last batch learned; None while it lasts
+        self.learned: np.ndarray | None = None  # the pairs that the last batch updated; None during a batch
 
     def take(self, snapshot: Snapshot) -> np.ndarray:
-        """The q_table of a snapshot, to learn on. What is learned is then told by assigning the pairs to `learned`."""
+        """Bring the copy to a snapshot's q_table, and return it to learn on.
+
+        A whole table is copied. For `Changes` the copy's own learning is undone first: the pairs in `learned` are
+        reset to the values received. Then both tables are updated. After a batch the caller must assign the pairs that
+        it updated to `learned`.
+        """
         table = snapshot.q_table
         if isinstance(table, Changes):
             if self.learned is None or not table.since <= self.steps <= snapshot.steps:
-                raise RuntimeError(f"changes since step {table.since} were sent to one that does not have that table")
+                raise RuntimeError(f"changes since step {table.since} were sent to a worker without that table")
             if not self.owned:
                 self.received, self.owned = np.array(self.received), True
             learned = self.learned[self.learned >= 0]
@@ -99,28 +104,28 @@ class Replica:
         return self.copy
 
     def writable(self, q_table: np.ndarray) -> np.ndarray:
-        """A copy of a table, in C's order; those from Ray are read-only."""
+        """Return a writable copy of a table, in C order; arrays from Ray are read-only."""
         return np.array(q_table, order="C")
 
 
 class Version:
-    """An agent's: a q_table, kept as what changed since the one before it until it is asked for."""
+    """An agent's q_table, kept as changes to the previous one until the table itself is needed."""
 
     def __init__(self, before: np.ndarray | Version, changes: Changes):
         self.nbytes: int = before.nbytes
-        # Copies, since arrays from Ray fill its store for as long as they are held.
+        # Copies, since arrays from Ray occupy its store while they are held.
         self.before: Any = before if isinstance(before, Version) else np.array(before)
         self.changes: Any = changes._replace(pairs=np.array(changes.pairs), values=np.array(changes.values))
-        self.bytes_before = before.bytes_until if isinstance(before, Version) else 0  # of changes, since a whole table
+        self.bytes_before = before.bytes_until if isinstance(before, Version) else 0  # of changes since a whole table
         self.bytes_until: int = self.bytes_before + changes.nbytes
         self.table: np.ndarray | None = None
 
     def fills_a_table(self) -> bool:
-        """Whether with its changes another table's worth of them has come in."""
+        """Whether these changes take the total since the last whole table past a multiple of a table's size."""
         return self.bytes_before // self.nbytes < self.bytes_until // self.nbytes
 
     def materialize(self) -> np.ndarray:
-        """The table, read-only."""
+        """Return the table, read-only."""
         if self.table is None:
             changes: list[Changes] = []
             version: Any = self
@@ -130,30 +135,30 @@ class Version:
             table = np.array(materialized(version))
             for change in reversed(changes):
                 change.apply(table)
-            self.table = frozen(table)  # at once: an interrupt leaves all or nothing
+            self.table = frozen(table)  # in one step: an interrupt leaves the table whole or absent
         self.before = self.changes = None
         return self.table
 
 
 def frozen(q_table: np.ndarray) -> np.ndarray:
-    """The array itself, from now on read-only: a change would be seen by some of those who share it, and not by all."""
+    """Make an array read-only, and return it: only some of the processes that use it would see a change."""
     q_table.flags.writeable = False
     return q_table
 
 
 def following(before: np.ndarray | Version, received: np.ndarray | Changes) -> np.ndarray | Version:
-    """The table that an agent has received, as it keeps it: whole, or as a version of the one before."""
+    """Return a received table in the form that an agent keeps: whole, or as a version of the previous one."""
     return Version(before, received) if isinstance(received, Changes) else received
 
 
 def materialized(q_table: np.ndarray | Version) -> np.ndarray:
-    """A q_table as an array, whichever way it is kept."""
+    """Return a q_table as an array."""
     return q_table.materialize() if isinstance(q_table, Version) else q_table
 
 
 @cached_jit
 def distinct(pairs, seen):
-    """The pairs from 0 on, each once, in the order of their first appearance; `seen` is False for all of them."""
+    """Return the pairs from 0 up, each once, in order of first appearance; `seen` must be, and stays, all False."""
     found = np.empty(len(pairs), np.int32)
     count = 0
     for pair in pairs:

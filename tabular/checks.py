@@ -1,4 +1,4 @@
-"""Checks of arguments, and generators from seeds."""
+"""Checks of arguments, settings that are checked when assigned, and generators from seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def check_count(name: str, value: Any, low: int = 1, high: int = 2**40) -> int:
-    """The value as an int; TypeError unless it is a whole number, ValueError outside low..high."""
+    """Return the value as an int; raise TypeError unless it is a whole number, ValueError outside low..high."""
     expected = f"{name} must be a whole number from {low} to {high}, got {value!r}"
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(expected)
@@ -29,8 +29,8 @@ def check_count(name: str, value: Any, low: int = 1, high: int = 2**40) -> int:
 
 
 def check_number(name: str, value: Any, low: float = 0.0, high: float = 1.0) -> float:
-    """The value as a float; TypeError unless it is a real number, ValueError outside low..high."""
-    number: Any = value  # numbers.Real says nothing of <=
+    """Return the value as a float; raise TypeError unless it is a real number, ValueError outside low..high."""
+    number: Any = value  # the type numbers.Real has no <=
     expected = f"{name} must be a number from {low:g} to {high:g}, got {value!r}"
     if not isinstance(value, numbers.Real) or isinstance(value, bool):
         raise TypeError(expected)
@@ -40,14 +40,14 @@ def check_number(name: str, value: Any, low: float = 0.0, high: float = 1.0) -> 
 
 
 def check_flag(name: str, value: Any) -> bool:
-    """The value as a bool; TypeError unless it is one."""
+    """Return the value as a bool; raise TypeError unless it is one."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
 
 def check_probabilities(name: str, values: Any, count: int) -> tuple[float, ...]:
-    """The values as floats; raises unless they are `count` probabilities that sum to 1."""
+    """Return the values as floats; raise unless they are `count` probabilities that sum to 1."""
     if not np.iterable(values):
         raise TypeError(f"{name} must be {count} probabilities that sum to 1, got {values!r}")
     values = tuple(check_number(name, value) for value in values)
@@ -57,22 +57,22 @@ def check_probabilities(name: str, values: Any, count: int) -> tuple[float, ...]
 
 
 def check_q_table(name: str, q_table: Any, shape: tuple[int, int]) -> np.ndarray:
-    """A copy of a table as it is learned on: float64 in C's order, whatever array or lists it came as.
+    """Return a copy of a table, from any array or lists, in the form that learning needs: float64 in C order.
 
-    ValueError unless it has the shape (states, actions), and entries that are finite and not masked; TypeError unless
-    they are real numbers.
+    Raises ValueError unless it has the shape (states, actions) and its entries are finite and not masked, TypeError
+    unless they are real numbers.
     """
     try:
-        given = np.ma.array(q_table)  # an array, a DataFrame, or lists, and also lists of rows that are masked
+        given = np.ma.array(q_table)  # an array, a DataFrame or lists, even lists of masked rows
     except ValueError as error:
-        raise ValueError(f"{name} must have shape {shape} (states, actions), got rows that differ") from error
+        raise ValueError(f"{name} must have shape {shape} (states, actions), got rows of different lengths") from error
     if given.shape != shape:
         raise ValueError(f"{name} must have shape {shape} (states, actions), got {given.shape}")
     if given.dtype.kind not in "fiu":
         raise TypeError(f"{name} must hold real numbers, got {given.dtype}")
     if np.ma.is_masked(given):
         raise ValueError(f"{name} must be finite, got masked entries")
-    with np.errstate(over="ignore"):  # of floats that are longer
+    with np.errstate(over="ignore"):  # a longer float may overflow, and is refused below
         table = np.array(np.ma.getdata(given), np.float64, order="C", subok=False)
     if not np.isfinite(table).all():
         raise ValueError(f"{name} must be finite, got nan or inf")
@@ -80,9 +80,9 @@ def check_q_table(name: str, q_table: Any, shape: tuple[int, int]) -> np.ndarray
 
 
 class Setting(Generic[T]):
-    """A setting of a class that is checked whenever it is assigned: `check(name, value)` returns what is stored.
+    """An attribute that is checked whenever it is assigned: `check(name, value)` returns the value to store.
 
-    An instance with a method `_before_change(name)` may refuse.
+    If the instance has a method `_before_change(name)`, it is called before the value is stored, and may raise.
     """
 
     def __init__(self, check: Callable[[str, Any], T]):
@@ -108,31 +108,31 @@ class Setting(Generic[T]):
 
 
 def as_given(name: str, value: Any) -> Any:
-    """The value: what is checked with others, when it is used."""
+    """Return the value unchecked, for settings that are checked together with others when they are used."""
     return value
 
 
 def setting_names(kind: type) -> list[str]:
-    """The names of all settings of a class, those of its bases first."""
+    """Return the names of all settings of a class, with its bases' first."""
     return list(dict.fromkeys(
         name for base in reversed(kind.__mro__) for name, value in vars(base).items() if isinstance(value, Setting)
     ))  # fmt: skip
 
 
 def settings_of(instance: object) -> dict[str, Any]:
-    """The values of all settings of an instance, by name."""
+    """Return a dict of all settings of an instance, by name."""
     return {name: getattr(instance, name) for name in setting_names(type(instance))}
 
 
 def count_between(low: int, high: int) -> Callable[[str, Any], int]:
-    """The check of a setting that is a whole number from `low` to `high`."""
+    """Return the check of a setting that must be a whole number from `low` to `high`."""
     return functools.partial(check_count, low=low, high=high)
 
 
 def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str, own: Container[str] = ()) -> None:
-    """TypeError where a class overrides a method that its runs do not call: it would do nothing, silently.
+    """Raise TypeError if a class overrides a method that runs do not call, as it would silently have no effect.
 
-    `own` are the attributes of an instance, which may do so, too.
+    `own` has an instance's attributes, which may override it, too.
     """
     for name in names:
         if name in own or getattr(kind, name) is not getattr(base, name):
@@ -140,7 +140,7 @@ def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: st
 
 
 def generator(seed: Any) -> np.random.Generator:
-    """The generator of a seed; a generator is returned as it is."""
+    """Return the random generator for a seed; a generator is returned as it is."""
     if isinstance(seed, np.random.Generator):
         return seed
     return np.random.default_rng(check_count("seed", seed, 0, 2**63 - 1))

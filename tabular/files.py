@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and only in the place of regular files."""
+"""Atomic writing of files, which never replaces anything but a regular file."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a soc
 
 @contextlib.contextmanager
 def atomic_write(path: AnyPath) -> Iterator[BinaryIO]:
-    """Open a binary file to write to, which replaces the file at `path` when the block ends, unless by an error.
+    """Open a binary file for writing; it replaces the file at `path` when the block ends without an error.
 
-    A symbolic link stays, and the file that it leads to is replaced; mode and owner of an existing file are kept.
-    Raises ValueError, before the block is entered, where `path` is a folder, a pipe or a device, and OSError where
-    it cannot be written to.
+    A symbolic link stays, and its target is replaced; an existing file's mode and owner are kept. Before the block is
+    entered, raises ValueError if `path` is a folder, a pipe or a device, and OSError if it cannot be written.
     """
     target = _writable_file("path", path)
     replaced = target.stat() if target.exists() else None
@@ -36,7 +35,7 @@ def atomic_write(path: AnyPath) -> Iterator[BinaryIO]:
 
 
 def check_writable(name: str, path: AnyPath) -> None:
-    """ValueError, which names the argument, unless a file can be written at `path`: tried by making one beside it."""
+    """Raise ValueError, naming the argument, unless a file can be written at `path`; try by making one beside it."""
     try:
         with _draft_beside(_writable_file(name, path), path) as draft:
             open(draft, "xb").close()
@@ -46,9 +45,9 @@ def check_writable(name: str, path: AnyPath) -> None:
 
 
 def regular_file(name: str, path: AnyPath) -> Path:
-    """The file that a path leads to, by way of links, or would if there were one.
+    """Return the path with links resolved; the file need not exist yet.
 
-    Raises TypeError or ValueError, naming the argument, where it is no path of a regular file, and OSError where the
+    Raises TypeError or ValueError, naming the argument, if it is not the path of a regular file, and OSError if the
     system refuses it.
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
@@ -60,7 +59,7 @@ def regular_file(name: str, path: AnyPath) -> Path:
         raise ValueError(f"{name} must have no zero byte, got {shown!r}")
     try:
         mode = os.stat(path).st_mode
-    except FileNotFoundError:  # also where a link leads nowhere yet
+    except FileNotFoundError:  # also for a link without a target
         return Path(os.path.realpath(path))
     if not stat.S_ISREG(mode):
         kind = KINDS.get(stat.S_IFMT(mode), "a device")
@@ -69,7 +68,7 @@ def regular_file(name: str, path: AnyPath) -> Path:
 
 
 def _writable_file(name: str, path: AnyPath) -> Path:
-    """A regular file that may be written to, or none yet: what is protected must not be replaced instead."""
+    """Return the path of a regular file; raise OSError if it is write-protected, which replacing would ignore."""
     target = regular_file(name, path)
     with contextlib.suppress(FileNotFoundError):
         os.close(os.open(target, os.O_WRONLY))
@@ -78,8 +77,8 @@ def _writable_file(name: str, path: AnyPath) -> Path:
 
 @contextlib.contextmanager
 def _draft_beside(target: Path, path: AnyPath) -> Iterator[Path]:
-    """A name for a draft of a file, which is gone in the end; errors name the path that was given, not the draft's."""
-    # Each draft has a name of its own, as two threads may write to one path; it is short, as names have a limit.
+    """Yield a path for a draft, which is deleted if it remains; errors name the path given, not the draft's."""
+    # The name is unique, since two threads may write to one path, and short, since names have a limit.
     draft = target.with_name(f"{target.name[:40]}.{uuid.uuid4().hex}.tmp")
     try:
         yield draft
@@ -88,17 +87,17 @@ def _draft_beside(target: Path, path: AnyPath) -> Iterator[Path]:
             raise
         raise OSError(error.errno, error.strerror, os.fspath(path)) from None
     finally:
-        with contextlib.suppress(OSError):  # its folder may be gone, too
+        with contextlib.suppress(OSError):  # the folder may be gone, too
             draft.unlink(missing_ok=True)
 
 
 def _private(path: str, flags: int) -> int:
-    """Open a new file that nobody else can read, until it gets the mode of the one that it replaces."""
+    """Create a file that no other user can read, until it gets the mode of the file that it replaces."""
     return os.open(path, flags, 0o600)
 
 
 def _give(draft: Path, replaced: os.stat_result) -> None:
-    """Give a draft the owner, where this user may, and the mode of the file that it replaces."""
+    """Give a draft the mode of the file that it replaces and, if this user may, its owner."""
     if hasattr(os, "chown"):
         with contextlib.suppress(PermissionError):
             os.chown(draft, replaced.st_uid, replaced.st_gid)

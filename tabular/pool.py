@@ -1,9 +1,9 @@
-"""Where calls run: at once in this process, or in processes of Ray's. Only this room and session.py need Ray.
+"""Where calls run: at once in this process, or in Ray processes. Only this module and session.py need Ray.
 
 A pool plays roles, which are plain classes: "server", "collector" and "evaluator", as many of each as a run needs.
-`run(makers)` tells what each role's processes hold; `submit` sends a call on its way and returns it, `result` waits
-for what it returns. An argument of `submit` may be a call itself: what it returns is then passed on, and need not be
-there yet. So a run is a graph of calls, wired once, and no process ever asks another whether there is work.
+`run(makers)` sets what makes each role; `submit` sends a call and returns at once, with a reference for which `result`
+waits. An argument of `submit` may be such a reference: the call then starts when the result is there, and receives it.
+So a run is a graph of calls, wired once, and no process polls another for work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .checks import Setting, check_count, count_between
 from .session import FOLDER, check_not_forked, start_ray
 
 READY_SECONDS = 120  # how long to wait for the next process to start
-START_TRIES = 3  # for a process that dies, or cannot be reached, while it starts
+START_TRIES = 3  # if a process dies, or cannot be reached, while it starts
 
 
 class Lost(Exception):
@@ -40,7 +40,7 @@ class Lost(Exception):
 
 
 class Hung(Lost):
-    """A process has not answered in time."""
+    """A process did not answer in time."""
 
     problem = "has not answered"
 
@@ -52,38 +52,38 @@ class Unreachable(Lost):
 
 
 class Missed(Lost):
-    """A process has refused a call, since one before it was lost: its state is not what the call builds on."""
+    """A process has refused a call because an earlier call, whose effect it needs, was lost."""
 
     problem = "has missed a call before"
 
 
 class OutOfTurn(Exception):
-    """Raised by a process that is sent another call than the next one of a sequence."""
+    """Raised by a process that is sent any call but the next one of its sequence."""
 
 
-Reference = Any  # stands for the result of a call that was sent: what that is, the pool alone knows that sent it
-Makers = Mapping[str, Callable[[], Any]]  # of what plays a role, by its name
-Slot = tuple[str, int]  # a role, and which of its processes
+Reference = Any  # the future result of a submitted call; its type depends on the pool
+Makers = Mapping[str, Callable[[], Any]]  # from a role's name to a function that makes a worker of that role
+Slot = tuple[str, int]  # a role, and the number of one of its processes
 
 
 class Call(NamedTuple):
-    """A call on its way to process `i` of a role."""
+    """A call that was sent to process `i` of a role."""
 
     role: str
     i: int
-    task: str  # the method, with the numbers among its arguments
+    task: str  # the method, and those of its arguments that are numbers
     process: Any  # Ray's handle of the process, and its reference to the result
     reference: Any
     waits_for: tuple[Call, ...]
 
 
 class Pool:
-    """What the pools share: runs take turns, and one that would wait for itself is told."""
+    """Base class of the pools: runs take turns, and a run started inside another one in the same thread raises."""
 
-    ships = True  # whether results travel, and so are packed tightly by those who make them
+    ships = True  # whether results leave the process, and so are packed tightly by their makers
     cw_num: Any  # how many collectors and evaluators it has: an int, or inf
     ew_num: Any
-    ahead: int  # how many times `lag` batches are worth sending before the first is in
+    ahead: int  # a run sends up to `ahead` * `lag` batches before it waits for the first result
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -92,22 +92,22 @@ class Pool:
         self._process = os.getpid()
 
     def run(self, makers: Makers) -> contextlib.AbstractContextManager[Pool]:
-        """Take a turn; until its end each role is played by what its maker makes."""
+        """Reserve the pool for a run; within the block each role is played by what its maker makes."""
         raise NotImplementedError
 
     def submit(self, role: str, i: int, method: str, *arguments: Any) -> Reference:
-        """Send a call on its way, once the calls among its arguments have returned."""
+        """Send a call, which starts once the calls among its arguments have returned; return its reference."""
         raise NotImplementedError
 
     def result(self, reference: Reference, timeout: float | None = None) -> Any:
-        """What a call returned, or its own error."""
+        """Wait for a call, and return its result or raise its error."""
         raise NotImplementedError
 
     def replace(self, lost: Lost) -> int:
-        """Replace a process that was lost, and others that are dead, too: how many there were."""
+        """Replace a lost process, and all others that are dead; return how many were replaced."""
         return 0
 
-    # A pool is a place: copies of an agent share it, and one that is pickled leaves it behind.
+    # Copies of an agent share its pool, and a pickled agent has none.
 
     def __copy__(self) -> Pool:
         return self
@@ -120,10 +120,10 @@ class Pool:
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
-        if self._process != os.getpid():  # a fork: whoever has the turn is not in this process
+        if self._process != os.getpid():  # a fork: a run that holds the lock is in the parent process
             self._process, self._lock, self._owner = os.getpid(), threading.Lock(), None
         if self._owner == threading.get_ident():
-            raise RuntimeError("workers are busy with another run of this thread, which must come to its end first")
+            raise RuntimeError("workers are busy with another run of this thread, which must end first")
         with self._lock:
             self._owner = threading.get_ident()
             try:
@@ -133,10 +133,10 @@ class Pool:
 
 
 class InProcess(Pool):
-    """Runs each call at once in this process, without Ray: to be stepped through, or to play a thousand workers.
+    """Runs each call at once in this process, without Ray: for a debugger, or to simulate a thousand workers.
 
-    All processes of a role share one object, as their calls are functions of their arguments (there is one server).
-    Given as `workers=` it leads to the bits that `Workers` lead to.
+    All workers of a role are one object, because the results of their calls depend only on the arguments (and there is
+    only one server). Passed as `workers=`, it gives the same result as `Workers`, bit for bit.
     """
 
     cw_num = ew_num = math.inf
@@ -145,7 +145,7 @@ class InProcess(Pool):
 
     @contextlib.contextmanager
     def run(self, makers: Makers) -> Iterator[InProcess]:
-        """Take a turn; until its end each role is played by what its maker makes."""
+        """Reserve the pool for a run; within the block each role is played by what its maker makes."""
         with self._turn():
             self._makers, self._players = dict(makers), {}
             try:
@@ -154,28 +154,28 @@ class InProcess(Pool):
                 self._players = {}
 
     def submit(self, role: str, i: int, method: str, *arguments: Any) -> Reference:
-        """Do the call: what it returns."""
+        """Do the call, and return its result."""
         if role not in self._players:
             self._players[role] = self._makers[role]()
         return getattr(self._players[role], method)(*arguments)
 
     def result(self, reference: Reference, timeout: float | None = None) -> Any:
-        """What the call returned."""
+        """Return what `submit` returned, which is the result."""
         return reference
 
 
 class Workers(Pool):
     """The processes of distributed runs, over Ray: a server, `cw_num` collectors and `ew_num` evaluators.
 
-    A run without `workers=` takes the session's own (`shared_workers`). `with Workers(8, 4) as workers:` makes others,
-    which end with the block. Runs in several threads take turns.
+    A run without `workers=` uses the session's processes (`shared_workers`). `with Workers(8, 4) as workers:` starts
+    others, which end with the block. Runs in several threads take turns.
 
-    A server builds on the calls before, and so may a collector. Their calls are numbered in sequences, each of which
-    the server's `begin` starts, and a process refuses all but the next call of the latest sequence: one that follows a
-    lost one, one that comes late, one that comes twice.
+    A server's state depends on its earlier calls, and a collector's may, too. Their calls are numbered in sequences,
+    each started by the server's `begin`. A process refuses every call but the next one of the latest sequence, and so
+    any that follows a lost call, comes late or comes twice.
     """
 
-    ahead = 2  # times `lag` batches: for each that is collected another one waits for its table
+    ahead = 2  # times `lag` batches: while one is collected another one waits for its table
 
     cw_num = Setting(check_count)
     ew_num = Setting(count_between(0, 2**40))
@@ -189,10 +189,10 @@ class Workers(Pool):
         self._sent: defaultdict[Slot, itertools.count] = defaultdict(itertools.count)
 
     def start(self) -> Workers:
-        """Start what is not running, and wait until all answer.
+        """Start the processes that do not run yet, and wait until all answer.
 
-        Those that die meanwhile, or cannot be reached, are started again. Raises TimeoutError where that helps
-        nothing, or if no further one is ready in 120 s.
+        A process that dies meanwhile, cannot be reached, or is not ready 120 s after the last one that was, is started
+        again. Raises TimeoutError if any still fails at the third try.
         """
         start_ray()
         self._forget_other_sessions()
@@ -217,7 +217,7 @@ class Workers(Pool):
                 _end(self._processes[slot])
         names = ", ".join(f"{role} {i}" for role, i in sorted(slots))
         raise TimeoutError(
-            f"{len(slots)} Ray actors did not start, in {START_TRIES} tries: {names} died, or did not answer in "
+            f"{len(slots)} Ray actors did not start in {START_TRIES} tries: {names} died, or did not answer in "
             f"{READY_SECONDS} s"
         )
 
@@ -231,31 +231,31 @@ class Workers(Pool):
 
     @contextlib.contextmanager
     def run(self, makers: Makers) -> Iterator[Workers]:
-        """Take a turn; until its end each role's processes hold what its maker makes, whichever process it is."""
+        """Reserve the pool for a run; within the block each process of a role holds what the role's maker makes."""
         check_not_forked()
         with self._turn():
             self.start()
-            import ray  # which starting may have been the first to do
+            import ray  # only now, since `start` says what to do if it cannot be imported
 
             pickled = {role: _pickled(maker) for role, maker in makers.items()}
-            # A large lake is stored once, and not sent along with every call.
+            # A large lake is stored once, instead of being sent with every call.
             self._makers = {role: ray.put(maker) if len(maker) > 50_000 else maker for role, maker in pickled.items()}
             self._begin_sequence()
             yield self
 
     def _begin_sequence(self) -> None:
-        """Number calls from 0 again, and have those that were sent before refused from now on."""
+        """Number calls from 0 again; processes then refuse calls that were sent before."""
         self._sequence += 1
         self._sent.clear()
 
     def submit(self, role: str, i: int, method: str, *arguments: Any) -> Call:
-        """Send a call on its way; it starts once the calls among its arguments have returned."""
+        """Send a call, which starts once the calls among its arguments have returned, and return it."""
         if method == "begin":
             self._begin_sequence()
-        # What an evaluator does depends on the arguments alone, whatever became of the calls before.
+        # An evaluator's result depends only on the arguments, so it accepts calls in any order.
         turn = None if role == "evaluator" else (self._sequence, next(self._sent[role, i]))
         process = self._processes[role, i]
-        # Without what they wait for in turn, or a run would keep all of its calls.
+        # Without the calls that they wait for, or each call would keep all earlier ones alive.
         waits_for = tuple(argument._replace(waits_for=()) for argument in arguments if isinstance(argument, Call))
         references = (argument.reference if isinstance(argument, Call) else argument for argument in arguments)
         reference = process.call.remote(turn, self._makers[role], method, *references)
@@ -263,7 +263,7 @@ class Workers(Pool):
         return Call(role, i, f"{method}({numbers})", process, reference, waits_for)
 
     def result(self, call: Call, timeout: float | None = None) -> Any:
-        """What a call returned, or its own error; `Lost` or a subclass for a process, RuntimeError where Ray fails."""
+        """Return a call's result, or raise its error; raise `Lost` for a lost process, RuntimeError if Ray fails."""
         import ray
         from ray import exceptions
 
@@ -280,10 +280,10 @@ class Workers(Pool):
             raise cause from None  # the simulator's own error, from a worker
 
     def replace(self, lost: Lost) -> int:
-        """New processes for one that was lost and for others that are dead, too: how many there were."""
+        """Replace a lost process, and all others that are dead; return how many were replaced."""
         slot = lost.call.role, lost.call.i
         if self._processes[slot] is not lost.call.process:
-            return 0  # a call from before it was replaced
+            return 0  # the process of that call has been replaced already
         dead = {slot} | self._dead()
         for slot in dead:
             _end(self._processes[slot])
@@ -291,7 +291,7 @@ class Workers(Pool):
         return len(dead)
 
     def _dead(self) -> set[Slot]:
-        """The processes that Ray knows to be dead; those that are busy do not answer."""
+        """Return the slots of processes that Ray knows to be dead; busy processes do not answer, and do not count."""
         import ray
 
         answers = {process.ready.remote(): slot for slot, process in self._processes.items()}
@@ -299,7 +299,7 @@ class Workers(Pool):
         return {answers[answer] for answer in answered if _kind_of_loss(_error_of(answer)) is Lost}
 
     def _forget_other_sessions(self) -> None:
-        """Drop the processes of a Ray that was shut down meanwhile: they are gone."""
+        """Drop processes of an earlier Ray session, since they ended with it."""
         import ray
 
         context = ray.get_runtime_context()
@@ -313,7 +313,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_workers(cw_num: int, ew_num: int) -> Workers:
-    """The session's own processes, at least so many: started once, ended by `ray.shutdown()` or with this process."""
+    """Return the processes that a session's runs share, at least these numbers; they end with Ray or this process."""
     global _shared
     with _shared_lock:
         if _shared is None:
@@ -323,16 +323,16 @@ def shared_workers(cw_num: int, ew_num: int) -> Workers:
 
 
 def check_workers(workers: Any, cw_num: int, ew_num: int) -> None:
-    """TypeError or ValueError unless these are workers of a run, with so many collectors and evaluators; None is."""
+    """Raise TypeError or ValueError unless `workers` is None, or a pool with enough collectors and evaluators."""
     if not isinstance(workers, Pool | None):
         raise TypeError(f"workers must be Workers, Threads, InProcess or None, got {workers!r}")
     if workers and (workers.cw_num < cw_num or workers.ew_num < ew_num):
-        needed = f"{cw_num} collectors and {ew_num} evaluators at least"
-        raise ValueError(f"workers must be {needed}, got {workers.cw_num} and {workers.ew_num}")
+        needed = f"at least {cw_num} collectors and {ew_num} evaluators"
+        raise ValueError(f"workers must have {needed}, got {workers.cw_num} and {workers.ew_num}")
 
 
 def _host() -> Any:
-    """The class of the processes of `Workers`, for the Ray that is imported."""
+    """Return the actor class of `Workers` for the imported ray module."""
     import ray
 
     return _host_of(ray)
@@ -340,26 +340,26 @@ def _host() -> Any:
 
 @functools.cache
 def _host_of(ray: types.ModuleType) -> Any:
-    """The process of `Workers`: holds what a maker makes, and passes calls on to it.
+    """Make the actor class of `Workers`: an actor holds what a maker makes, and passes calls on to it.
 
-    The maker comes with every call, so that any process can take the place of any other. The class is defined here,
-    inside a function, since Ray then sends its code along: a process is up before it needs any module of ours, and
-    finds them even in a Ray that the user has started elsewhere. It is made once, as Ray's documents ask for.
+    The maker comes with every call, so that any process can replace any other. The class is defined inside a function
+    because Ray then sends its code: a process starts before it needs any module of this project, and then finds them
+    even if the user started Ray in another folder. It is made once, as Ray's documentation asks.
     """
 
-    # No CPU of its own: an actor that asks for one waits silently where there is none left. A byte of memory,
-    # since Ray would place one that asks for nothing at random, and not spread them.
+    # No CPU: an actor that asks for one waits silently if none is free. A byte of memory, since Ray ignores SPREAD
+    # for actors that ask for nothing.
     @ray.remote(num_cpus=0, memory=1, scheduling_strategy="SPREAD")
     class Host:
         def __init__(self, folder: str):
             self.maker: bytes | None = None
             self.held: Any = None
             self.sequence = self.next = 0
-            if os.path.isdir(folder) and folder not in sys.path:  # a cluster's nodes get the modules with the job
+            if os.path.isdir(folder) and folder not in sys.path:  # other nodes get the modules with the job
                 sys.path.append(folder)
 
         def ready(self) -> None:
-            """Answers once the process is up."""
+            """Return, as a sign that the process is up."""
 
         def call(self, turn: tuple[int, int] | None, maker: bytes, method: str, *arguments: Any) -> Any:
             if turn is not None:
@@ -372,34 +372,34 @@ def _host_of(ray: types.ModuleType) -> Any:
 
             try:
                 return getattr(self.held, method)(*arguments)
-            except RayError as error:  # the simulator's, which is not to be taken for a loss of ours
-                raise RuntimeError(f"{method} failed with an error of Ray's: {error}") from error
-            except KeyboardInterrupt as error:  # likewise: to Ray it would be a call that was cancelled
-                raise RuntimeError(f"{method} failed with KeyboardInterrupt, which only a driver is sent") from error
+            except RayError as error:  # the simulator's own, which must not look like a lost process
+                raise RuntimeError(f"{method} failed with a Ray error: {error}") from error
+            except KeyboardInterrupt as error:  # likewise: Ray would take the call for cancelled
+                raise RuntimeError(f"{method} failed with KeyboardInterrupt, which only drivers should get") from error
             except Exception as error:
                 raise travelling(error) from None
 
         def take_turn(self, sequence: int, number: int) -> None:
-            """OutOfTurn unless this is the next call of the latest sequence."""
+            """Count a call; raise OutOfTurn unless it is the next one of the latest sequence."""
             if number == 0 and sequence > self.sequence:
                 self.sequence, self.next = sequence, 0
             if (sequence, number) != (self.sequence, self.next):
                 from tabular.pool import OutOfTurn
 
-                raise OutOfTurn(f"call {number} of {sequence}, where {self.next} of {self.sequence} is next")
+                raise OutOfTurn(f"got call {number} of sequence {sequence}, expected {self.next} of {self.sequence}")
             self.next += 1
 
     return Host
 
 
 def travelling(error: Exception) -> Exception:
-    """An error as it can be sent to another process: itself, or what it says where it cannot be pickled."""
+    """Return an error that can be sent to another process: itself, or if it cannot be pickled, one with its text."""
     import ray
 
     try:
         pickle.loads(ray.cloudpickle.dumps(error))
         return error
-    except Exception:  # of whatever kind its class raises
+    except Exception:  # any kind, since its class decides
         pass
     told = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
     for note in getattr(error, "__notes__", []):
@@ -408,25 +408,25 @@ def travelling(error: Exception) -> Exception:
 
 
 def _pickled(maker: Callable) -> bytes:
-    """A maker as it is sent; TypeError where the simulator among its arguments cannot be."""
+    """Pickle a maker; raise TypeError if the simulator among its arguments cannot be pickled."""
     import ray
 
     try:
         return ray.cloudpickle.dumps(maker)
     except Exception as error:
         raise TypeError(
-            f"simulator must be one that can be pickled, since each process steps its own ({error}): take "
+            f"simulator must be one that can be pickled, since each process steps its own ({error}): use "
             "workers=td.InProcess()"
         ) from error
 
 
 def _spawn() -> Any:
-    """A new process."""
+    """Start a process."""
     return _host().remote(str(FOLDER))
 
 
 def _wait_until_ready(processes: dict[Slot, Any]) -> set[Slot]:
-    """Wait until all answer, as long as one more does every 120 s: the slots of those that have not, or were lost."""
+    """Wait until all answer, or none does for 120 s; return the slots of those that have not, or were lost."""
     import ray
 
     waiting = {process.ready.remote(): slot for slot, process in processes.items()}
@@ -443,7 +443,7 @@ def _wait_until_ready(processes: dict[Slot, Any]) -> set[Slot]:
 
 
 def _end(process: Any) -> None:
-    """End a process; those of a Ray that was shut down are gone already."""
+    """End a process, unless Ray was shut down and the process with it."""
     import ray
 
     if ray.is_initialized():
@@ -452,32 +452,32 @@ def _end(process: Any) -> None:
 
 
 def _first(condition: Callable[[Any], Any], call: Call) -> Call:
-    """Of the calls that a call waits for the first that fulfils a condition, or else the call itself."""
+    """Return the first of the calls that `call` waits for that meets a condition, or else the call itself."""
     return next((other for other in call.waits_for if condition(other.reference)), call)
 
 
 def _is_pending(reference: Any) -> bool:
-    """Whether a call has not come to its end."""
+    """Whether a call has not finished."""
     import ray
 
     return not ray.wait([reference], timeout=0, fetch_local=False)[0]
 
 
 def _error_of(reference: Any) -> Exception | None:
-    """With what a call has failed; None where it has a result, or has not come to its end."""
+    """Return the error that a call failed with; None if it has a result, or has not finished."""
     import ray
 
     if _is_pending(reference):
         return None
     try:
-        ray.get(reference, timeout=READY_SECONDS)  # what cannot be fetched by then has been lost
+        ray.get(reference, timeout=READY_SECONDS)  # a result that cannot be fetched by then counts as lost
     except ray.exceptions.RayError as error:
         return getattr(error, "cause", None) or error
     return None
 
 
 def _kind_of_loss(error: Exception | None) -> type[Lost] | None:
-    """What an error says of a process; None where it says nothing, as it is a simulator's own."""
+    """Return which kind of loss an error means; None if it means none, like a simulator's own error."""
     from ray import exceptions
 
     if isinstance(error, OutOfTurn):

@@ -1,4 +1,4 @@
-"""What a collector saw: every step of what it learned, for a server to replay."""
+"""Recording of every step that a collector learns, for a server to replay."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 
 from .kernels import Experience
 
-LARGEST_LOG = 2**18  # entries, unless one episode may take more
+LARGEST_LOG = 2**18  # entries, unless a single episode may need more
 
 
 class Recorder:
-    """Records what is learned, in logs that are kept and used in turn: making them anew takes as long as learning.
+    """Records learned steps in logs that are used in turn, because allocating a log takes as long as learning.
 
-    An episode has at most `max_step` steps. `logs` is how many records are in use at a time. `ships` is False where
-    these are handed over in memory: they are then views, which hold until their log's next turn.
+    An episode has at most `max_step` steps. `logs` is the number of records that may be in use at the same time. With
+    `ships=False` records are not copied: they are views, which are overwritten when their log's turn comes again.
     """
 
     def __init__(self, max_step: int, ships: bool = True, logs: int = 1):
@@ -24,9 +24,9 @@ class Recorder:
         self.logs = deque([Experience.empty(0)] * logs)
 
     def record(self, learn: Callable, first: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """(pairs, rewards), as in `Experience`, of the episodes that `learn(first, episodes, log)` learns.
+        """Call `learn(first, episodes, log)`, and return its (pairs, rewards), as in `Experience`.
 
-        `learn` returns the number of steps; RuntimeError where others are recorded. Where they are shipped, rewards
+        Raises RuntimeError if the log does not have the number of steps that `learn` returns. With `ships`, rewards
         are float32 if that is exact.
         """
         log = self._next_log(episodes)
@@ -42,12 +42,12 @@ class Recorder:
             done += fitting
         parts.append(log.recorded())
         pairs, rewards = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-        if len(pairs) != steps + episodes:  # an episode takes one more, for its end
+        if len(pairs) != steps + episodes:  # an episode has one more entry, for its end
             raise RuntimeError(f"the rule recorded {len(pairs) - episodes} of {steps} steps: nothing to replay")
         return packed(pairs, rewards) if self.ships else (pairs, rewards)
 
     def _next_log(self, episodes: int) -> Experience:
-        """An empty log, with room for all episodes however long they are, or for as many as `LARGEST_LOG` holds."""
+        """Return an empty log that holds the episodes at their longest, or as many as fit into `LARGEST_LOG`."""
         longest = self.max_step + 1  # entries of an episode
         entries = max(longest, min(episodes * longest, LARGEST_LOG))
         self.logs.rotate(-1)
@@ -58,6 +58,6 @@ class Recorder:
 
 
 def packed(pairs: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Copies to be shipped; rewards as float32 where that is exact."""
+    """Return copies to ship; rewards as float32 if that is exact."""
     short = rewards.astype(np.float32)
     return pairs.copy(), short if np.array_equal(short, rewards) else rewards.copy()

@@ -1,4 +1,4 @@
-"""A run of a plan on a pool: batches sent ahead, tests beside them, and what is lost on the way sent again."""
+"""A run of a plan on a pool: sends batches ahead, and tests beside them, and sends lost calls again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from .plan import Batch, Snapshot
 from .pool import Hung, Lost, Missed, Pool, Reference, Unreachable
 
-LOSSES = 5  # a run gives up where the same work is lost more often than this, with nothing learned or tested between
+LOSSES = 5  # a run gives up if the same work is lost more often than this, with nothing learned or tested in between
 
 
 class Recovery:
-    """Replaces what a run loses, and gives up where nothing was learned or tested between two losses."""
+    """Replaces lost processes of a run, and gives up when losses repeat with nothing learned or tested in between."""
 
     def __init__(self, pool: Pool, patience: float):
         self.pool, self.patience = pool, patience
@@ -27,37 +27,37 @@ class Recovery:
         self._unreachable_since: float | None = None
 
     def succeeded(self) -> None:
-        """Something was learned or tested."""
+        """Note that something was learned or tested."""
         now = time.monotonic()
         self._longest, self._last_success = max(self._longest, now - self._last_success), now
         self._losses, self._unreachable_since = {}, None
 
     def result(self, call: Reference) -> Any:
-        """The result of a call, waited for as long as patience lasts, but at least twice the longest wait so far."""
+        """Return the result of a call; wait at most `patience` seconds or, if longer, twice the longest wait so far."""
         return self.pool.result(call, max(self.patience, 2 * self._longest))
 
     def recover(self, lost: Lost) -> None:
-        """Replace a lost process, or wait for one that cannot be reached; RuntimeError where that goes on for long."""
+        """Replace a lost process, or wait for one that cannot be reached; raise RuntimeError to give up."""
         if isinstance(lost, Unreachable):
             self._wait_for(lost)
         elif isinstance(lost, Missed) or self._replace(lost):
             self._count(lost)
-        self._last_success = time.monotonic()  # what was waited in vain is no measure of how long a batch takes
+        self._last_success = time.monotonic()  # a wait for a lost call does not measure how long a batch takes
 
     def _replace(self, lost: Lost) -> bool:
-        """Replace a process: whether that was called for, and the call is not from before it was replaced."""
+        """Replace a process, and return True; return False if it has been replaced since the call was sent."""
         replaced = self.pool.replace(lost)
         self.replaced += replaced
         if replaced and isinstance(lost, Hung):
-            warnings.warn(f"{lost}: it is replaced, and the work sent again", stacklevel=4)
+            warnings.warn(f"{lost}: it is replaced, and its work is sent again", stacklevel=4)
         return replaced > 0
 
     def _count(self, lost: Lost) -> None:
-        """Count how often the same work was lost in a row, whichever process it was sent to."""
+        """Count how often the same work was lost in a row, on any process; raise RuntimeError beyond LOSSES."""
         work = lost.call.role, lost.call.task
         self._losses[work] = self._losses.get(work, 0) + 1
         if self._losses[work] > LOSSES:
-            times = f"for the {self._losses[work]}th time in a row, with nothing learned between"
+            times = f"for the {self._losses[work]}th time in a row, with nothing learned in between"
             hint = {
                 Hung: f"does the simulator take longer than patience={self.patience:g}?",
                 Missed: "does the network lose calls?",
@@ -65,7 +65,7 @@ class Recovery:
             raise RuntimeError(f"{lost}, {times}: {hint}") from lost
 
     def _wait_for(self, lost: Unreachable) -> None:
-        """Give the network a second to come back; where a node is lost for good, Ray tells in half a minute."""
+        """Wait a second for the network to come back; if a node is lost for good, Ray reports it in half a minute."""
         now = time.monotonic()
         if self._unreachable_since is None:
             self._unreachable_since = now
@@ -84,9 +84,10 @@ def dataflow(
 ) -> Iterator[tuple[Batch, Snapshot]]:
     """Send batches ahead, so that no process waits for this one.
 
-    Yields each batch, in order, with the snapshot it leads to. `submit(pool, batch, snapshot)`
-    sends a batch on its way, to be collected on a snapshot: that of as many batches before as
-    there are `snapshots` to begin with, of which the last is where the server starts.
+    Yields each batch, in order, with the snapshot after it. `submit(pool, batch, snapshot)` sends
+    a batch to be collected on `snapshot`. The server starts from the last of `snapshots`. The
+    first batches are collected on these in turn, and later ones, batch i, on the snapshot after
+    batch i - len(snapshots).
     """
     act_on = deque(snapshots)
     ahead = max(1, pool.ahead * len(act_on))
@@ -103,9 +104,9 @@ def dataflow(
 
 
 class Tests:
-    """The tests of a run on their way: two an evaluator at most, kept in the order of the tests.
+    """The tests of a run that are in progress, at most two per evaluator; results are kept in the order of the tests.
 
-    `untested` maps the episode of a test that is due to its q_table, until `keep(episode, mean, seconds)` has it.
+    `untested` maps the episode of each test to its q_table, until `keep(episode, mean, seconds)` gets its result.
     """
 
     def __init__(
@@ -115,29 +116,29 @@ class Tests:
         self.untested, self.keep = untested, keep
         self.sent: deque[tuple[int, Reference]] = deque()
         self.count = 0
-        for episode in sorted(untested):  # of a run that was interrupted
+        for episode in sorted(untested):  # left by an interrupted run
             self.send(episode)
 
     def add(self, episode: int, q_table: np.ndarray) -> None:
-        """Test a table, that after so many episodes."""
+        """Send the test of the q_table after `episode` episodes; wait for a result if too many are in progress."""
         self.untested[episode] = q_table
         self.send(episode)
         while len(self.sent) > 2 * self.evaluators:
             self.take()
 
     def finish(self) -> None:
-        """Wait for all that is on its way."""
+        """Wait for the results of all tests."""
         while self.sent:
             self.take()
 
     def send(self, episode: int) -> None:
-        """Send a test on its way, to each evaluator in turn."""
+        """Send a test to the next evaluator in turn."""
         evaluator, self.count = self.count % self.evaluators, self.count + 1
         call = self.pool.submit("evaluator", evaluator, "evaluate", self.untested[episode], episode)
         self.sent.append((episode, call))
 
     def take(self) -> None:
-        """Wait for the first result, and keep it; what was lost is sent again."""
+        """Wait for the first result, and keep it; if the test was lost, send it again."""
         episode, call = self.sent.popleft()
         try:
             mean, seconds = self.recovery.result(call)

@@ -1,4 +1,4 @@
-"""Saved agents: one .npz file of arrays, with a header in JSON; and the checkpoints of a run."""
+"""Saved agents, each an .npz file of arrays with a JSON header, and the checkpoints of a run."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ import numpy as np
 
 from .files import AnyPath, regular_file
 
-FORMAT = 2  # of saves, in their header: to be raised where a save of before would be misread
-EARLIER = {"format": 1, "in_flight": 2}  # what earlier saves do not say, since nothing else could be had
-LONGEST_HEADER = 2**16  # letters
-METHODS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # what numpy compresses by; others unpack without any limit
+FORMAT = 2  # of saves, in their header; raise it when older saves would be misread
+EARLIER = {"format": 1, "in_flight": 2}  # header fields missing from older saves, which had no other values
+LONGEST_HEADER = 2**16  # characters
+METHODS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # the methods that numpy uses; others unpack without any limit
 
 
 class Save:
-    """A saved agent, open: its `header`, and arrays that are read if they are what is expected."""
+    """An open save of an agent: its `header`, and arrays, which are checked before they are read."""
 
     def __init__(self, archive: zipfile.ZipFile):
         self._archive = archive
         if "header.npy" not in archive.namelist() and "settings_agent.npy" in archive.namelist():
-            raise ValueError("it is of a version before saves had a header, which cannot be read any more")
+            raise ValueError("it is from a version whose saves had no header, and cannot be read any more")
         self.header: dict[str, Any] = EARLIER | dict(json.loads(str(self._read("header", _check_text))))
         if self.header["format"] not in range(1, FORMAT + 1):
             raise ValueError(f"its format is {self.header['format']}, and this version reads up to {FORMAT}")
 
     def read(self, name: str, dtype: Any, shape: tuple, longest: int = 2**22) -> np.ndarray:
-        """An array; ValueError unless it has the type and the shape (None: any length up to `longest`), and is finite.
+        """Read a finite array of this type and shape, in which None is any length up to `longest`; else ValueError.
 
-        What does not fit is refused before it is read: a small file may unpack to more than the memory holds.
+        Type and shape are checked before the array is read: a small file may unpack to more than memory holds.
         """
 
         def check(found: np.dtype, lengths: tuple) -> None:
@@ -49,49 +49,49 @@ class Save:
         return array
 
     def read_episodes(self, name: str, longest: int) -> np.ndarray:
-        """Episodes, each after the one before; ValueError where they are none."""
+        """Read episodes in increasing order; raise ValueError if they are anything else."""
         episodes = self.read(name, np.int64, (None,), longest)
         if (np.diff(episodes, prepend=0) <= 0).any():
-            raise ValueError(f"{name} must be at ever later episodes, got {episodes}")
+            raise ValueError(f"{name} must be increasing episodes, got {episodes}")
         return episodes
 
     def _read(self, name: str, check: Callable[[np.dtype, tuple], None]) -> np.ndarray:
-        """An array, once `check` has had its dtype and shape."""
+        """Read an array after `check` has accepted its dtype and shape."""
         try:
             entry = self._archive.getinfo(f"{name}.npy")
         except KeyError:
             raise ValueError(f"it has no {name}") from None
         if entry.compress_type not in METHODS:
-            raise ValueError(f"{name} is compressed in a way that numpy does not")
+            raise ValueError(f"{name} is compressed by a method that numpy does not use")
         with self._archive.open(entry) as file:
-            if np.lib.format.read_magic(file) != (1, 0):  # in a later one its header may have any length
-                raise ValueError(f"{name} is not of the version of .npy that agents are saved in")
+            if np.lib.format.read_magic(file) != (1, 0):  # a later version's header may have any length
+                raise ValueError(f"{name} is not in the .npy version that agents are saved in")
             shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
             check(dtype, shape)
             size = math.prod(shape) * dtype.itemsize
             if entry.file_size != file.tell() + size:
                 raise ValueError(f"{name} is cut short")
             array = np.frombuffer(file.read(), dtype).reshape(shape, order="F" if is_fortran else "C")
-        return np.array(array, order="C")  # whose memory is its own, and in the order that is learned on
+        return np.array(array, order="C")  # a writable copy, in the order that learning needs
 
 
 @contextlib.contextmanager
 def open_save(path: AnyPath) -> Iterator[Save]:
-    """A saved agent's file, open; ValueError, which names the path, where it is none, also while it is read."""
+    """Open a saved agent; errors in opening it, or within the block, become a ValueError that names the path."""
     with open(regular_file("path", path), "rb") as file:
         try:
             yield Save(zipfile.ZipFile(file))
-        except Warning:  # where the user has them raised
+        except Warning:  # if the user turns warnings into errors
             raise
-        except Exception as error:  # zipfile and numpy raise ten kinds where a byte is wrong
+        except Exception as error:  # for a wrong byte zipfile and numpy raise ten kinds
             reason = str(error) or type(error).__name__
             raise ValueError(f"{path} is not a saved agent that this one can load: {reason}") from None
 
 
 class Checkpoints:
-    """Saves a run every so many seconds, and when its block ends, by `save(path)`; a path of None saves nothing.
+    """Calls `save(path)` every `seconds`, and when its block ends; a path of None saves nothing.
 
-    A save that fails is told, and tried again when the next is due: the run goes on, and an error of its own stays.
+    A save that fails warns, and is tried again when the next is due; it does not end the run or hide the run's error.
     """
 
     def __init__(self, save: Callable, path: AnyPath | None, seconds: float):
@@ -99,9 +99,9 @@ class Checkpoints:
         self._last = time.monotonic()
 
     def write_if_due(self) -> None:
-        """Save unless the last time was less than so many seconds ago."""
+        """Save unless the last save was less than `seconds` ago."""
         if self.path is not None and time.monotonic() - self._last >= self.seconds:
-            self._write("the run goes on, and it is tried again when the next is due")
+            self._write("the run continues, and tries again when the next is due")
             self._last = time.monotonic()
 
     def __enter__(self) -> Checkpoints:
@@ -114,7 +114,7 @@ class Checkpoints:
             return
         try:
             self._write("what was learned is in the agent: save it elsewhere")
-        except Warning as warning:  # where the user has them raised
+        except Warning as warning:  # if the user turns warnings into errors
             if error is None or kind is GeneratorExit:
                 raise
             error.add_note(str(warning))
@@ -128,7 +128,7 @@ class Checkpoints:
 
 
 def _fit(lengths: tuple, shape: tuple, longest: int) -> bool:
-    """Whether the lengths of an array's axes are those of a shape, in which None is any length up to `longest`."""
+    """Whether an array of these axis lengths fits a shape, in which None is any length up to `longest`."""
     return len(lengths) == len(shape) and all(
         0 <= length <= longest if expected is None else length == expected
         for length, expected in zip(lengths, shape, strict=True)
@@ -136,6 +136,6 @@ def _fit(lengths: tuple, shape: tuple, longest: int) -> bool:
 
 
 def _check_text(dtype: np.dtype, shape: tuple) -> None:
-    """ValueError unless an array is one text of at most `LONGEST_HEADER` letters."""
+    """Raise ValueError unless an array is a single string of at most `LONGEST_HEADER` characters."""
     if dtype.kind != "U" or shape != () or dtype.itemsize > 4 * LONGEST_HEADER:
         raise ValueError(f"header of {dtype}, shape {shape}, is not what a save has")

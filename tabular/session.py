@@ -1,4 +1,4 @@
-"""Ray's session: a private one that only this user can reach, or a cluster's; either way workers find the modules."""
+"""Starting Ray: a private session that only this user can reach, or a cluster; workers find the modules in both."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from .checks import check_count
 try:
     import fcntl
 except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]  # no module, so there are no locks
+    fcntl = None  # type: ignore[assignment]  # without it there are no locks
 
 FOLDER = Path(__file__).resolve().parent.parent
 MODULES = "tabular", "beyond", "td_helpers.py"  # what workers import, in that folder
-NOT_SENT = ["*.csv", "*.png", "*.md", "*.ipynb"]  # of what is in them
+NOT_SENT = ["*.csv", "*.png", "*.md", "*.ipynb"]  # files in MODULES that workers do not need
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 SETTINGS_FRAME = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # of HTTP/2, which gRPC speaks
 IGNORE_LOST_ERRORS = "RAY_IGNORE_UNHANDLED_ERRORS"
-PREFIX, ALIVE = "ray-", "alive"  # of a private Ray's folder, and the file in it that its driver locks
+PREFIX, ALIVE = "ray-", "alive"  # a private Ray's folder starts with this, and has this file, which its driver locks
 SET_ASIDE = {  # variables that would make a private Ray part of something else
     "RAY_ENABLE_K8S_TOKEN_AUTH",  # Kubernetes would be asked about the token
-    "RAY_USE_TLS",  # with a cluster's certificates
-    "RAY_REDIS_ADDRESS",  # the database that keeps what a cluster knows
+    "RAY_USE_TLS",  # needs a cluster's certificates
+    "RAY_REDIS_ADDRESS",  # the database of a cluster's state
     "RAY_gcs_storage",
-    "RAY_JOB_CONFIG_JSON_ENV_VAR",  # of a job that was submitted to a cluster
+    "RAY_JOB_CONFIG_JSON_ENV_VAR",  # set in a job that was submitted to a cluster
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING",
 }
-STAYING = {IGNORE_LOST_ERRORS, "RAY_AUTH_MODE"}  # variables that Ray needs as long as it runs
+STAYING = {IGNORE_LOST_ERRORS, "RAY_AUTH_MODE"}  # variables that Ray needs while it runs
 
 _starting = threading.Lock()
-_staying: dict[str, tuple[str | None, str | None]] = {}  # those of the Ray that runs: (what it was before, what it is)
-_is_fork = False  # of a process that Ray ran in
+_staying: dict[str, tuple[str | None, str | None]] = {}  # for the running Ray: a variable's (value before, value set)
+_is_fork = False  # whether this process was forked from one that ran Ray
 
 
 def start_ray(num_cpus: int | None = None) -> None:
-    """Join the Ray cluster that RAY_ADDRESS names, else start a private one; does nothing where Ray runs already.
+    """Join the Ray cluster that RAY_ADDRESS names, or else start a private Ray; do nothing if Ray is running.
 
-    A private Ray takes `num_cpus` (None: all), listens on the loopback interface only, asks for Ray's token, and keeps
-    its files where no other user can read them. Raises ImportError if ray is not installed, ConnectionError with what
-    to do about it if Ray cannot be joined or started, and RuntimeError in a fork of a process that Ray runs in.
+    A private Ray uses `num_cpus` (None: all), listens only on the loopback interface, requires Ray's token, and keeps
+    its files where no other user can read them. Raises ImportError if ray is not installed, ConnectionError, with what
+    to do about it, if Ray cannot be joined or started, and RuntimeError in a fork of a process that runs Ray.
     """
     if num_cpus is not None:
         check_count("num_cpus", num_cpus)
@@ -68,7 +68,7 @@ def start_ray(num_cpus: int | None = None) -> None:
         with _left_as_it_was():
             _import_ray()
             logging.getLogger("ray").setLevel(logging.ERROR)
-            # A run sends again what it loses; Ray would print the error of every call that was given up.
+            # Runs send lost calls again, while Ray would print the error of each of them.
             os.environ.setdefault(IGNORE_LOST_ERRORS, "1")
             _check_token()
             address = os.environ.get("RAY_ADDRESS", "").strip() or "local"
@@ -79,10 +79,10 @@ def start_ray(num_cpus: int | None = None) -> None:
 
 
 def _check_token() -> None:
-    """ValueError where RAY_AUTH_TOKEN cannot be sent, which would end this process without an error of Python's."""
+    """Raise ValueError if RAY_AUTH_TOKEN cannot be sent; Ray would end this process without a Python error."""
     token = os.environ.get("RAY_AUTH_TOKEN", "").strip()
     if not (token.isascii() and token.isprintable()):
-        raise ValueError("RAY_AUTH_TOKEN must be one line of ASCII letters, since it is sent in a header")
+        raise ValueError("RAY_AUTH_TOKEN must be one line of printable ASCII, since it is sent in a header")
 
 
 def _ray_runs() -> bool:
@@ -92,7 +92,7 @@ def _ray_runs() -> bool:
 
 
 def _import_ray() -> None:
-    """Import ray; ImportError with what runs without it."""
+    """Import ray; on failure raise an ImportError that says what runs without it."""
     try:
         import ray  # noqa: F401
     except ImportError as error:
@@ -100,13 +100,13 @@ def _import_ray() -> None:
         problem = "is not installed" if is_missing else f"cannot be imported ({error})"
         raise ImportError(
             f"ray {problem}: pip install -r requirements.txt. Without it distributed agents run with "
-            "workers=td.InProcess() or td.Threads(), and those on one core as they are"
+            "workers=td.InProcess() or td.Threads(), and single-core agents run as usual"
         ) from error
 
 
 @contextlib.contextmanager
 def _left_as_it_was() -> Iterator[None]:
-    """Put back what importing and starting Ray changes of this process, which is the user's."""
+    """Restore what importing and starting Ray changes in the user's process."""
     environment, path, state = dict(os.environ), list(sys.path), random.getstate()
     hook, handler, dumps = sys.excepthook, signal.getsignal(signal.SIGTERM), faulthandler.is_enabled()
     try:
@@ -114,7 +114,7 @@ def _left_as_it_was() -> Iterator[None]:
     finally:
         random.setstate(state)
         sys.excepthook = hook
-        sys.path[:] = path + [entry for entry in sys.path if entry not in path]  # Ray's own packages, behind all others
+        sys.path[:] = path + [entry for entry in sys.path if entry not in path]  # Ray's entries go last
         changed = _changed_by_ray(environment)
         if _ray_runs():
             _staying.update({name: (changed.pop(name), os.environ.get(name)) for name in STAYING & changed.keys()})
@@ -123,23 +123,23 @@ def _left_as_it_was() -> Iterator[None]:
             faulthandler.disable()
         is_users = callable(handler) or handler == signal.SIG_IGN
         if is_users and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # else Ray's stays, which ends Ray
+            signal.signal(signal.SIGTERM, handler)  # otherwise Ray's handler stays, which ends Ray
 
 
 def _put_back_what_stayed() -> None:
-    """Undo what a Ray that has ended has left in the environment, where nobody has changed it since."""
+    """Restore variables that an ended Ray has left in the environment, unless they were changed since."""
     _set_variables({name: before for name, (before, left) in _staying.items() if os.environ.get(name) == left})
     _staying.clear()
 
 
 def _changed_by_ray(environment: dict[str, str]) -> dict[str, str | None]:
-    """The variables that Ray has changed, as they were in an environment."""
+    """Return the variables that differ from `environment` because of Ray, with their values there."""
     names = {name for name in environment.keys() | os.environ.keys() if name.startswith("RAY_")} | {"PYTHONBREAKPOINT"}
     return {name: environment.get(name) for name in names if environment.get(name) != os.environ.get(name)}
 
 
 def _set_variables(values: dict[str, str | None]) -> None:
-    """Set variables of the environment; None takes one away."""
+    """Set environment variables; None removes one."""
     for name, value in values.items():
         if value is None:
             os.environ.pop(name, None)
@@ -149,7 +149,7 @@ def _set_variables(values: dict[str, str | None]) -> None:
 
 @contextlib.contextmanager
 def _with_variables(**values: str | None) -> Iterator[None]:
-    """Set variables of the environment meanwhile."""
+    """Set environment variables within the block."""
     before = {name: os.environ.get(name) for name in values}
     _set_variables(values)
     try:
@@ -162,21 +162,21 @@ def _with_variables(**values: str | None) -> Iterator[None]:
 
 
 def check_not_forked() -> None:
-    """RuntimeError in a fork of a process that Ray runs in: there it would wait for Ray's threads, which it lacks."""
+    """Raise RuntimeError in a fork of a process that runs Ray: calls would wait forever for threads that it lacks."""
     if _is_fork:
         raise RuntimeError(
-            "this process is a fork of one that runs Ray, and cannot reach it: start processes by "
+            "this process is a fork of one that runs Ray, and cannot reach it: start processes with "
             'multiprocessing.get_context("spawn"), or give the agent workers=td.InProcess()'
         )
 
 
 def _note_fork() -> None:
-    """What a fork begins with: no lock that a thread of the other process holds, and no Ray."""
+    """Reset a fork: it gets a new lock, as a thread of its parent may hold the old one, and does not use Ray."""
     global _starting, _is_fork
     _starting = threading.Lock()
     if _ray_runs():
         _is_fork = True
-        # What Ray does of its own when a process ends, or ends by an error, would wait for its threads as well.
+        # Ray's hooks for the end of a process, and for uncaught errors, would wait for its threads as well.
         worker = sys.modules["ray._private.worker"]
         atexit.unregister(worker.shutdown)
         if sys.excepthook is worker.custom_excepthook:
@@ -191,9 +191,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def _call_in_lasting_thread(function: Callable, *arguments: Any) -> None:
-    """Call it in the main thread if this is that, else in a thread that stays.
+    """Call a function directly in the main thread, but from any other thread in a new one that never ends.
 
-    On Linux Ray's processes are ended by the kernel as soon as the *thread* that started them ends.
+    On Linux the kernel ends Ray's processes as soon as the *thread* that started them ends.
     """
     if threading.current_thread() is threading.main_thread():
         function(*arguments)
@@ -224,7 +224,7 @@ def _start_private_ray(num_cpus: int | None) -> None:
         try:
             _remove_leftovers(_base_folder())
             _keep_token_private()
-            # Ray opens the folder it is given to everybody, so that is one inside a folder of this user's own.
+            # Ray gives all users access to its folder, so that is one inside a private folder.
             folder = os.path.join(_own_folder(), "s")
             with _loopback_only(), _settings_of_our_own():
                 ray.init(
@@ -232,18 +232,18 @@ def _start_private_ray(num_cpus: int | None) -> None:
                     object_store_memory=10**9, _temp_dir=folder, **QUIET,
                 )  # fmt: skip
             return
-        except Exception as error:  # what Ray has loaded by now speeds up the next try
+        except Exception as error:  # the next try is faster, since Ray has loaded by now
             ray.shutdown()
             if not tries_left or "timed out" not in str(error):
                 raise ConnectionError(f"Ray did not start ({error}); {needs}") from error
-            warnings.warn(f"Ray did not start in 30 s, trying {tries_left} times more; {needs}", stacklevel=4)
+            warnings.warn(f"Ray did not start in 30 s, tries left: {tries_left}; {needs}", stacklevel=4)
 
 
 @contextlib.contextmanager
 def _settings_of_our_own() -> Iterator[None]:
-    """Have a Ray that is started meanwhile ask for its token whatever the environment says, and find the modules.
+    """Make a Ray started within the block require its token, whatever the environment says, and find the modules.
 
-    Workers inherit a PYTHONPATH, which costs nothing, unlike a runtime_env.
+    Workers inherit PYTHONPATH, which costs nothing, unlike a runtime_env.
     """
     from ray._raylet import AuthenticationMode, get_authentication_mode
 
@@ -255,12 +255,12 @@ def _settings_of_our_own() -> Iterator[None]:
     with _with_variables(PYTHONPATH=folders, **aside):
         _read_settings_again()
         if get_authentication_mode() != AuthenticationMode.TOKEN:
-            raise RuntimeError("it would not ask for its token")
+            raise RuntimeError("it would not require its token")
         yield
 
 
 def _read_settings_again() -> None:
-    """Have Ray read its variables: it knows those of when it was imported, or last started."""
+    """Have Ray read its variables again, since it has kept the values from its import or last start."""
     from ray._raylet import AuthenticationTokenLoader, Config
 
     Config.initialize("")
@@ -268,7 +268,7 @@ def _read_settings_again() -> None:
 
 
 def _keep_token_private() -> None:
-    """Write Ray's token before Ray does, which would let all who can enter HOME read it."""
+    """Write Ray's token, readable by this user only, before Ray writes one that is readable by others."""
     if os.environ.get("RAY_AUTH_TOKEN", "").strip() or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
     path = Path.home() / ".ray" / "auth_token"
@@ -278,44 +278,44 @@ def _keep_token_private() -> None:
         draft.flush()
         with contextlib.suppress(FileExistsError):
             os.link(draft.name, path)  # whole or not at all, if two processes come here at once
-    with contextlib.suppress(PermissionError):  # of another owner, who knows why
+    with contextlib.suppress(PermissionError):  # it has another owner, who chose its mode
         path.chmod(0o600)
 
 
 def _base_folder() -> str:
-    """Where folders are made: the folder for temporary files, or /tmp if Ray cannot take its path."""
+    """Return where Ray's folders are made: the folder for temporary files, or /tmp if Ray cannot use its path."""
     base = os.path.abspath(tempfile.gettempdir())
-    # Ray encodes paths in ASCII; and a Unix socket's may have 103 bytes, of which Ray adds 78.
+    # Ray encodes paths in ASCII. A Unix socket's path has at most 103 bytes, and Ray adds 78.
     return "/tmp" if os.name == "posix" and not (base.isascii() and len(base) <= 25) else base
 
 
 def _own_folder() -> str:
-    """A new folder that only this user may enter; it goes when Python exits, and Ray with it."""
+    """Make a folder that only this user may enter; when Python exits, Ray is ended and the folder removed."""
     folder = tempfile.mkdtemp(prefix=PREFIX, dir=_base_folder())
     if fcntl:
         draft = os.path.join(folder, "draft")
-        with contextlib.suppress(OSError):  # where there are no locks, nothing is removed by the next start
-            fcntl.flock(os.open(draft, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)  # as long as this process lives
-            os.rename(draft, os.path.join(folder, ALIVE))  # so that it is locked when it is first seen
+        with contextlib.suppress(OSError):  # without locks the next start removes nothing
+            fcntl.flock(os.open(draft, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)  # until this process ends
+            os.rename(draft, os.path.join(folder, ALIVE))  # so that nobody sees it before it is locked
     atexit.register(_end_private_ray, folder, os.getpid())
     return folder
 
 
 def _remove_leftovers(base: str) -> None:
-    """Remove the folders of this user's drivers that were killed; those of drivers that live are locked by them.
+    """Remove the folders that this user's killed drivers left; a driver that is alive holds a lock on its folder.
 
-    Two of Ray's agents may outlive a driver by a minute, and end by themselves: what they run as does not tell whose
-    they are.
+    Two of Ray's agents may outlive a driver by a minute, and end by themselves. They are not ended here, because their
+    command lines do not tell which driver they belong to.
     """
     if not fcntl:
         return
     for folder in Path(base).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # of another kind or owner, or locked
+        with contextlib.suppress(OSError):  # another kind of file, another owner's, or locked
             found = folder.lstat()
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) != 0o700:
                 continue
             if {path.name for path in folder.iterdir()} - {ALIVE, "s"} or (folder / ALIVE).stat().st_size > 0:
-                continue  # somebody else's, of a name like ours
+                continue  # not one of ours, though its name is similar
             lock = os.open(folder / ALIVE, os.O_RDWR | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -325,7 +325,7 @@ def _remove_leftovers(base: str) -> None:
 
 
 def _end_private_ray(folder: str, pid: int) -> None:
-    """End Ray, which writes to the folder as long as it runs, and remove the folder."""
+    """End Ray, which writes to the folder while it runs, and then remove the folder."""
     import ray
 
     if os.getpid() == pid:  # not in a fork of the process that started it
@@ -335,11 +335,11 @@ def _end_private_ray(folder: str, pid: int) -> None:
 
 @contextlib.contextmanager
 def _loopback_only() -> Iterator[None]:
-    """Have a Ray that is started meanwhile listen on 127.0.0.1 and nowhere else.
+    """Make a Ray started within the block listen on 127.0.0.1 only.
 
-    Ray itself does so on macOS and Windows, where it offers no clusters; it replaces `_node_ip_address="127.0.0.1"` by
-    the machine's public address. The same can be had from RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, but that is read when
-    ray is imported, which a notebook may have done long ago, and would outlast this Ray.
+    Ray does so by itself on macOS and Windows, where it has no clusters. Passing `_node_ip_address="127.0.0.1"` does
+    not help, because Ray replaces it by the machine's public address. RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 would, but it
+    is read when ray is imported, which a notebook may have done before, and it would outlast this Ray.
     """
     from ray._private import ray_constants
 
@@ -355,23 +355,23 @@ def _loopback_only() -> Iterator[None]:
 
 
 def _join_cluster(address: str) -> None:
-    """Join a cluster, and send this project's modules along."""
+    """Join a cluster, and send it this project's modules."""
     import ray
     from ray._private.authentication import authentication_token_setup as tokens
     from ray._private.services import canonicalize_bootstrap_address
 
     if "://" in address:
         hint = "run this on a node of the cluster, with RAY_ADDRESS=host:port"
-        raise ConnectionError(f"RAY_ADDRESS={address} is one for Ray Client, which is not supported: {hint}")
+        raise ConnectionError(f"RAY_ADDRESS={address} is for Ray Client, which is not supported: {hint}")
     _read_settings_again()
-    tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # ray.init does so for "auto" alone
+    tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # ray.init does this only for "auto"
     if address == "auto":
         place = _find_cluster()
     else:
         try:
             place = canonicalize_bootstrap_address(address)
         except ValueError as error:
-            raise ConnectionError(f"RAY_ADDRESS={address} is not of the form host:port, nor local or auto") from error
+            raise ConnectionError(f"RAY_ADDRESS must be host:port, local or auto, got {address}") from error
         _check_cluster(place, f"RAY_ADDRESS={address}")
     modules = [str(FOLDER / name) for name in MODULES if (FOLDER / name).exists()]
     try:
@@ -383,12 +383,12 @@ def _join_cluster(address: str) -> None:
 
 
 def _find_cluster() -> str:
-    """The address of a cluster that runs on this machine, and lets this user in."""
+    """Return the address of a cluster on this machine that accepts this user."""
     from ray._private import services
 
-    latest = services.find_bootstrap_address(None)  # as `ray start` has left it
+    latest = services.find_bootstrap_address(None)  # written by `ray start`
     for place in dict.fromkeys(filter(None, [latest, *sorted(services.find_gcs_addresses())])):
-        with contextlib.suppress(ConnectionError):  # that of another user, or a private one
+        with contextlib.suppress(ConnectionError):  # another user's cluster, or a private Ray
             place = services.canonicalize_bootstrap_address(place)
             _check_cluster(place, place)
             return place
@@ -397,7 +397,7 @@ def _find_cluster() -> str:
 
 
 def _check_cluster(place: str, name: str) -> None:
-    """ConnectionError, within seconds, unless a Ray head that accepts our token answers at host:port."""
+    """Raise ConnectionError, within seconds, unless a Ray head that accepts our token answers at `place`, host:port."""
     from ray._raylet import GcsClient
     from ray.exceptions import AuthenticationError, RpcError
 
@@ -410,11 +410,11 @@ def _check_cluster(place: str, name: str) -> None:
         hint = "copy the head node's ~/.ray/auth_token to this user's, or set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
         raise ConnectionError(f"{problem}: {hint}") from error
     except RpcError as error:
-        raise ConnectionError(f"no Ray head node answers at {name} ({error}): is it another port of Ray's?") from error
+        raise ConnectionError(f"no Ray head node answers at {name} ({error}): is this the right port?") from error
 
 
 def _check_listener(place: str, name: str) -> None:
-    """ConnectionError unless something at host:port speaks HTTP/2, as Ray does."""
+    """Raise ConnectionError unless something at `place`, host:port, speaks HTTP/2, as Ray does."""
     hint = "start a cluster there, or unset RAY_ADDRESS to use this machine alone"
     host, _, port = place.rpartition(":")
     try:
@@ -424,4 +424,4 @@ def _check_listener(place: str, name: str) -> None:
     except (OSError, ValueError) as error:
         raise ConnectionError(f"no Ray cluster answers at {name} ({error}): {hint}") from None
     if answer[3:4] != SETTINGS_FRAME[3:4]:
-        raise ConnectionError(f"what listens at {name} is not Ray: {hint}")
+        raise ConnectionError(f"the server at {name} is not Ray: {hint}")

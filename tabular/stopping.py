@@ -1,8 +1,8 @@
-"""Where work in a thread stops, and where Ctrl-C waits: in places of our own, and nowhere else.
+"""Stopping threads, and delaying Ctrl-C, at safe points only.
 
-An exception that is thrown into a thread from outside may fall while a lock is taken, which is then never released. So
-a thread looks for itself whether its run has ended: between two steps of a simulator, and between two parts of a
-compiled loop. And Ctrl-C waits while numba compiles, which may not survive it.
+An exception that is raised in a thread from outside may arrive while a lock is being taken, which is then never
+released. So each thread itself checks whether its run has ended: between steps of a simulator, and between parts of a
+compiled loop. Ctrl-C is delayed while numba compiles, because it may leave numba broken.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def stopped_when(ended: Callable[[], bool]) -> Iterator[None]:
-    """Have this thread look whether its run has ended, and come out of the block where it has."""
+    """End the block early if `ended()` is true when this thread comes to a safe point."""
     _thread.ended = ended
     try:
         with contextlib.suppress(Stopped):
@@ -32,32 +32,32 @@ def stopped_when(ended: Callable[[], bool]) -> Iterator[None]:
 
 
 def stop_if_ended() -> None:
-    """Stopped where this is a thread whose run has ended."""
+    """Raise Stopped if this thread's run has ended."""
     ended = getattr(_thread, "ended", None)
     if ended is not None and ended():
         raise Stopped
 
 
 def between_steps(step: Callable) -> Callable:
-    """A simulator's step, with a look before each where this thread's run may end."""
+    """Return a simulator's step that, within `stopped_when`, first checks whether this thread's run has ended."""
     ended = getattr(_thread, "ended", None)
     if ended is None:
         return step
 
-    def look_and_step(action: int) -> Any:
+    def check_and_step(action: int) -> Any:
         if ended():
             raise Stopped
         return step(action)
 
-    return look_and_step
+    return check_and_step
 
 
 @contextlib.contextmanager
 def ctrl_c_held() -> Iterator[None]:
-    """Have Ctrl-C wait until the block ends."""
+    """Delay Ctrl-C until the block ends."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield  # it does not come here
+        yield  # Ctrl-C runs no Python handler here
         return
     held = []
     signal.signal(signal.SIGINT, lambda number, frame: held.append(number))

@@ -1,7 +1,7 @@
-"""A run on this machine's cores: its calls in threads of this process, each with a worker of its own.
+"""Runs on this machine's cores: calls are done in threads of this process, without Ray.
 
-A call is done once those among its arguments are, and those that were sent to its worker before. The thread that ends
-a call goes on with what that has set free, so that a batch seldom waits for another thread to wake up.
+A call is ready when the calls among its arguments are done, and those sent to its worker before. The thread that
+finishes a call continues with one that it made ready, so a batch seldom waits for another thread to wake up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .stopping import Stopped, stopped_when
 
 
 class Call:
-    """A call on its way."""
+    """A submitted call, and its result once it is done."""
 
     __slots__ = ("arguments", "done", "error", "followers", "method", "value", "waiter")
 
@@ -33,7 +33,7 @@ class Call:
 
 
 class Desk:
-    """Where the calls of one worker queue up; one of them is done at a time."""
+    """A worker and the queue of its calls, which are done one at a time."""
 
     __slots__ = ("busy", "calls", "worker")
 
@@ -43,19 +43,19 @@ class Desk:
 
 
 class Team:
-    """The threads of one run, and what they have to do."""
+    """The threads of one run, and the calls that they share."""
 
     def __init__(self, makers: Makers):
         self.makers = makers
-        self.guard = threading.Lock()  # for all that follows
+        self.guard = threading.Lock()  # protects all attributes below
         self.desks: dict[tuple[str, int], Desk] = {}
         self.ready: list[Desk] = []  # desks whose first call can be done
-        self.idle: dict[int, threading.Lock] = {}  # threads that wait for one, by their number
+        self.idle: dict[int, threading.Lock] = {}  # the locks that idle threads wait on, by thread id
         self.threads: list[threading.Thread] = []
         self.ended = threading.Event()
 
     def submit(self, role: str, i: int, method: str, arguments: tuple) -> Call:
-        """Send a call on its way."""
+        """Queue a call, and return it."""
         desk = self.desks.get((role, i))
         if desk is None:
             desk = self.desks[role, i] = Desk(self._worker(role))
@@ -70,7 +70,7 @@ class Team:
         return call
 
     def wait_for(self, call: Call) -> None:
-        """Wait until a call is done, however long that takes."""
+        """Wait, without a timeout, until a call is done."""
         if not call.done:
             with self.guard:
                 if not call.done:
@@ -80,22 +80,22 @@ class Team:
                 call.waiter.acquire()
 
     def stop(self) -> None:
-        """End the threads, each after its present step, part or compilation, and wait until they have."""
+        """End the threads, each after its current step, part or compilation, and wait for them."""
         with self.guard:
             self.ended.set()
             while self.idle:  # each is woken once
                 self.idle.popitem()[1].release()
         for thread in self.threads:
-            if thread.ident is not None:  # it did start
+            if thread.ident is not None:  # it has started
                 thread.join()
 
     def _worker(self, role: str) -> Any:
-        """A new worker."""
+        """Make a worker, from a deep copy of what its role's maker holds."""
         try:
             maker = copy.deepcopy(self.makers[role])
         except Exception as error:
             raise TypeError(
-                f"simulator must be one that copy.deepcopy can copy, since each thread steps its own ({error}): take "
+                f"simulator must be one that copy.deepcopy can copy, since each thread steps its own ({error}): use "
                 "workers=td.InProcess()"
             ) from error
         return maker()
@@ -103,7 +103,7 @@ class Team:
     # With the guard held
 
     def _take_if_ready(self, desk: Desk) -> bool:
-        """Whether a desk's first call can be done now; it is then busy."""
+        """Mark a desk busy and return True if its first call can be done now."""
         if desk.busy or not desk.calls:
             return False
         for argument in desk.calls[0].arguments:
@@ -113,7 +113,7 @@ class Team:
         return True
 
     def _hand_over(self, desk: Desk) -> None:
-        """Have a thread do what is ready: one that is idle, or a new one."""
+        """Have an idle thread, or a new one, do a desk's first call."""
         self.ready.append(desk)
         if self.idle:
             self.idle.popitem()[1].release()
@@ -123,18 +123,18 @@ class Team:
             thread.start()
 
     def _finish(self, desk: Desk, call: Call) -> None:
-        """Note that a call is done, and hand over what that has set free."""
+        """Note that a call is done, and hand over the desks that became ready."""
         desk.calls.popleft()
         desk.busy, call.done, call.arguments = False, True, ()
         if call.waiter is not None:
             call.waiter.release()
         free = [other for other in (desk, *call.followers) if self._take_if_ready(other)]
         if free:
-            self.ready.append(free.pop())  # for this thread
+            self.ready.append(free.pop())  # this thread continues with it
             for other in free:
                 self._hand_over(other)
 
-    # In a thread
+    # In the threads
 
     def _work(self) -> None:
         """Do calls until the run ends."""
@@ -161,14 +161,14 @@ class Team:
 
 
 class Threads(Pool):
-    """Runs calls in threads of this process, side by side: for the cores of this machine, without Ray.
+    """Runs calls in parallel threads of this process: uses the cores of this machine without Ray.
 
-    Compiled learning needs no Python while it runs, so threads share the cores; simulators that wait (that sleep, or
-    read from the network) wait side by side. Simulators that compute in Python gain nothing: only one thread at a time
-    runs Python. Each worker has a deep copy of the simulator; TypeError where there can be none. The bits are those of
-    `InProcess` and `Workers`. A thread cannot be replaced, so `patience` means nothing here, and `restarts` stays 0.
-    Ctrl-C ends a run's threads: one that steps after its present step, one that learns compiled within a twentieth of a
-    second, one that is being compiled for when that is done.
+    Compiled learning releases the GIL, so threads use several cores, and simulators that wait (sleep, or read from the
+    network) wait in parallel. Simulators that compute in Python gain nothing, because only one thread at a time runs
+    Python. Each worker has a deep copy of the simulator; if it cannot be copied, a run raises TypeError. The result is
+    that of `InProcess` and `Workers`, bit for bit. A thread cannot be replaced, so `patience` is ignored, and
+    `restarts` stays 0. Ctrl-C ends a run's threads: a stepping one after its current step, a compiled one within a
+    twentieth of a second, and one that waits for a compilation when that is done.
     """
 
     cw_num = ew_num = math.inf
@@ -177,7 +177,7 @@ class Threads(Pool):
 
     @contextlib.contextmanager
     def run(self, makers: Makers) -> Iterator[Threads]:
-        """Take a turn; until its end each worker is what its role's maker makes, from a copy of the simulator."""
+        """Reserve the pool for a run; each worker is what its role's maker makes, with a copy of the simulator."""
         with self._turn():
             self._team = Team(makers)
             try:
@@ -186,11 +186,11 @@ class Threads(Pool):
                 self._team.stop()
 
     def submit(self, role: str, i: int, method: str, *arguments: Any) -> Call:
-        """Send a call on its way: what stands for its result."""
+        """Queue a call, which starts once the calls among its arguments are done, and return it."""
         return self._team.submit(role, i, method, arguments)
 
     def result(self, call: Call, timeout: float | None = None) -> Any:
-        """What a call returned, once it has, or its own error; however long that takes."""
+        """Wait for a call, and return its result or raise its error; `timeout` is ignored."""
         self._team.wait_for(call)
         if call.error is not None:
             raise call.error
@@ -198,7 +198,7 @@ class Threads(Pool):
 
 
 def _do(call: Call) -> None:
-    """Do a call whose arguments are there; one that follows a failed call has failed as well."""
+    """Do a call whose arguments are ready; if a call among them failed, it fails with the same error."""
     values = []
     for argument in call.arguments:
         if type(argument) is Call:

@@ -1,4 +1,4 @@
-"""Who uses an agent: one thread at a time, and in it one run of batches."""
+"""The guard of an agent: one thread uses it at a time, for one run of batches at a time."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-_changing = threading.Lock()  # held for a moment by whoever begins to use an agent
+_changing = threading.Lock()  # held for a moment when a thread begins to use an agent
 
 
 class Usage:
-    """Refuses a second user, with RuntimeError. A copy, or what is unpickled, is used by nobody."""
+    """Raises RuntimeError for a second user of an agent. A copy, or an unpickled one, starts unused."""
 
     def __init__(self) -> None:
         self._thread: int | None = None
@@ -24,14 +24,14 @@ class Usage:
 
     @contextlib.contextmanager
     def by_this_thread(self, in_batches: bool = False) -> Iterator[None]:
-        """Refuse other threads meanwhile, and in this one a second run of batches."""
+        """Refuse all other threads within the block and, with `in_batches`, a second run of batches in this one."""
         thread = threading.get_ident()
         with _changing:
             before = self._thread, self.in_batches
             if self._thread not in (None, thread):
-                raise RuntimeError("this agent is in use by another thread: copy.copy(agent) may learn beside it")
+                raise RuntimeError("this agent is in use by another thread: use a copy here, copy.copy(agent)")
             if in_batches and self.in_batches:
-                raise RuntimeError("this agent is learning in batches, which must come to their end first")
+                raise RuntimeError("this agent is learning in batches, which must end first")
             self._thread, self.in_batches = thread, self.in_batches or in_batches
         try:
             yield
@@ -39,7 +39,7 @@ class Usage:
             self._thread, self.in_batches = before
 
     def check_may_change(self, name: str) -> None:
-        """RuntimeError where a run goes on that would not follow if `name` were assigned."""
+        """Raise RuntimeError if `name` may not be assigned now, because a run that is under way would ignore it."""
         if self.in_batches:
             raise RuntimeError(f"{name} may not be assigned while this agent learns in batches: end the loop first")
         if self._thread not in (None, threading.get_ident()):

@@ -185,7 +185,7 @@ def test_values_start_where_they_are_told_to(agent_class):
 
 
 def test_the_base_class_has_no_rule_to_learn_by():
-    with pytest.raises(NotImplementedError, match="take QLAgent or SARSAAgent"):
+    with pytest.raises(NotImplementedError, match="use QLAgent or SARSAAgent"):
         td.TDAgent(td.FrozenLakeEnv()).learn(1)
 
 
@@ -326,7 +326,9 @@ class Backwards(td.QLAgent):
 @pytest.mark.parametrize("kind", [Idle, Backwards])
 @pytest.mark.parametrize("do_test", [True, False])
 def test_a_learn_that_learns_no_episode_ends_with_an_error(kind, do_test):
-    with pytest.raises(RuntimeError, match=f"{kind.__name__}.learn must add to self.episode what it learned, it is 0"):
+    with pytest.raises(
+        RuntimeError, match=f"{kind.__name__}.learn must add to self.episode what it learned, got 0 after 0"
+    ):
         small(kind, do_test=do_test).learn_and_evaluate(progress=False)
 
 

@@ -105,7 +105,7 @@ REFUSED = [
     (distributed(cw_num=0), ValueError, "cw_num", WHOLE, "0"),
     (distributed(cw_num=-2), ValueError, "cw_num", WHOLE, "-2"),
     (distributed(cw_num=1.5), TypeError, "cw_num", WHOLE, "1.5"),
-    (distributed(ew_num=0), ValueError, "ew_num", "1 or more where do_test is True", "0"),
+    (distributed(ew_num=0), ValueError, "ew_num", "1 or more if do_test is True", "0"),
     (distributed(ew_num="4"), TypeError, "ew_num", WHOLE, "'4'"),
     (distributed(ew_num=-1, do_test=False), ValueError, "ew_num", WHOLE, "-1"),
     (distributed(batch_size=0), ValueError, "batch_size", WHOLE, "0"),
@@ -267,9 +267,9 @@ def test_an_assigned_q_table_is_a_copy():
 
 
 CONTRADICTIONS = {
-    "tests without evaluators": ("ew_num", 0, "ew_num must be 1 or more where do_test is True, got 0"),
-    "more collectors than lent": ("cw_num", 5, "workers must be 5 collectors and 4 evaluators at least, got 4 and 4"),
-    "more evaluators than lent": ("ew_num", 6, "workers must be 4 collectors and 6 evaluators at least, got 4 and 4"),
+    "tests without evaluators": ("ew_num", 0, "ew_num must be 1 or more if do_test is True, got 0"),
+    "more collectors than lent": ("cw_num", 5, "workers must have at least 5 collectors and 4 evaluators, got 4 and 4"),
+    "more evaluators than lent": ("ew_num", 6, "workers must have at least 4 collectors and 6 evaluators, got 4 and 4"),
     "workers of another kind": ("workers", 3, "workers must be Workers, Threads, InProcess or None, got 3"),
     "a checkpoint in no folder": ("checkpoint", "no/such/folder/agent", "checkpoint must be a file that can be"),
     "more tests than there are draws": ("learning_episodes", 2**40, "test_interval must leave fewer than"),
@@ -374,7 +374,7 @@ def test_workers_whose_settings_would_follow_an_episode_that_they_do_not_know_ar
     class Team(td.DistributedQLAgent):
         single = Decaying
 
-    with pytest.raises(TypeError, match="Decaying must not override parameters, since workers know no episode"):
+    with pytest.raises(TypeError, match="Decaying must not override parameters, since workers do not know"):
         Team(td.FrozenLakeEnv(), workers=td.InProcess())
 
 
@@ -386,5 +386,5 @@ def test_a_class_of_workers_agents_that_asks_for_more_is_refused_at_construction
     class Team(td.DistributedQLAgent):
         single = Flavoured
 
-    with pytest.raises(TypeError, match=r"Flavoured must be made by a simulator and the settings of TDAgent.*flavour"):
+    with pytest.raises(TypeError, match=r"Flavoured must accept a simulator and the settings of TDAgent.*flavour"):
         Team(td.FrozenLakeEnv(), workers=td.InProcess())

@@ -232,7 +232,7 @@ def test_a_worker_that_learned_starts_from_the_table_that_it_is_sent(role):
 def test_changes_to_a_table_that_a_worker_does_not_have_are_refused():
     changes = td.Snapshot(Changes(5, np.array([1], np.int32), np.array([3.0])), 9)
     replica = Replica()
-    with pytest.raises(RuntimeError, match="changes since step 5 were sent to one that does not have that table"):
+    with pytest.raises(RuntimeError, match="changes since step 5 were sent to a worker without that table"):
         replica.take(changes)
     for steps in (4, 10):
         replica.take(td.Snapshot(np.zeros((6, 2)), steps))

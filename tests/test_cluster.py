@@ -131,7 +131,7 @@ def listener(answer: bytes):
 WRONG = {
     "127.0.0.1:1": "no Ray cluster answers at RAY_ADDRESS=127.0.0.1:1",
     "ray://127.0.0.1:10001": "Ray Client, which is not supported: run this on a node of the cluster",
-    "nonsense": "RAY_ADDRESS=nonsense is not of the form host:port",
+    "nonsense": "RAY_ADDRESS must be host:port, local or auto, got nonsense",
 }
 
 

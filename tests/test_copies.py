@@ -173,7 +173,7 @@ def test_another_thread_is_refused_while_an_agent_learns(name, use):
 def test_a_run_of_batches_is_not_learned_into(name):
     agent = agent_of(name)
     for _ in agent.learn_in_batches(20):
-        with pytest.raises(RuntimeError, match="learning in batches, which must come to their end"):
+        with pytest.raises(RuntimeError, match="learning in batches, which must end first"):
             agent.learn(5)
         assert np.isfinite(agent.evaluate(trials=2))
     agent.learn(100)

@@ -31,7 +31,7 @@ def finished(*arguments, **settings):
     return agent
 
 
-cut_batches = pytest.mark.filterwarnings("ignore:a batch of .* is cut")
+cut_batches = pytest.mark.filterwarnings("ignore:a batch of .* is truncated")
 
 
 # Bits ------------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def test_a_result_without_tests_does_not_depend_on_the_test_interval():
 
 
 def test_batches_that_tests_cut_are_told_of_once():
-    with pytest.warns(UserWarning, match="a batch of 50 episodes is cut to 20, since a test follows every 20") as seen:
+    with pytest.warns(UserWarning, match="a batch of 50 episodes is truncated to 20, as a test follows every") as seen:
         agent = finished(batch_size=50)
         agent.learn(20)
     assert len(seen) == 1 and seen[0].filename == __file__
@@ -386,7 +386,7 @@ class WithoutRule(td.DistributedQLAgent):
     "kind, message",
     [
         (DistributedSARSA, "SARSAAgent cannot be replayed by a server: .* beyond.FederatedSARSAAgent"),
-        (WithKernel, "WithKernel.kernel must not be set, .* set `single` alone"),
+        (WithKernel, "WithKernel.kernel must not be set, .* set `single` instead"),
         (WithFunction, "kernel must be a Rule"),
         (WithoutRule, "TDAgent cannot be replayed by a server"),
     ],

@@ -146,7 +146,7 @@ BAD = {
     "transposed": (lambda: TABLE.T, ValueError, "got \\(4, 17\\)"),
     "a matrix too wide": (lambda: np.asmatrix(TABLE[:, :3]), ValueError, "got \\(17, 3\\)"),
     "flat": (lambda: TABLE.ravel(), ValueError, "got \\(68,\\)"),
-    "rows that differ": (lambda: [*TABLE.tolist()[:-1], [1.0]], ValueError, "got rows that differ"),
+    "rows that differ": (lambda: [*TABLE.tolist()[:-1], [1.0]], ValueError, "got rows of different lengths"),
     "a number": (lambda: 0.0, ValueError, "got \\(\\)"),
     "None": (lambda: None, ValueError, "got \\(\\)"),
     "complex": (lambda: TABLE + 0j, TypeError, "real numbers, got complex128"),

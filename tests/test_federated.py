@@ -119,7 +119,7 @@ def test_rounds_are_a_batch_a_worker_and_cut_where_tests_are():
 
 
 def test_rounds_that_tests_cut_are_told_of():
-    with pytest.warns(UserWarning, match="a batch of 160 episodes is cut to 100, since a test follows every 100"):
+    with pytest.warns(UserWarning, match="a batch of 160 episodes is truncated to 100, as a test follows every 100"):
         federated(FederatedQLAgent, cw_num=4, batch_size=40, test_interval=100)
 
 

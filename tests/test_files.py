@@ -349,7 +349,7 @@ def test_a_checkpoint_that_fails_is_told_and_tried_again_while_the_run_goes_on(p
         episodes.append(agent().load(path).episode)
 
     monkeypatch.setattr(td.DistributedQLAgent, "save", full_for_a_moment)
-    with pytest.warns(UserWarning, match="checkpoint was not written .*No space left.*: the run goes on") as warned:
+    with pytest.warns(UserWarning, match="checkpoint was not written .*No space left.*: the run continues") as warned:
         saver.learn_and_evaluate(progress=False)
     assert len(warned) == 1 and episodes == [5, 15, 20, 20]
     assert learned(saver) == learned(agent().load(path)) == whole_run()
@@ -363,7 +363,7 @@ def test_checkpoints_that_fail_all_the_time_are_told_once(tmp_path):
         warnings.simplefilter("default")
         for _ in saver.learn_in_batches(20):
             shutil.rmtree(path.parent, ignore_errors=True)
-    assert [str(entry.message).partition("): ")[2][:12] for entry in warned] == ["the run goes", "what was lea"]
+    assert [str(entry.message).partition("): ")[2][:12] for entry in warned] == ["the run cont", "what was lea"]
     assert str(path) in str(warned[0].message) and learned(saver)[0] == whole_run()[0]
 
 

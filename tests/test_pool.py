@@ -100,7 +100,7 @@ def test_a_pool_that_has_become_too_small_is_refused_though_it_once_was_large_en
     agent = agent_on(pool)
     agent._check_settings()
     pool.cw_num = 2
-    with pytest.raises(ValueError, match="workers must be 3 collectors and 2 evaluators at least, got 2 and 2"):
+    with pytest.raises(ValueError, match="workers must have at least 3 collectors and 2 evaluators, got 2 and 2"):
         agent.learn(10)
 
 
@@ -422,5 +422,5 @@ def test_an_error_that_cannot_travel_is_told_with_its_place(workers, words):
 def test_a_simulator_that_cannot_be_pickled_is_named(workers):
     ring = Ring()
     ring.lock = threading.Lock()
-    with pytest.raises(TypeError, match=r"simulator must be one that can be pickled.*take workers=td\.InProcess"):
+    with pytest.raises(TypeError, match=r"simulator must be one that can be pickled.*use workers=td\.InProcess"):
         td.DistributedQLAgent(ring, cw_num=1, do_test=False, workers=workers).learn(5)

@@ -91,7 +91,7 @@ FEDERATED = {td.QLAgent: FederatedQLAgent, td.SARSAAgent: FederatedSARSAAgent}
 
 @many
 @given(agents(), st.integers(1, 45), st.booleans())
-@pytest.mark.filterwarnings("ignore:a batch of .* is cut")
+@pytest.mark.filterwarnings("ignore:a batch of .* is truncated")
 def test_one_collector_or_worker_with_any_batch_size_equals_single_core(case, batch_size, federated):
     kind = FEDERATED[case[0]] if federated else td.DistributedQLAgent
     agent = in_process(kind, case, cw_num=1, batch_size=batch_size)
@@ -110,7 +110,7 @@ def test_one_collector_with_any_cuts_equals_single_core(case, data):
 
 @few
 @given(agents(), st.integers(2, 5), st.integers(1, 20), st.booleans(), st.booleans())
-@pytest.mark.filterwarnings("ignore:a batch of .* is cut")
+@pytest.mark.filterwarnings("ignore:a batch of .* is truncated")
 def test_several_collectors_or_workers_equal_the_dataflow_by_hand(case, cw_num, batch_size, federated, do_test):
     kind = FEDERATED[case[0]] if federated else td.DistributedQLAgent
     agent = in_process(kind, case, cw_num=cw_num, batch_size=batch_size, do_test=do_test)

@@ -321,7 +321,7 @@ def test_a_missing_ray_is_told_with_what_runs_without_it(call):
     ended = run_python(f"import sys; sys.modules['ray'] = None; import td_helpers as td; td.{call}")
     error = ended.stderr.splitlines()[-1]
     assert error.startswith("ImportError: ray is not installed: pip install -r requirements.txt. Without it")
-    assert "workers=td.InProcess() or td.Threads()" in error and "those on one core" in error
+    assert "workers=td.InProcess() or td.Threads()" in error and "single-core agents" in error
 
 
 def test_a_home_that_cannot_be_written_to_is_told_with_what_to_do():

@@ -137,7 +137,7 @@ def test_an_agent_of_other_settings_takes_over_what_was_learned_and_keeps_its_ow
 def test_other_collectors_or_batches_are_told_to_lead_to_another_result(path, field, value):
     small(td.DistributedQLAgent, learning_episodes=33).save(path)
     agent = small(td.DistributedQLAgent, learning_episodes=60, test_interval=20, **{field: value})
-    with pytest.warns(UserWarning, match=f"saved with {field}=3, this agent has {value}: it goes on .* another result"):
+    with pytest.warns(UserWarning, match=f"saved with {field}=3, this agent has {value}: it continues .* will differ"):
         agent.load(path)
     agent.learn_and_evaluate(progress=False)
     assert agent.episode == 60
@@ -402,14 +402,14 @@ def test_an_array_that_is_none_of_this_agents_is_refused_before_it_is_read(monke
 def test_an_array_whose_own_header_is_huge_is_refused_before_that_is_read(monkeypatch, path, kind, name):
     stopped(monkeypatch, kind, path)
     replace_array(path, name, b"\x93NUMPY\x02\x00" + (2**32 - 1).to_bytes(4, "little"))
-    refused(FULL[kind](), path, f"{name} is not of the version of .npy")
+    refused(FULL[kind](), path, f"{name} is not in the .npy version")
 
 
 @arrays_of_all_kinds
 def test_what_would_unpack_without_limit_is_refused(monkeypatch, path, kind, name):
     stopped(monkeypatch, kind, path)
     replace_array(path, name, bytes(100), zipfile.ZIP_LZMA)
-    refused(FULL[kind](), path, "compressed in a way that numpy does not")
+    refused(FULL[kind](), path, "compressed by a method that numpy does not use")
 
 
 @pytest.mark.parametrize("kind, name", [("single-core", "q_table"), ("distributed", "recent"), ("Dyna-Q", "waiting")])
@@ -476,7 +476,7 @@ def test_a_save_of_an_earlier_version_goes_on_to_the_same_bits_without_a_word(ro
 
 
 def test_a_save_of_before_saves_had_a_header_is_refused_with_that(root):
-    refused(small(), root / "tests" / "saves" / "without_header.npz", "a version before saves had a header")  # d27e85b
+    refused(small(), root / "tests" / "saves" / "without_header.npz", "a version whose saves had no header")  # d27e85b
 
 
 @pytest.mark.parametrize("number", [3, 0, None, "2", [2]], ids=repr)

@@ -389,5 +389,5 @@ def test_a_folder_that_only_looks_like_ours_is_left_alone(base, make):
 @pytest.mark.parametrize("token", ["two\nlines", "süß", "a\x7f"])
 def test_a_token_that_no_header_can_hold_is_refused_before_ray_starts(monkeypatch, token):
     monkeypatch.setenv("RAY_AUTH_TOKEN", token)
-    with pytest.raises(ValueError, match="RAY_AUTH_TOKEN must be one line of ASCII letters"):
+    with pytest.raises(ValueError, match="RAY_AUTH_TOKEN must be one line of printable ASCII"):
         session._check_token()

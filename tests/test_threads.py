@@ -120,7 +120,7 @@ class Uncopied(Ring):
 
 def test_a_simulator_that_cannot_be_copied_is_refused_before_any_work():
     agent = small(simulator=Uncopied())
-    with pytest.raises(TypeError, match=r"simulator must be one that copy\.deepcopy can copy.*take workers="):
+    with pytest.raises(TypeError, match=r"simulator must be one that copy\.deepcopy can copy.*use workers="):
         agent.learn_and_evaluate(progress=False)
     assert agent.episode == 0
     agent.workers = td.InProcess()
