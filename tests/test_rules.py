@@ -584,6 +584,7 @@ EVERYWHERE = {
 }
 everywhere = pytest.mark.parametrize("learn", EVERYWHERE.values(), ids=EVERYWHERE)
 
+
 @regimes
 @everywhere
 @pytest.mark.parametrize("update", [returns_its_value, changes_and_returns], ids=lambda update: update.__name__)
@@ -608,7 +609,7 @@ def test_a_rule_that_changes_nothing_is_told_once(update, learn, compiled):
         learn(agent)
         learn(agent)
     assert [str(warning.message) for warning in warned] == [
-        f"{update.__name__} changed nothing in the q_table in its first episode, although rewards came"
+        f"{update.__name__} changed nothing in the q_table in its first episode, although there were rewards"
     ]
     assert warned[0].filename == __file__
 
@@ -775,7 +776,7 @@ def writes_to_a_slice(q_table, state, action, reward, next_state, terminated, ac
 def test_a_rule_that_learns_another_thing_compiled_than_stepped_is_refused_compiled(update, learn):
     single = type("Own", (td.QLAgent,), {"kernel": td.Rule(update)})
     agent = single(td.FrozenLakeEnv(), 0.3, 0.1, initial_value=5.0, max_step=50)
-    with pytest.raises(TypeError, match="learns one thing where rows of the q_table are lists, as stepped"):
+    with pytest.raises(TypeError, match=r"learns one thing when rows of the q_table are lists \(stepped\)"):
         learn(agent)
 
 
@@ -816,7 +817,7 @@ def test_a_division_by_zero_after_the_first_episode_is_told(compiled, error):
 def test_actions_that_are_not_the_tables_are_refused():
     table = td.FrozenLakeEnv().table.packed
     parameters = td.QLAgent(td.FrozenLakeEnv()).parameters()
-    with pytest.raises(ValueError, match="actions must be those of the simulator, 4, got 6"):
+    with pytest.raises(ValueError, match="actions must number 4, as in the simulator, got 6"):
         td.q_learning(np.zeros((17, 6)), table, tuple(range(6)), parameters, 0, 5)
 
 
