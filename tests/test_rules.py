@@ -750,7 +750,7 @@ def test_a_rule_that_a_server_cannot_compile_is_told_so_where_collectors_step():
         single = Counting
 
     agent = Team(Ring(), workers=td.InProcess(), compiled=False)
-    with pytest.raises(TypeError, match=r"numba cannot compile .*a server replays compiled, also what was collected"):
+    with pytest.raises(TypeError, match=r"numba cannot compile .*the server replays with compiled code, even if compiled=False"):
         agent.learn(5)
 
 
