@@ -59,7 +59,7 @@ class Sources:
         return tuple((module, name, value) for module, name, value in read if isinstance(value, PLAIN))
 
     def compiled(self, compile: Callable) -> dict[Any, Any]:
-        """Return {function: compiled copy}, where copies call each other. Copies, since numba never forgets a function."""
+        """Return {function: its compiled copy}; copies call each other. numba would keep the originals for ever."""
         spaces = {id(function.__globals__): {"__name__": function.__module__} for function in self.functions}
         copies = {function: _copy(function, spaces[id(function.__globals__)]) for function in self.functions}
         compiled = {function: compile(copy) for function, copy in copies.items()}

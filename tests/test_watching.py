@@ -142,7 +142,7 @@ def test_an_unknown_lake_is_refused():
 
 @pytest.mark.parametrize("show", [td.plot_image, td.greedy_path, lambda lake, table: td.animate({}, table, [])])
 def test_a_table_in_the_place_of_the_lake_is_told_its_own(lake, show):
-    with pytest.raises(TypeError, match=r"lake must be a FrozenLakeEnv, .* after the q_table: got numbers"):
+    with pytest.raises(TypeError, match=r"lake must be a FrozenLakeEnv, .* after the q_table; got numbers"):
         show(lake, np.zeros((17, 4)))
 
 
