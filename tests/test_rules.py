@@ -867,7 +867,7 @@ def test_a_module_of_settings_that_differs_elsewhere_is_told(tmp_path, monkeypat
     space["settings_in_a_file"].scale = 3.0
     sent = pickle.dumps(space["rule"])
     space["settings_in_a_file"].scale = 1.0  # as in a process that imports the file
-    with pytest.raises(RuntimeError, match=r"settings_in_a_file\.scale, which is 3.0 in the process that sent it but 1.0"):
+    with pytest.raises(RuntimeError, match=r"settings_in_a_file\.scale, which is 3.0 in the process that sent it"):
         pickle.loads(sent)
 
 
