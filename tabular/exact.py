@@ -129,7 +129,7 @@ def _swept_values(
 
 @cached_jit
 def _sweep(values, probability, next_state, reward, terminated, policy, beta, epsilon, tolerance, sweeps):
-    """Back up all states in place, to and fro, until none changes by more than `tolerance`; return that change."""
+    """Sweep all states to and fro, in place, until none changes by more than `tolerance`; return the last change."""
     states, actions, outcomes = next_state.shape
     change = np.inf
     for sweep in range(sweeps):

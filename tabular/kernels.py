@@ -144,7 +144,7 @@ def sample_step(table, state, action, slip):
     while slip > table.thresholds[row, k]:
         k += 1
     outcome = np.int64(table.outcomes[state, action, k])
-    # The detour by unsigned shows the compiler that indices are not negative, so it omits the code to wrap them.
+    # The cast to unsigned shows the compiler that indices are not negative, so it omits the code for negative ones.
     next_state = np.int64(np.uint32(outcome & ((1 << table.bits) - 1)))
     kind = np.int64(np.uint32(outcome >> table.bits))
     return next_state, table.rewards[kind], kind & 1 == 1, False
@@ -256,7 +256,7 @@ def _whole(number):
 
 @overload(_whole)
 def _(number):
-    # Unsigned on the way, as in `sample_step`, because it is used as an index.
+    # Cast to unsigned, as in `sample_step`, because it is used as an index.
     return lambda number: np.int64(np.uint32(number))
 
 
@@ -493,7 +493,7 @@ def belongs(pairs, states, width):
 
 @cached_jit
 def evaluate(policy, simulator, parameters, test, first, trials, total=0.0):
-    """`total` plus the discounted returns of `policy[state]` in `trials` trials of a test, from number `first` on."""
+    """Add to `total` the discounted returns of `policy[state]` in `trials` trials of a test, from number `first` on."""
     beta, key = parameters.beta, parameters.key
     for trial in range(first, first + trials):
         stream = evaluation_stream(test, trial)

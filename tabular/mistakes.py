@@ -23,8 +23,8 @@ Error = TypeVar("Error", bound=Exception)
 OURS = "tabular", "beyond", "td_helpers", "contextlib"  # modules whose frames do not help a user
 
 
-def tell_line(error: Exception, functions: Iterable[Callable]) -> None:
-    """Add a note to an error: the last line of these functions that it passed. Cut its traceback to that line."""
+def note_line(error: Exception, functions: Iterable[Callable]) -> None:
+    """Note in an error the innermost line of these functions that it came from, and cut its traceback to that line."""
     own = {code for function in functions for code in codes(function)}
     last = _last_frame(error, lambda code: code in own)
     if last is None:
@@ -35,8 +35,8 @@ def tell_line(error: Exception, functions: Iterable[Callable]) -> None:
     mistake(error).__traceback__ = types.TracebackType(None, last.tb_frame, last.tb_lasti, last.tb_lineno)
 
 
-def tell_compiled(error: Exception, functions: Iterable[Callable]) -> None:
-    """Add such a note to an error from compiled code, where numba knows the line of a raise but not of a bad index."""
+def note_compiled_line(error: Exception, functions: Iterable[Callable]) -> None:
+    """Note the line in an error from compiled code, if numba gives it: it does for a raise, not for a bad index."""
     own = {(code.co_filename, code.co_name) for function in functions for code in codes(function)}
     last = _last_frame(error, lambda code: (code.co_filename, code.co_name) in own)
     names = " or ".join(function.__name__ for function in functions)
@@ -63,9 +63,9 @@ def not_compiled(error: Exception, functions: Iterable[Callable], replays: bool)
     lines = [line.strip() for line in problem.splitlines() if line.strip()] or [text]
     what = re.sub(r"\W*Raised from .*", "", lines[0])
     if what.startswith("NameError: "):
-        told = mistake(NameError(what.removeprefix("NameError: ")))
-        told.add_note(f"in {_line_of(what, functions)}")
-        return told
+        undefined = mistake(NameError(what.removeprefix("NameError: ")))
+        undefined.add_note(f"in {_line_of(what, functions)}")
+        return undefined
     if len(lines) > 1 and lines[1].startswith(">>>"):
         what = "it has no " + re.sub(r"Literal\[\w+\]\((.*?)\)", r"\1", lines[1][3:].strip())
     if "Cannot determine Numba type of <class 'function'>" in what:

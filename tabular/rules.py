@@ -35,7 +35,7 @@ from .kernels import (
     sarsa_episode,
     sarsa_update,
 )
-from .mistakes import mistake, not_compiled, tell_compiled, tell_line, warn_caller
+from .mistakes import mistake, not_compiled, note_compiled_line, note_line, warn_caller
 from .sources import Sources, pickled
 from .stepping import Rows, Stepped
 from .tables import PackedTable
@@ -56,14 +56,14 @@ def place_noted() -> Iterator[None]:
                 place |= {name: frame.f_locals[name] for name in ("episode", "trial", "t") if name in frame.f_locals}
         unit = "trial" if "trial" in place else "episode"
         if isinstance(error, StopIteration):  # it would silently end a loop of the caller's
-            told = RuntimeError("the simulator or the rule raised StopIteration")
-            error = told.with_traceback(error.__traceback__)
+            replacement = RuntimeError("the simulator or the rule raised StopIteration")
+            error = replacement.with_traceback(error.__traceback__)
         if unit in place:
             error.add_note(f"in {unit} {place[unit]}, step {place['t']} (0: reset)")
         raise error
 
 
-# Checks of arguments: compiled code has no bounds checks of its own ---------------------------
+# Checks of arguments, because compiled loops do not check bounds -------------------------------
 
 
 def _arguments(function: Any) -> list[str]:
@@ -173,7 +173,7 @@ class Rule:
         self._episode = sarsa_episode if self.needs_next_action else q_learning_episode
         self.py_func = learning_loop(self._episode, update, _checked(policy))
         self._own = [function for function in (update, policy) if function.__module__ != kernels.__name__]
-        self.tried = not self._own  # in plain Python; functions of kernels.py need no trial
+        self.tried = not self._own  # in plain Python; the functions of kernels.py need no trial
         self._loops: Any = None  # _Loops, once they are needed
 
     def __call__(
@@ -214,7 +214,7 @@ class Rule:
                     first, episodes = first + 1, episodes - 1
                 steps += self.py_func(rows, simulator, actions, quick, first, episodes, plain_log)
         except Exception as error:
-            tell_line(error, self._functions())
+            note_line(error, self._functions())
             raise
         rows.write_back()
         self._check_finite(q_table)
@@ -315,7 +315,7 @@ class Rule:
                 raise
             if isinstance(error, numba.core.errors.NumbaError) or not getattr(loop, "signatures", True):
                 raise problem or not_compiled(error, self._functions(), loop is self._loops.replay) from None
-            tell_compiled(error, self._functions())
+            note_compiled_line(error, self._functions())
             raise
         if problem:
             self.tried = True  # plain Python could not run it, but numba can
@@ -326,19 +326,22 @@ class Rule:
         """Raise FloatingPointError if a user's rule has left nan or inf, which compiled code does silently."""
         if self._own and not math.isfinite(q_table.sum()) and not np.isfinite(q_table).all():
             state, action = np.argwhere(~np.isfinite(q_table))[0].tolist()
-            told = f"{self.update.__name__} left {q_table[state, action]} in q_table[{state}, {action}]"
-            raise mistake(FloatingPointError(f"{told}: compiled=False shows where, if Python raises an error"))
+            problem = f"{self.update.__name__} left {q_table[state, action]} in q_table[{state}, {action}]"
+            raise mistake(FloatingPointError(f"{problem}: compiled=False shows where, if Python raises an error"))
 
     def _tried_in_plain_python(
         self, first_episode: Callable[[Any], _Rehearsal], q_table: np.ndarray
     ) -> Exception | None:
-        """Try an episode on two copies of a table: with rows as lists, as when stepped, and as an array, as compiled.
+        """Try an episode on two copies of a table: one with rows as lists (as stepped), one an array (as compiled).
 
-        Where both work and agree, or only one works, return None: numba has the last word on a rule that works on
-        lists alone, and one that works on arrays alone can run compiled. Where both work and differ, raise TypeError.
-        Where both fail with AttributeError or TypeError, return the array's error: the caller raises it unless numba
-        can run what plain Python cannot. Any other error, and any that a check of rules found, is raised at once,
-        unless lists have worked already.
+        - Both work and agree: return None.
+        - Both work and differ: raise TypeError.
+        - Only lists work: return None; numba decides whether the rule can be compiled.
+        - Only the array works: return None; the rule can run compiled.
+        - Neither works: return the array's error, which the caller raises unless numba can run what Python cannot.
+
+        A copy "does not work" if it leads to AttributeError or TypeError. Other errors, and mistakes that the checks
+        of rules find, are raised at once; but once lists have worked, no error on the array is raised.
         """
         learned: list[np.ndarray] = []
         problem = None
@@ -354,9 +357,9 @@ class Rule:
                 if learned:  # it works on lists; whether it works compiled, numba will show
                     return None
                 problem = error
-                told = getattr(error, "in_rule", False)
-                tell_line(error, self._functions())
-                if told or not isinstance(error, AttributeError | TypeError):
+                is_known_mistake = getattr(error, "in_rule", False)  # before `note_line` marks it
+                note_line(error, self._functions())
+                if is_known_mistake or not isinstance(error, AttributeError | TypeError):
                     raise
         if len(learned) == 2 and not np.allclose(learned[0], learned[1], equal_nan=True):
             name = self.update.__name__
@@ -408,15 +411,15 @@ def _checked(policy: Callable) -> Callable:
     def act(row: Any, actions: Any, epsilon: float, explore: float) -> int:
         action = policy(row, actions, epsilon, explore)
         if not isinstance(action, int | np.integer) or not 0 <= action < len(actions):
-            told = f"{policy.__name__} must return an action, 0 to {len(actions) - 1}, it returned {action!r}"
-            raise mistake(ValueError(told))
+            message = f"{policy.__name__} must return an action, 0 to {len(actions) - 1}, it returned {action!r}"
+            raise mistake(ValueError(message))
         return int(action)
 
     return policy if policy is explore_or_exploit else act
 
 
 def _checked_compiled(policy: Callable) -> Callable:
-    """Wrap a compiled policy likewise: an invalid action would write outside the table's memory."""
+    """Wrap a compiled policy in the same check: an invalid action would write outside the table's memory."""
 
     def act(row: Any, actions: Any, epsilon: float, explore: float) -> int:
         action = policy(row, actions, epsilon, explore)
@@ -466,8 +469,8 @@ class _Rehearsal:
         """Whether the trial was conclusive; raise TypeError if update returned a value, warn if it changed nothing."""
         name = self.rule.update.__name__
         if self.returned is not None:
-            told = f"{name} must change q_table[state][action] and return nothing, it returned {self.returned!r}"
-            raise mistake(TypeError(told))
+            message = f"{name} must change q_table[state][action] and return nothing, it returned {self.returned!r}"
+            raise mistake(TypeError(message))
         if self.changed():
             return True
         if self.rewarded and self.parameters.learning_rate > 0:
@@ -496,8 +499,8 @@ def _received(functions: bytes, of_modules: tuple = ()) -> Rule:
         except ImportError:  # not importable here: it was sent along with the rule
             continue
         if type(here) is not type(value) or repr(here) != repr(value):
-            told = f"the rule reads {module}.{name}, which is {value!r} in the process that sent it but {here!r} here"
-            raise RuntimeError(f"{told}, imported from the file on disk: keep the value in the rule's own file")
+            problem = f"the rule reads {module}.{name}, which is {value!r} in the process that sent it, {here!r} here"
+            raise RuntimeError(f"{problem}, imported from the file on disk: keep the value in the rule's own file")
     rule = _received_rules.get(functions)
     if rule is None:
         rule = _received_rules[functions] = Rule(*pickle.loads(functions))
