@@ -394,7 +394,7 @@ def sarsa_update(
 
 @register_jitable
 def q_learning_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Learn one episode; the next action is chosen after the update. Return the number of steps."""
+    """Learn one episode; the next action is chosen after the update. Return its length."""
     epsilon, key = parameters.epsilon, parameters.key
     state = reset(simulator, key, stream)
     for t in range(1, parameters.max_step + 1):
@@ -414,7 +414,7 @@ def q_learning_episode(q_table, simulator, actions, parameters, stream, log, upd
 
 @register_jitable
 def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Learn one episode; the next action is chosen before the update. Return the number of steps."""
+    """Learn one episode; the next action is chosen before the update. Return its length."""
     epsilon, key = parameters.epsilon, parameters.key
     state = reset(simulator, key, stream)
     explore, slip = draw(key, stream + 1)
