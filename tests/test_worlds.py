@@ -288,7 +288,7 @@ def test_a_reset_put_upon_a_wrapper_is_called():
 
 def test_an_env_whose_copies_would_act_on_it_is_not_stepped_in_threads():
     settings = {"cw_num": 2, "do_test": False, "workers": td.Threads()}
-    with pytest.raises(TypeError, match="step and reset are those of its class, since each thread"):
+    with pytest.raises(TypeError, match="step and reset are those of its class, because each thread"):
         td.DistributedQLAgent(gym.wrappers.TimeLimit(patched(td.FrozenLakeEnv()), 9), **settings)
     td.DistributedQLAgent(td.FrozenLakeEnv(), compiled=False, max_step=9, **settings).learn(4)
 
