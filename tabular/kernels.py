@@ -493,7 +493,7 @@ def belongs(pairs, states, width):
 
 @cached_jit
 def evaluate(policy, simulator, parameters, test, first, trials, total=0.0):
-    """Add to `total` the discounted returns of `policy[state]` in `trials` trials of a test, from number `first` on."""
+    """Return `total` plus the discounted returns of `policy[state]` in trials number `first`, ... of a test."""
     beta, key = parameters.beta, parameters.key
     for trial in range(first, first + trials):
         stream = evaluation_stream(test, trial)

@@ -40,7 +40,7 @@ from .sources import Sources, pickled
 from .stepping import Rows, Stepped
 from .tables import PackedTable
 
-REHEARSAL_STEPS = 1000  # in plain Python: about 2 ms
+REHEARSAL_STEPS = 1000  # at most; they take about 2 ms in plain Python
 INT32, FLOAT64 = np.dtype(np.int32), np.dtype(np.float64)
 
 
