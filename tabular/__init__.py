@@ -1,1 +1,1 @@
-"""What tabular learning stands on: tables, kernels, exact answers, and where calls run. It knows no agent."""
+"""The layers below the agents: transition tables, compiled kernels, exact values, and the pools that run calls."""

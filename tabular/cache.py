@@ -1,4 +1,4 @@
-"""Where compiled code is kept for the next process: numba's cache, whose damage costs a compilation, not the run."""
+"""numba's cache of compiled code on disk, made safe: a damaged file costs one compilation instead of the run."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-_told: set[str] = set()  # folders
+_told: set[str] = set()  # folders that a warning has named
 
 
 class KernelCache(FunctionCache):
-    """numba's cache of a function. What cannot be read is compiled anew, what cannot be written stays in memory.
+    """numba's cache of a function. What cannot be read is compiled again; what cannot be written stays in memory.
 
-    A warning says so, once for each folder. Raises RuntimeError where there is no folder to keep compiled code in.
-    `options` are the compiler's: code that was compiled with others is not taken, which numba itself would.
+    Either causes one warning per folder. `options` are the compiler's: code compiled with others is not loaded, though
+    numba would. Raises RuntimeError if no folder for the cache can be written to.
     """
 
     def __init__(self, function: Callable, options: dict):
         super().__init__(function)
         stamp = self._impl.locator.get_source_stamp()
-        # Named in a way of its own, since numba's files have neither a checksum nor the options.
+        # The name differs from that of numba's own files, which have no checksum and do not depend on the options.
         version = f"{zlib.crc32(repr(sorted(options.items())).encode()):08x}"
         self._cache_file = CheckedFile(self.cache_path, f"{self._impl.filename_base}.{version}", stamp)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The compiled function for these types, or None where it is to be compiled."""
+        """Return the compiled function for these types, or None if it has to be compiled."""
         try:
             return super().load_overload(sig, target_context)
-        except Exception as error:  # whatever a damaged file leads to
+        except Exception as error:  # a damaged file can raise anything
             self._tell(error)
             with contextlib.suppress(OSError):
                 self.flush()  # an index that cannot be read cannot be added to, either
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep a compiled function, if it can be kept."""
+        """Store a compiled function, or warn if that fails."""
         try:
             super().save_overload(sig, data)
         except Exception as error:
@@ -51,7 +51,7 @@ class KernelCache(FunctionCache):
             _told.add(self.cache_path)
             problem = f"numba's cache in {self.cache_path} is damaged, or cannot be written to"
             reason = f"{type(error).__name__}: {error}"
-            warnings.warn(f"{problem} ({reason}): what is needed of it is compiled anew", stacklevel=2)
+            warnings.warn(f"{problem} ({reason}): functions are compiled again as needed", stacklevel=2)
 
 
 class CheckedFile(IndexDataCacheFile):
@@ -77,12 +77,12 @@ class CheckedFile(IndexDataCacheFile):
 
 
 def _checksum(content: bytes) -> bytes:
-    """Four bytes, which a reader of pickles does not see behind one."""
+    """Four bytes to append to a pickle; unpickling ignores what follows it."""
     return zlib.crc32(content).to_bytes(4, "little")
 
 
 def _check(path: str) -> None:
-    """ValueError where a file does not end with the checksum of what comes before; a missing one is no matter."""
+    """Raise ValueError unless a file ends with the checksum of its content; ignore a missing file."""
     with contextlib.suppress(FileNotFoundError):
         content = Path(path).read_bytes()
         if content[-4:] != _checksum(content[:-4]):

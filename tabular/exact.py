@@ -1,4 +1,4 @@
-"""Exact answers: the optimal action values of a transition table, and the value of any policy in it. No rollouts."""
+"""Exact solutions of a transition table: optimal action values, and the value of any policy, without rollouts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from .checks import check_number, check_q_table
 from .kernels import cached_jit
 from .tables import TransitionTable
 
-SPARSE_STATES = 300_000  # up to here the factors of a sparse solver take seconds and fit into 1 GB
+SPARSE_STATES = 300_000  # up to here a sparse LU factorisation takes seconds and fits into 1 GB
 
 
 def value_iteration(
     table: TransitionTable, beta: float = 0.999, epsilon: float = 0.0, tolerance: float = 1e-10
 ) -> np.ndarray:
-    """The optimal action values, shape (states, actions): Sutton and Barto 4.4, by Gauss-Seidel sweeps.
+    """Compute the optimal action values, shape (states, actions), by Gauss-Seidel sweeps (Sutton and Barto 4.4).
 
     The sweeps end when no value changes by more than `tolerance`. With `epsilon` > 0 these are the values of the best
-    policy among those that explore with that probability for ever. Raises TypeError or ValueError for bad arguments,
-    and RuntimeError where the values do not settle: with beta=1 or next to it, and a policy that never ends.
+    epsilon-soft policy. Raises TypeError or ValueError for bad arguments, and RuntimeError if the values do not
+    converge, which happens with beta at or close to 1 when some policy never ends.
     """
     beta, epsilon = _check_arguments(table, beta, epsilon)
     tolerance = check_number("tolerance", tolerance, 0.0, math.inf)
@@ -30,11 +30,11 @@ def value_iteration(
 
 
 def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.999, epsilon: float = 0.0) -> np.ndarray:
-    """The exact value of every state, shape (states,), under the (epsilon-)greedy policy of `q_table`.
+    """Compute the exact value of every state, shape (states,), under the (epsilon-)greedy policy of `q_table`.
 
     Solves the Bellman equation (Sutton and Barto 4.1); for beta < 1 and more than 300,000 states by sweeps to 1e-10.
-    With beta=1 a state from which the policy never ends has no value: nan where no episode comes to it, RuntimeError
-    where one does. Raises TypeError or ValueError for bad arguments.
+    With beta=1 a state from which the policy never ends has no value: it gets nan if no episode can reach it, else
+    RuntimeError is raised. Raises TypeError or ValueError for bad arguments.
     """
     beta, epsilon = _check_arguments(table, beta, epsilon)
     policy = np.argmax(check_q_table("q_table", q_table, table.shape), axis=1)
@@ -52,7 +52,7 @@ def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.99
 
 
 def action_values(table: TransitionTable, values: np.ndarray, beta: float = 0.999) -> np.ndarray:
-    """One step of look-ahead: the value of every action, shape (states, actions), from those of the states."""
+    """Compute action values, shape (states, actions), from state values by one step of look-ahead."""
     ahead = np.zeros(table.shape)
     for k in range(table.next_state.shape[-1]):
         bootstrap = np.where(table.terminated[..., k], 0.0, beta * values[table.next_state[..., k]])
@@ -61,18 +61,18 @@ def action_values(table: TransitionTable, values: np.ndarray, beta: float = 0.99
 
 
 def likeliest_path(table: TransitionTable, q_table: np.ndarray) -> list[int]:
-    """The states from the likeliest start on if every greedy action has its likeliest outcome; ends before a loop."""
+    """The states visited from the likeliest start if each greedy action has its likeliest outcome, up to any loop."""
     policy = np.argmax(check_q_table("q_table", q_table, table.shape), axis=1)
     path, state = [], int(np.argmax(table.start))
     while state not in path:
         path.append(state)
-        state = int(table.next_state[state, policy[state], 0])  # outcomes stand likeliest first
+        state = int(table.next_state[state, policy[state], 0])  # the first outcome is the likeliest
     return path
 
 
 def _markov_chain(table: TransitionTable, policy: np.ndarray, epsilon: float) -> tuple[Any, np.ndarray, np.ndarray]:
-    """What the policy makes of the table: transition matrix (sparse), mean rewards, and where an episode may end."""
-    from scipy import sparse  # here, since workers never need it
+    """The Markov chain under a policy: sparse transition matrix, mean rewards, and where an episode may end."""
+    from scipy import sparse  # imported here because workers never need it
 
     states, actions = table.shape
     share = np.full(table.shape, epsilon / actions)
@@ -86,19 +86,19 @@ def _markov_chain(table: TransitionTable, policy: np.ndarray, epsilon: float) ->
 
 
 def _solve(chain: Any, reward: np.ndarray) -> np.ndarray:
-    """The values v = reward + chain v."""
+    """Solve v = reward + chain v for v."""
     from scipy import sparse
     from scipy.sparse.linalg import splu
 
     system = sparse.eye_array(len(reward), format="csc") - chain.tocsc()
-    # Most moves have a way back, so the pattern is nearly symmetric, and the diagonal dominates: ordered for that and
-    # without a search for pivots, a lake of 256 x 256 takes half the time.
+    # Most moves can be undone, so the pattern is nearly symmetric, and the diagonal dominates. An ordering for such
+    # matrices, without pivoting, halves the time for a 256 x 256 lake.
     factors = splu(system, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
     return factors.solve(reward)
 
 
 def _reaching(chain: Any, ends: np.ndarray) -> np.ndarray:
-    """Whether each state leads to one where an episode may end."""
+    """Whether each state is, or can lead to, one where an episode may end."""
     found = ends
     while True:
         grown = found | (chain @ found.astype(float) > 0.0)
@@ -108,19 +108,19 @@ def _reaching(chain: Any, ends: np.ndarray) -> np.ndarray:
 
 
 def _reached(chain: Any, start: np.ndarray) -> np.ndarray:
-    """Whether an episode may come to each state."""
+    """Whether an episode may reach each state."""
     return _reaching(chain.T, start > 0.0)
 
 
 def _swept_values(
     table: TransitionTable, policy: np.ndarray, beta: float, epsilon: float, tolerance: float
 ) -> np.ndarray:
-    """The values of the states under a policy (an empty one is greedy), swept until they stand still."""
-    # They start at what walking about for ever costs: the goal's value then spreads in a few sweeps, where from 0
-    # a cell far from it would first have to sink for 1 / (1 - beta) of them.
+    """The state values under a policy (optimal ones if it is empty), swept until they converge."""
+    # The values start at the cost of never ending, from which the goal's value spreads in a few sweeps. From 0, a cell
+    # far from the goal would first sink for about 1 / (1 - beta) sweeps.
     idle = table.reward.min(where=~table.terminated, initial=0.0) / (1.0 - beta) if beta < 1.0 else 0.0
     values = np.full(table.shape[0], idle)
-    limit = 10_000 if beta == 1.0 else 10_000_000  # a sweep contracts by beta: enough up to 0.999995
+    limit = 10_000 if beta == 1.0 else 10_000_000  # a sweep contracts errors by beta: enough for beta up to 0.999995
     arrays = table.probability, table.next_state, table.reward, table.terminated
     if _sweep(values, *arrays, policy, beta, epsilon, tolerance, limit) > tolerance:
         raise RuntimeError(f"with beta={beta:.15g} the values still grow after {limit} sweeps: some policy never ends")
@@ -129,7 +129,7 @@ def _swept_values(
 
 @cached_jit
 def _sweep(values, probability, next_state, reward, terminated, policy, beta, epsilon, tolerance, sweeps):
-    """Gauss-Seidel backups in place, to and fro, until none changes by more than `tolerance`: the last change."""
+    """Sweep all states to and fro, in place, until none changes by more than `tolerance`; return the last change."""
     states, actions, outcomes = next_state.shape
     change = np.inf
     for sweep in range(sweeps):
@@ -159,7 +159,7 @@ def _sweep(values, probability, next_state, reward, terminated, policy, beta, ep
 
 
 def _check_arguments(table: Any, beta: Any, epsilon: Any) -> tuple[float, float]:
-    """(beta, epsilon) once they and the table are checked."""
+    """Check the table, beta and epsilon; return (beta, epsilon) as floats."""
     if not isinstance(table, TransitionTable):
         raise TypeError(f"table must be a TransitionTable (lake.table), got {type(table).__name__}")
     return check_number("beta", beta), check_number("epsilon", epsilon)

@@ -1,4 +1,4 @@
-"""Grid worlds as letters: the assignment's maps, random ones, and what makes a list of strings a map."""
+"""Maps of grid worlds as lists of strings: the assignment's, random ones, and the check that a list is a map."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ MAPS = {
 
 
 def generate_row(length: int, h_prob: float = 0.1, seed: int | np.random.Generator = 0) -> str:
-    """A row of `length` cells, each a hole with probability `h_prob`, else frozen.
+    """Generate a row of `length` cells, each a hole with probability `h_prob`, else frozen.
 
     `seed` is an int or a numpy Generator. Raises TypeError or ValueError for bad arguments.
     """
@@ -102,15 +102,16 @@ def generate_row(length: int, h_prob: float = 0.1, seed: int | np.random.Generat
 
 
 def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed: int | np.random.Generator = 0) -> list[str]:
-    """A map of `shape` (width, height): S and G in opposite corners, 2 x 2 safe cells at each, else holes at `h_prob`.
+    """Generate a map of `shape` (width, height), with S and G in opposite corners.
 
-    A path to G is likely, not certain. Raises TypeError or ValueError for bad arguments or fewer than two cells.
+    The 2 x 2 cells at both corners are safe; each other cell is a hole with probability `h_prob`. A path to G is
+    likely, not certain. Raises TypeError or ValueError for bad arguments or fewer than two cells.
     """
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise TypeError(f"shape must be a pair (width, height), got {shape!r}")
     width, height = (check_count("shape", side, 1, 2**15) for side in shape)
     if width * height < 2:
-        raise ValueError(f"shape must have room for S and G, two cells at least, got {shape!r}")
+        raise ValueError(f"shape must have room for S and G, that is at least two cells, got {shape!r}")
     rng = generator(seed)
     grid = np.array([list(generate_row(width, h_prob, rng)) for _ in range(height)])
     grid[:2, :2] = "F"
@@ -121,9 +122,9 @@ def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed: int | np.ran
 
 
 def generate_random_map(size: int = 8, p: float = 0.8, seed: int | np.random.Generator = 0) -> list[str]:
-    """A `size` x `size` map whose cells are frozen with probability `p`, with a path from S to G.
+    """Generate a `size` x `size` map with a path from S to G, whose other cells are frozen with probability `p`.
 
-    Raises ValueError where 1000 maps have no path, and TypeError or ValueError for bad arguments.
+    Raises ValueError if 1000 maps in a row have no path, and TypeError or ValueError for bad arguments.
     """
     check_count("size", size, 2, 2**15)
     check_number("p", p)
@@ -138,9 +139,9 @@ def generate_random_map(size: int = 8, p: float = 0.8, seed: int | np.random.Gen
 
 
 def parse_map(desc: Any) -> np.ndarray:
-    """The map as an array of single bytes, shape (rows, columns); TypeError or ValueError where it is none."""
+    """Return a map as an array of single bytes, shape (rows, columns); raise TypeError or ValueError if invalid."""
     if isinstance(desc, str) or not np.iterable(desc) or not all(map(np.iterable, desc)):
-        raise TypeError(f"desc must be a list of strings, one a row, got {desc!r}")
+        raise TypeError(f"desc must be a list of strings, one per row, got {desc!r}")
     rows = [[cell.decode() if isinstance(cell, bytes) else str(cell) for cell in row] for row in desc]
     lengths = {len(row) for row in rows}
     if len(lengths) != 1 or lengths == {0}:
@@ -154,15 +155,15 @@ def parse_map(desc: Any) -> np.ndarray:
 
 
 def _has_path(grid: np.ndarray) -> bool:
-    """Whether the first cell and the last are connected by cells that are no holes."""
-    from scipy.ndimage import label  # here, since nothing else needs it
+    """Whether cells that are not holes connect the first cell to the last."""
+    from scipy.ndimage import label  # imported here because nothing else needs it
 
     regions, _ = label(grid != "H")
     return bool(regions[0, 0] == regions[-1, -1])
 
 
 def neighbours(shape: tuple[int, int]) -> np.ndarray:
-    """The states to the left, below, right and above, shape (cells, 4); beyond a wall lies the cell itself."""
+    """The neighbours of each cell: left, below, right, above, shape (cells, 4); at a wall, the cell itself."""
     cells = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
     padded = np.pad(cells, 1, mode="edge")
     left, right = padded[1:-1, :-2], padded[1:-1, 2:]

@@ -1,7 +1,7 @@
-"""The loops that learn: random draws, update rules, episodes, replay and evaluation, compiled by numba.
+"""The inner loops, compiled by numba: random draws, update rules, episodes, replay and evaluation.
 
-All of it is plain Python. Compiled, it runs on a `PackedTable`; as it stands, on an env that is stepped. A `Rule`
-(`tabular.rules`) makes both of an update function, of Q-learning's and SARSA's as of a student's own.
+Each loop is written once, in plain Python. numba compiles it to run on a `PackedTable`; uncompiled, it also steps an
+env. `tabular.rules.Rule` builds both from an update function: Q-learning's, SARSA's or a student's.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .cache import KernelCache
 from .stepping import HIGHEST_REWARD, LOWEST_REWARD, checked_start, checked_step
 from .stopping import ctrl_c_held, stop_if_ended
 
-OPTIONS = {"nogil": True, "error_model": "numpy"}  # of compiled code: it lets other threads run, and divides by 0
+OPTIONS = {"nogil": True, "error_model": "numpy"}  # release the GIL; let x / 0 give inf or nan
 
 
 def cached_jit(function, options=OPTIONS):
@@ -31,51 +31,51 @@ def cached_jit(function, options=OPTIONS):
         return plain
     compiled = compiled_when_called(function, options)
     with contextlib.suppress(RuntimeError):  # neither the module's folder nor HOME can be written to
-        compiled._cache = KernelCache(function, options)  # what cache=True would set, but for damage and other options
+        compiled._cache = KernelCache(function, options)  # as cache=True, but checked for damage and options
     return compiled
 
 
 def compiled_when_called(function, options=OPTIONS):
-    """What numba makes of a function; Ctrl-C waits while it compiles."""
+    """Compile a function when it is first called; Ctrl-C waits while it compiles."""
     compiled = numba.njit(**options)(function)
     compiled._compile_for_args = functools.partial(_undisturbed, compiled._compile_for_args)
     return compiled
 
 
 def _undisturbed(call, *arguments, **named):
-    """Call a function; Ctrl-C waits meanwhile."""
+    """Call a function; hold Ctrl-C until it returns."""
     with ctrl_c_held():
         return call(*arguments, **named)
 
 
 def brief_jit(function):
-    """The same of what a stepped loop calls at each step: to let other threads run meanwhile would cost 2% of it."""
+    """Compile a function that a stepped loop calls at each step; it keeps the GIL, whose release would cost 2%."""
     return cached_jit(function, OPTIONS | {"nogil": False})
 
 
 # Random draws ---------------------------------------------------------------------------
 
-# A seed's draws are numbered. Each episode, and each trial of a test, has a stream of 2**20 of them to itself, of which
-# number t is that of its step t: the streams of learning come first, those of evaluation from 2**62 on, so that the
-# two cannot meet.
+# A seed's draws are numbered. Each learning episode and each evaluation trial owns a stream of 2**20 of them, and its
+# step t uses number t of the stream. Learning streams count from 0 and evaluation streams from 2**62, so the two never
+# overlap.
 
 LEARNING, EVALUATION = 0, 1 << 62
-MAX_STEP = (1 << 20) - 2  # SARSA looks one ahead
+MAX_STEP = (1 << 20) - 2  # SARSA also uses the draw of the step after the last
 MAX_TESTS, MAX_TRIALS, MAX_EPISODES = 1 << 22, 1 << 20, 1 << 40
 
 
 class Parameters(NamedTuple):
-    """What an episode needs to know of an agent."""
+    """The settings of an agent that an episode needs."""
 
     epsilon: float
     learning_rate: float
     beta: float
     max_step: int
-    key: int  # the seed, mixed
+    key: int  # from the seed, by `key_of`
 
 
 class QuickParameters:
-    """Parameters as an object of slots, which plain Python reads in a fifth of a named tuple's time."""
+    """Parameters in slots, which plain Python reads five times as fast as a named tuple's fields."""
 
     __slots__ = Parameters._fields
 
@@ -84,7 +84,7 @@ class QuickParameters:
             object.__setattr__(self, name, value)
 
     def __setattr__(self, name, value):
-        raise AttributeError(f"a rule may not assign parameters.{name}: compiled it could not")
+        raise AttributeError(f"a rule must not assign to parameters.{name}: compiled code cannot")
 
 
 @brief_jit
@@ -98,34 +98,38 @@ def mix(counter):
 
 @brief_jit
 def draw(key, counter):
-    """Draw number `counter` of a seed: 32 bits to explore with, in [0, 1), and 32 bits to slip with."""
+    """Draw number `counter` of a seed: (explore, uniform in [0, 1); slip, a 32-bit integer)."""
     bits = mix(np.uint64(key) + np.uint64(counter))
     return np.int64(bits >> np.uint64(32)) * 2.0**-32, np.int64(bits & np.uint64(0xFFFFFFFF))
 
 
 def key_of(seed: int) -> int:
-    """A seed, mixed, so that neighbours have nothing in common: 62 bits, which with a stream's number still fit 63."""
+    """Hash a seed to 62 bits, so that nearby seeds are unrelated and key ^ stream, an env's seed, fits 63 bits."""
     return int(mix(seed)) >> 2
 
 
 @register_jitable
 def learning_stream(episode):
-    """Where the draws of a learning episode begin."""
+    """The number of a learning episode's first draw."""
     return LEARNING + (episode << 20)
 
 
 @register_jitable
 def evaluation_stream(test, trial):
-    """Where the draws of a trial of a test begin."""
+    """The number of the first draw of a trial of a test."""
     return EVALUATION + (test << 40) + (trial << 20)
 
 
 # Simulators: a packed table, or an env that is `Stepped` ----------------------------------------------------
 
+# One episode loop serves both, because it calls `reset` and `step` below. In plain Python they look at `simulator.env`:
+# None on every `PackedTable`, the env itself on a `Stepped` (quicker than isinstance). Compiled loops only ever get
+# tables; there numba puts the @overload versions in the place of both functions, so nothing is asked at run time.
+
 
 @cached_jit
 def sample_start(table, slip):
-    """The state where an episode starts."""
+    """Sample the state where an episode starts."""
     start = 0
     while slip > table.start_thresholds[start]:
         start += 1
@@ -134,27 +138,27 @@ def sample_start(table, slip):
 
 @cached_jit
 def sample_step(table, state, action, slip):
-    """What follows an action: (next_state, reward, terminated, truncated)."""
+    """Sample the outcome of an action: (next_state, reward, terminated, truncated)."""
     row = state * table.outcomes.shape[1] + action if table.shared is None else 0
     k = 0
     while slip > table.thresholds[row, k]:
         k += 1
     outcome = np.int64(table.outcomes[state, action, k])
-    # By way of unsigned, the compiler sees indices that cannot be negative, and drops what would count from the end.
+    # The cast to unsigned shows the compiler that indices are not negative, so it omits the code for negative ones.
     next_state = np.int64(np.uint32(outcome & ((1 << table.bits) - 1)))
     kind = np.int64(np.uint32(outcome >> table.bits))
     return next_state, table.rewards[kind], kind & 1 == 1, False
 
 
 def reset(simulator, key, stream):
-    """Start the episode whose draws begin at `stream`."""
+    """Start the episode whose draws begin at `stream`; return its first state."""
     if simulator.env is None:
         return sample_start.py_func(simulator, draw(key, stream)[1])
     return checked_start(_seeded_reset(simulator.env, key ^ stream), simulator.states)
 
 
 def step(simulator, state, action, slip):
-    """Act once: (next_state, reward, terminated, truncated)."""
+    """Act once, and return (next_state, reward, terminated, truncated); an env ignores `state` and `slip`."""
     if simulator.env is None:
         next_state, reward, terminated, truncated = sample_step.py_func(simulator, state, action, slip)
         return next_state, float(reward), terminated, truncated
@@ -173,7 +177,7 @@ def step(simulator, state, action, slip):
 
 
 def _seeded_reset(env, seed):
-    """Reset an env with a seed of 63 bits, or of the 32 bits that numpy's RandomState takes at most."""
+    """Reset an env with a 63-bit seed, or with 32 bits if it refuses that, as numpy's RandomState does."""
     try:
         return env.reset(seed=seed)
     except ValueError:
@@ -196,21 +200,20 @@ MAX_UNROLLED = 32  # actions
 
 
 def action_range(count: int) -> tuple[int, ...] | np.ndarray:
-    """The actions 0, 1, ... as a loop over them wants them.
+    """Return the actions 0, 1, ... in the form that is fastest to loop over: a tuple if few, else an array.
 
-    A tuple's length is known when a loop is compiled, which lets the compiler unroll it; but the time to compile
-    grows with the tuple, so that many actions are an array.
+    The compiler knows a tuple's length and can unroll the loop, but compile time grows with the length.
     """
     return tuple(range(count)) if count <= MAX_UNROLLED else np.arange(count)
 
 
 def greedy_action(row, actions):
-    """The action of the highest value; ties go to the lowest action."""
+    """The action with the highest value; ties go to the lowest action."""
     return row.index(max(row))
 
 
 def greedy_value(row, actions):
-    """The highest value."""
+    """The highest action value of a row."""
     return max(row)
 
 
@@ -240,31 +243,32 @@ def _(row, actions):
 
 @register_jitable
 def explore_or_exploit(row, actions, epsilon, explore):
-    """The epsilon-greedy action: `explore`, uniform in [0, 1), says whether to explore, and where to."""
+    """The epsilon-greedy action: `explore`, uniform in [0, 1), decides whether to explore and which action to take."""
     if explore < epsilon:
         return min(_whole(explore * (len(actions) / epsilon)), len(actions) - 1)
     return greedy_action(row, actions)
 
 
 def _whole(number):
-    """The whole part of a number that is not negative."""
+    """The integer part of a non-negative number."""
     return int(number)
 
 
 @overload(_whole)
 def _(number):
-    # By way of unsigned, as in `sample_step`: it is used as an index.
+    # Cast to unsigned, as in `sample_step`, because it is used as an index.
     return lambda number: np.int64(np.uint32(number))
 
 
-# Logs: what an episode leaves behind besides its updates ------------------------------------
+# Logs of an episode's steps -------------------------------------------------------------------
 
 
 class Experience(NamedTuple):
     """A log of every step, for a learner elsewhere to replay.
 
-    A step is its pair, state * actions + action, and its reward. After an episode's last step the pair is -1 where it
-    terminated, or -2 - next_state where it was cut, which is the state to bootstrap from; the reward is 0.
+    A step is recorded as its pair, state * actions + action, and its reward. One more entry, of reward 0, ends an
+    episode: its pair is -1 if the episode terminated, or -2 - next_state if it was truncated, since the learner
+    bootstraps from next_state.
     """
 
     pairs: np.ndarray  # int32
@@ -273,27 +277,27 @@ class Experience(NamedTuple):
 
     @classmethod
     def empty(cls, entries: int) -> Experience:
-        """Room for so many entries: a step takes one, and an episode one more."""
+        """An empty log with room for `entries`; each step takes one, and the end of an episode another."""
         return cls(np.zeros(entries, np.int32), np.zeros(entries), np.zeros(1, np.int64))
 
     def episodes_that_fit(self, max_step: int) -> int:
-        """How many more episodes of at most `max_step` steps there is room for, however long they turn out."""
+        """How many more episodes of at most `max_step` steps are sure to fit."""
         return (len(self.pairs) - int(self.length[0])) // (max_step + 1)
 
     def clear(self) -> None:
-        """Make room for others."""
+        """Empty the log."""
         self.length[0] = 0
 
     def recorded(self) -> tuple[np.ndarray, np.ndarray]:
-        """What was written so far: (pairs, rewards), as views."""
+        """The entries written so far: (pairs, rewards), as views."""
         return self.pairs[: self.length[0]], self.rewards[: self.length[0]]
 
 
-Log = Experience | np.ndarray | None  # of a rule: every step, an array of visits (states, actions), or nothing
+Log = Experience | np.ndarray | None  # every step, or visits per (state, action), or nothing
 
 
 class GrowingExperience:
-    """Experience as lists, for plain Python, which appends to a list in half the time of writing to an array."""
+    """Experience as lists, for plain Python: appending to a list is twice as fast as writing to an array."""
 
     __slots__ = ("pairs", "rewards")
 
@@ -301,7 +305,7 @@ class GrowingExperience:
         self.pairs, self.rewards = [], []
 
     def write_to(self, experience: Experience) -> None:
-        """Add what was recorded to an array's worth of experience."""
+        """Append the entries to an `Experience`."""
         start = experience.length[0]
         end = start + len(self.pairs)
         experience.pairs[start:end] = self.pairs
@@ -310,7 +314,7 @@ class GrowingExperience:
 
 
 def record(log, t, state, action, reward, actions):
-    """Log step t of an episode: as experience, or in an array of visits (states, actions)."""
+    """Log step t of an episode: as experience, or as one more visit in an array (states, actions)."""
     if type(log) is GrowingExperience:
         log.pairs.append(state * len(actions) + action)
         log.rewards.append(reward)
@@ -319,7 +323,7 @@ def record(log, t, state, action, reward, actions):
 
 
 def finish(log, t, next_state, terminated):
-    """Log that an episode ended after step t, and where."""
+    """Log that an episode ended after step t, and in which state."""
     if type(log) is GrowingExperience:
         log.pairs.append(-1 if terminated else -2 - next_state)
         log.rewards.append(0.0)
@@ -328,7 +332,7 @@ def finish(log, t, next_state, terminated):
 @overload(record)
 def _(log, t, state, action, reward, actions):
     def write(log, t, state, action, reward, actions):
-        entry = log.length[0] + t - 1  # `length` changes once an episode: a counter in memory would cost each step
+        entry = log.length[0] + t - 1  # `length` changes once per episode: changing it at each step is slower
         log.pairs[entry] = state * len(actions) + action
         log.rewards[entry] = reward
 
@@ -390,7 +394,7 @@ def sarsa_update(
 
 @register_jitable
 def q_learning_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Act, update, act again: the next action is chosen after the update. Returns the steps."""
+    """Learn one episode; the next action is chosen after the update. Return its length."""
     epsilon, key = parameters.epsilon, parameters.key
     state = reset(simulator, key, stream)
     for t in range(1, parameters.max_step + 1):
@@ -410,7 +414,7 @@ def q_learning_episode(q_table, simulator, actions, parameters, stream, log, upd
 
 @register_jitable
 def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Act, choose the next action, update: with what it will do next. Returns the steps."""
+    """Learn one episode; the next action is chosen before the update. Return its length."""
     epsilon, key = parameters.epsilon, parameters.key
     state = reset(simulator, key, stream)
     explore, slip = draw(key, stream + 1)
@@ -437,7 +441,7 @@ def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, 
 
 
 def learning_loop(episode_of, update, policy):
-    """The loop over episodes of a rule."""
+    """Build the loop in which a rule learns from episode to episode."""
 
     def learn(q_table, simulator, actions, parameters, first, episodes, log):
         steps = 0
@@ -450,7 +454,7 @@ def learning_loop(episode_of, update, policy):
 
 
 def replay_loop(update):
-    """The loop over recorded steps of a rule."""
+    """Build the loop in which a rule learns from recorded steps; it returns their number, or -1 for invalid pairs."""
 
     def replay(q_table, pairs, rewards, actions, parameters):
         width = len(actions)
@@ -473,13 +477,13 @@ def replay_loop(update):
 
 @register_jitable
 def belongs(pairs, states, width):
-    """Whether all pairs are of a table (states, width), and the last ends an episode."""
+    """Whether all pairs lie within a table of shape (states, width), and the last one ends an episode."""
     if len(pairs) == 0:
         return True
     lowest = highest = pairs[0]
     for i in range(len(pairs)):
         pair = pairs[i]
-        lowest = pair if pair < lowest else lowest  # the compiler makes vectors of this, not of min()
+        lowest = pair if pair < lowest else lowest  # the compiler vectorises this, but not min()
         highest = pair if pair > highest else highest
     return -1 - states <= lowest and highest < states * width and pairs[-1] < 0
 
@@ -489,7 +493,7 @@ def belongs(pairs, states, width):
 
 @cached_jit
 def evaluate(policy, simulator, parameters, test, first, trials, total=0.0):
-    """`total` plus the discounted returns of `policy[state]` in `trials` trials of a test, from number `first` on."""
+    """Return `total` plus the discounted returns of `policy[state]` in trials number `first`, ... of a test."""
     beta, key = parameters.beta, parameters.key
     for trial in range(first, first + trials):
         stream = evaluation_stream(test, trial)
@@ -507,12 +511,12 @@ def evaluate(policy, simulator, parameters, test, first, trials, total=0.0):
 
 # Stopping ----------------------------------------------------------------------------------------
 
-PART_SECONDS = 0.05  # a compiled call cannot be stopped, so that one should not take much longer
-FIRST_STEPS = 2**18  # of a part whose pace is not known yet, at most
+PART_SECONDS = 0.05  # a compiled call cannot be interrupted, so none should take much longer
+FIRST_STEPS = 2**18  # at most in the first part, whose pace is not known yet
 
 
 def in_parts(episodes: int, max_step: int) -> Iterator[tuple[int, int]]:
-    """(episodes done before, episodes) of parts that take a twentieth of a second each: Ctrl-C falls between them."""
+    """Yield (episodes done, episodes to do) of parts of some 0.05 s each, between which Ctrl-C is handled."""
     done, size = 0, max(1, FIRST_STEPS // max_step)
     while done < episodes:
         stop_if_ended()

@@ -1,4 +1,4 @@
-"""The assignment's environment: a frozen lake, as an env of gym and as a transition table."""
+"""The assignment's environment: a frozen lake, as a gym env and as a transition table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .plots import grid_pixels
 from .tables import Moves, TransitionTable, read_only_lists, samples_table
 
 try:
-    with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice, which no filter stops
+    with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice that no warning filter stops
         import gym
 except ImportError:
     import gymnasium as gym
@@ -33,8 +33,8 @@ class FrozenLakeEnv(gym.Env):
     None: a random 8 x 8 map). Action a (LEFT, DOWN, RIGHT, UP) moves in direction (a + k) % 4 with probability
     `transition_prob[k]`; a wall keeps the agent in place. A step from S or F costs 1. Standing on H or G, any action
     pays -1000 or +1000 and leads to the exit state, number nrow * ncol, which ends the episode. States are numbered
-    row by row. Raises TypeError or ValueError for maps that are ragged, empty, of unknown letters, or without S or G,
-    for an unknown map name, and for probabilities that are not four numbers that sum to 1.
+    row by row. Raises TypeError or ValueError if the map is ragged or empty, has unknown letters or lacks S or G, if
+    the map name is unknown, or if the probabilities are not four numbers that sum to 1.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 4}
@@ -51,7 +51,7 @@ class FrozenLakeEnv(gym.Env):
         if desc is None:
             desc = generate_random_map() if map_name is None else MAPS[map_name]
         self.desc = parse_map(desc)
-        self.desc.flags.writeable = False  # its table would not follow
+        self.desc.flags.writeable = False  # `table` would not follow an edit
         self.nrow, self.ncol = self.desc.shape
         self._transition_prob = check_probabilities("transition_prob", transition_prob, 4)
         self.render_mode = render_mode
@@ -59,26 +59,26 @@ class FrozenLakeEnv(gym.Env):
         self.observation_space = gym.spaces.Discrete(self.exit_state + 1)
         self.action_space = gym.spaces.Discrete(4)
         self._starts = np.flatnonzero(self.desc == b"S").tolist()
-        self._order = np.argsort(-np.array(self.transition_prob), kind="stable").tolist()  # likely first
+        self._order = np.argsort(-np.array(self.transition_prob), kind="stable").tolist()  # likeliest first
         self._sorted_prob = [self.transition_prob[k] for k in self._order]
         self._cumulative = np.cumsum(self._sorted_prob).tolist()
-        self._draws: list[float] = []  # uniform numbers drawn ahead, since numpy draws 64 nearly as fast as one
+        self._draws: list[float] = []  # uniform numbers drawn in advance: numpy draws 64 nearly as fast as one
         self._moves = Moves(self)
         self.s: int = self._starts[0]
         self.lastaction: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """What was derived from the map is not shipped to other processes; it is made again."""
+        """Leave out what is derived from the map; a process that unpickles the lake makes it again."""
         derived = ("table", "P", "initial_state_distrib", "_moves")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():  # not __dict__.update, after which CPython reads attributes more slowly
+        for name, value in state.items():  # after __dict__.update CPython would read attributes more slowly
             setattr(self, name, value)
         self._moves = Moves(self)
 
     def __deepcopy__(self, memo: dict) -> FrozenLakeEnv:
-        """A copy with a generator of its own; the table, which is never changed, is the same."""
+        """Copy the lake with its random generator; share the table, which never changes."""
         lake = memo[id(self)] = type(self).__new__(type(self))
         lake.__setstate__(copy.deepcopy(self.__getstate__(), memo))
         if "table" in vars(self):
@@ -87,12 +87,12 @@ class FrozenLakeEnv(gym.Env):
 
     @property
     def transition_prob(self) -> tuple[float, ...]:
-        """The probabilities of going where one wants to, and in the three other directions; for others make a lake."""
+        """The probabilities of the intended and the three other directions; to change them make a new lake."""
         return self._transition_prob
 
     @samples_table
     def step(self, action: int) -> tuple[int, float, bool, bool, dict]:
-        """Act once: (state, reward, terminated, truncated, info). Raises ValueError for an unknown action."""
+        """Act once; return (state, reward, terminated, truncated, info). Raises ValueError for an unknown action."""
         try:
             outcomes = self._moves[self.s][action]
         except (KeyError, TypeError):
@@ -109,7 +109,7 @@ class FrozenLakeEnv(gym.Env):
 
     @samples_table
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[int, dict]:
-        """Back to S (one of them, drawn, where there are several): (state, info)."""
+        """Return to S, chosen at random if there are several; return (state, info)."""
         super().reset(seed=seed)
         if seed is not None:
             self._draws = []
@@ -121,7 +121,7 @@ class FrozenLakeEnv(gym.Env):
         return self.s, {"prob": 1.0 / len(starts)}
 
     def render(self) -> str | np.ndarray | None:
-        """The map, the agent's cell in red: text for "ansi", printed for "human", pixels (uint8) for "rgb_array"."""
+        """Draw the map, the agent in red: return text ("ansi") or uint8 pixels ("rgb_array"), or print it ("human")."""
         if self.render_mode is None:
             return None
         if self.render_mode == "rgb_array":
@@ -139,12 +139,12 @@ class FrozenLakeEnv(gym.Env):
 
     @functools.cached_property
     def table(self) -> TransitionTable:
-        """The lake as arrays of shape (states, 4, 4), exit state included; most are broadcast views."""
+        """The lake as arrays of shape (states, 4, 4), including the exit state; most are broadcast views."""
         shape = (self.exit_state + 1, 4, 4)
-        letters = np.append(self.desc.ravel(), b"X")  # the exit state, behind the last cell
+        letters = np.append(self.desc.ravel(), b"X")  # X is the exit state, after the last cell
         terminated = np.isin(letters, [b"H", b"G", b"X"])
         reward = np.select([letters == b"H", letters == b"G", letters == b"X"], [-1000.0, 1000.0, 0.0], -1.0)
-        directions = (np.arange(4)[:, None] + self._order) % 4  # of an action, from its likeliest outcome on
+        directions = (np.arange(4)[:, None] + self._order) % 4  # of each action, likeliest first
         next_state = np.full(shape, self.exit_state, np.int32)
         next_state[:-1] = neighbours(self.desc.shape)[:, directions]
         next_state[terminated] = self.exit_state
@@ -158,27 +158,27 @@ class FrozenLakeEnv(gym.Env):
 
     @functools.cached_property
     def P(self) -> dict:
-        """P[state][action] is the list of (probability, next_state, reward, terminated); made when first asked for.
+        """The dynamics as gym has them: P[state][action] lists (probability, next_state, reward, terminated).
 
-        It refuses to be edited, as `table` and `step` would not follow: for other dynamics override `step`.
+        It is read-only, because `table` and `step` would not follow an edit; to change the dynamics override `step`.
         """
         return read_only_lists(self._moves, len(self.table.next_state), np.argsort(self._order).tolist())
 
     @functools.cached_property
     def initial_state_distrib(self) -> np.ndarray:
-        """The probability that an episode starts in a state, shape (states,): even over the S cells."""
+        """The probability that an episode starts in each state, shape (states,): uniform over the S cells."""
         distribution = np.zeros(self.exit_state + 1)
         distribution[self._starts] = 1.0 / len(self._starts)
         return distribution
 
 
 def as_lake(lake: Any) -> FrozenLakeEnv:
-    """A lake: itself, also from within wrappers, or made from a name of `MAPS` or from a map; TypeError for others."""
+    """Coerce an env (even a wrapped one), a name of `MAPS` or a map to a lake; raise TypeError for anything else."""
     inner = getattr(lake, "unwrapped", lake)
     if isinstance(inner, FrozenLakeEnv):
         return inner
     if hasattr(inner, "step"):
-        raise TypeError(f"lake must be a FrozenLakeEnv, a name of MAPS or a map: others have no map, got {lake}")
+        raise TypeError(f"lake must be a FrozenLakeEnv, a name of MAPS or a map, got an env without a map, {lake}")
     if isinstance(lake, np.ndarray) and lake.dtype.kind in "fiu":
-        raise TypeError("lake must be a FrozenLakeEnv, a name of MAPS or a map, after the q_table: got numbers")
+        raise TypeError("lake must be a FrozenLakeEnv, a name of MAPS or a map, after the q_table; got numbers")
     return FrozenLakeEnv(map_name=lake) if isinstance(lake, str) else FrozenLakeEnv(lake)

@@ -1,4 +1,4 @@
-"""Mistakes in a rule, told in few lines: Python's own error, the rule's line, and not what lies between."""
+"""Short reports of mistakes in a rule: Python's own error and the rule's line, without the frames in between."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from .stepping import USE_OF_ROWS
 
 Error = TypeVar("Error", bound=Exception)
 
-OURS = "tabular", "beyond", "td_helpers", "contextlib"  # modules whose frames say nothing to a user
+OURS = "tabular", "beyond", "td_helpers", "contextlib"  # modules whose frames do not help a user
 
 
-def tell_line(error: Exception, functions: Iterable[Callable]) -> None:
-    """Note in an error where in these functions, or in what they call, it fell, and end its traceback there."""
+def note_line(error: Exception, functions: Iterable[Callable]) -> None:
+    """Note in an error the innermost line of these functions that it came from, and cut its traceback to that line."""
     own = {code for function in functions for code in codes(function)}
     last = _last_frame(error, lambda code: code in own)
     if last is None:
         return
-    if "unhashable type" in str(error):  # what a dict says of q_table[state, :]
+    if "unhashable type" in str(error):  # a dict's answer to q_table[state, :]
         error.add_note(USE_OF_ROWS)
     error.add_note(f"in {_place(last.tb_frame.f_code, last.tb_lineno)}")
     mistake(error).__traceback__ = types.TracebackType(None, last.tb_frame, last.tb_lasti, last.tb_lineno)
 
 
-def tell_compiled(error: Exception, functions: Iterable[Callable]) -> None:
-    """The same of an error that compiled functions raised: numba tells the line of a raise, and not of an index."""
+def note_compiled_line(error: Exception, functions: Iterable[Callable]) -> None:
+    """Note the line in an error from compiled code, if numba gives it: it does for a raise, not for a bad index."""
     own = {(code.co_filename, code.co_name) for function in functions for code in codes(function)}
     last = _last_frame(error, lambda code: (code.co_filename, code.co_name) in own)
     names = " or ".join(function.__name__ for function in functions)
-    place = _place(last.tb_frame.f_code, last.tb_lineno) if last else f"{names}: compiled=False tells the line"
+    place = _place(last.tb_frame.f_code, last.tb_lineno) if last else f"{names}: compiled=False shows the line"
     mistake(error).add_note(f"in {place}")
 
 
 def _last_frame(error: Exception, is_own: Callable[[types.CodeType], bool]) -> types.TracebackType | None:
-    """The innermost entry of a traceback whose code is one of those."""
+    """Return the innermost entry of a traceback whose code satisfies `is_own`, or None."""
     entry, last = error.__traceback__, None
     while entry is not None:
         last, entry = entry if is_own(entry.tb_frame.f_code) else last, entry.tb_next
@@ -53,37 +53,40 @@ def _last_frame(error: Exception, is_own: Callable[[types.CodeType], bool]) -> t
 
 
 def not_compiled(error: Exception, functions: Iterable[Callable], replays: bool) -> Exception:
-    """What to raise where numba cannot compile functions that plain Python runs, to learn by or to replay by."""
+    """Return the error to raise if numba cannot compile functions that plain Python can run.
+
+    `replays` says whether it was the replay loop that failed, which has no plain form to fall back on.
+    """
     text = str(error)
-    # The innermost of nested problems is the last that a step of the compiler failed at.
+    # numba nests problems; the innermost one comes last.
     problem = re.split(r"Failed in nopython mode pipeline \(step: .*\)", text)[-1]
     lines = [line.strip() for line in problem.splitlines() if line.strip()] or [text]
     what = re.sub(r"\W*Raised from .*", "", lines[0])
     if what.startswith("NameError: "):
-        told = mistake(NameError(what.removeprefix("NameError: ")))
-        told.add_note(f"in {_line_of(what, functions)}")
-        return told
+        undefined = mistake(NameError(what.removeprefix("NameError: ")))
+        undefined.add_note(f"in {_line_of(what, functions)}")
+        return undefined
     if len(lines) > 1 and lines[1].startswith(">>>"):
         what = "it has no " + re.sub(r"Literal\[\w+\]\((.*?)\)", r"\1", lines[1][3:].strip())
     if "Cannot determine Numba type of <class 'function'>" in what:
-        what += ", since a helper must stand in the rule's own file or notebook"
+        what += ": helper functions must be defined in the rule's own file or notebook"
     elif "Cannot determine Numba type of <class 'type'>" in what:
-        what += ", since settings must be numbers in the rule's own file or notebook"
+        what += ": settings must be numbers in the rule's own file or notebook"
     place = _line_in(problem, functions)
-    way_out = "write it in another way, or step the simulator with compiled=False"
+    way_out = "write it differently, or step the simulator with compiled=False"
     if replays:
-        way_out = "write it in another way: a server replays compiled, also what was collected with compiled=False"
+        way_out = "write it differently: the server replays with compiled code, even if compiled=False"
     return mistake(TypeError(f"numba cannot compile {place} ({what}): {way_out}"))
 
 
 def mistake(error: Error) -> Error:
-    """An error that is the rule's, to be shown in few lines."""
+    """Mark an error as a mistake in the rule, so that `in_few_lines` shortens it; return it."""
     error.__dict__["in_rule"] = True
     return error
 
 
 def _line_in(problem: str, functions: Iterable[Callable]) -> str:
-    """The first line of these functions that numba names."""
+    """Return the first line of these functions that numba's message mentions, else their names."""
     for file, line in re.findall(r'(?:File "|at |from )([^"\n]*?)"?(?:, line |\s\()(\d+)', problem):
         for function in functions:
             for code in codes(function):
@@ -94,7 +97,7 @@ def _line_in(problem: str, functions: Iterable[Callable]) -> str:
 
 
 def _line_of(complaint: str, functions: Iterable[Callable]) -> str:
-    """The first line of these functions that has the name which is not defined: numba does not tell."""
+    """Return the first line of these functions that reads the undefined name, which numba's message does not locate."""
     for function in functions:
         for code in codes(function):
             line = code.co_firstlineno
@@ -107,15 +110,15 @@ def _line_of(complaint: str, functions: Iterable[Callable]) -> str:
 
 
 def _place(code: types.CodeType, line: int) -> str:
-    """A line of code as it is told."""
+    """Describe a line of code: its function, number and text."""
     source = linecache.getline(code.co_filename, line).strip()
     return f"{code.co_name}, line {line}" + (f": {source}" if source else "")
 
 
 class in_few_lines(contextlib.ContextDecorator):
-    """Show the caller's frames alone of a Ctrl-C, and of an error in a rule the rule's own besides: not what led there.
+    """Shorten tracebacks: a Ctrl-C shows the caller's frames only, a mistake in a rule also the rule's line.
 
-    Python adds a frame to a traceback as an error leaves it, and none when it is raised again as it is.
+    The traceback is cut as the error leaves the block; Python then adds the caller's frames.
     """
 
     def __enter__(self) -> Self:
@@ -135,7 +138,7 @@ class in_few_lines(contextlib.ContextDecorator):
 
 
 def _lines(error: BaseException) -> list[str]:
-    """An error as plain Python shows it, two lines a frame, and not ten: without IPython's own frames."""
+    """Format an error as plain Python does, two lines per frame, and leave out IPython's own frames."""
     entry = error.__traceback__
     while entry is not None and _is_of(("IPython", "ipykernel"), entry.tb_frame):
         entry = entry.tb_next
@@ -143,7 +146,7 @@ def _lines(error: BaseException) -> list[str]:
 
 
 def warn_caller(message: str) -> None:
-    """Warn, as of the line outside this project that led here."""
+    """Issue a warning that points to the line outside this project which led here."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and _is_of(OURS, frame):
         frame, level = frame.f_back, level + 1
@@ -151,5 +154,5 @@ def warn_caller(message: str) -> None:
 
 
 def _is_of(modules: tuple[str, ...], frame: types.FrameType) -> bool:
-    """Whether a frame is of one of these modules, or packages."""
+    """Whether a frame belongs to one of these modules or packages."""
     return str(frame.f_globals.get("__name__")).partition(".")[0] in modules

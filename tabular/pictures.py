@@ -1,4 +1,4 @@
-"""Pictures of what a q_table says of a lake: values, greedy actions, the likeliest path, and a film of learning."""
+"""Pictures of a q_table on a lake (values, greedy actions, the likeliest path), and a film of them while learning."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def greedy_path(q_table: np.ndarray, lake: Any) -> list[int]:
-    """The states from S where the greedy policy leads if every move has its likeliest outcome; it ends before a loop.
+    """The states that the greedy policy visits from S if every move has its likeliest outcome, up to any loop.
 
-    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. The last state is a goal if the path leads to one.
+    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. The last state is a goal if the path reaches one.
     """
     lake = as_lake(lake)
     return [state for state in likeliest_path(lake.table, q_table) if state != lake.exit_state]
 
 
 def _belief(q_table: np.ndarray, lake: FrozenLakeEnv, text: str = "") -> Belief:
-    """What a table says of a lake's cells, as pictures show it: cells never updated have no action."""
+    """The values, greedy actions and path that pictures of a q_table show; cells never updated have no action."""
     cells = check_q_table("q_table", q_table, lake.table.shape)[:-1]  # without the exit state
     learned = cells.any(axis=1).reshape(lake.desc.shape) & np.isin(lake.desc, [b"S", b"F"])
     values = cells.max(axis=1).reshape(lake.desc.shape)
@@ -36,11 +36,11 @@ def _belief(q_table: np.ndarray, lake: FrozenLakeEnv, text: str = "") -> Belief:
 
 
 def plot_image(q_table: np.ndarray, lake: Any, title: str = "Value and greedy policy") -> Figure:
-    """A lake's learned values as a heat map, the greedy actions as arrows and the likeliest path as a line: the figure.
+    """Plot learned values as a heat map, greedy actions as arrows and the likeliest path as a line; return the figure.
 
-    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. Cells that were never updated carry no arrow; maps beyond
-    4096 cells are shown without arrows, and thinned out to 1000 cells a side. Raises ValueError where `q_table` does
-    not fit the lake.
+    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. Cells never updated have no arrow. Maps of more than
+    4096 cells are shown without arrows, at no more than 1000 cells per side. Raises ValueError if `q_table` does not
+    fit the lake.
     """
     lake = as_lake(lake)
     values, actions, path, _ = _belief(q_table, lake)
@@ -48,10 +48,10 @@ def plot_image(q_table: np.ndarray, lake: Any, title: str = "Value and greedy po
 
 
 def animate(tables: dict[str, list[np.ndarray]], lake: Any, episodes: Sequence[int], seconds: float = 0.2) -> Film:
-    """What learners believed of a lake, side by side: a film to be shown or saved as a GIF.
+    """Make a film of learners' values and greedy policies, side by side, which can be shown or saved as a GIF.
 
-    `tables` maps a learner's name to its q_tables, one after each of `episodes` learned. Each picture has the exact
-    value of the greedy policy below. Raises ValueError where their numbers differ.
+    `tables` maps a learner's name to its q_tables, one after each of `episodes` learned. The exact value of
+    the greedy policy is shown below each picture. Raises ValueError unless all lists have one length.
     """
     lake = as_lake(lake)
     beliefs = {

@@ -1,4 +1,4 @@
-"""Pictures: plots take data and return the figure; they never train. And what notebooks show: films, code."""
+"""Plots, which take data and return a figure, and what else notebooks display: films and source code."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 COLORS = {
     "Q-learning": "#0072B2", "SARSA": "#D55E00", "Distributed": "#009E73", "Federated": "#CC79A7", "Dyna-Q": "#E69F00",
 }  # fmt: skip
-CELLS = {b"S": "#F0E442", b"F": "#DCEBF5", b"H": "#333333", b"G": "#009E73"}  # of a grid drawn by itself
+CELLS = {b"S": "#F0E442", b"F": "#DCEBF5", b"H": "#333333", b"G": "#009E73"}  # for a grid drawn without values
 AGENT = "#D55E00"
-_DIRECTIONS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1), (np.nan, np.nan)])  # the last is that of no action, -1
+_DIRECTIONS = np.array([(-1, 0), (0, 1), (1, 0), (0, -1), (np.nan, np.nan)])  # the last is for -1, no action
 _ARROWS: dict[str, Any] = {
     "color": "white", "edgecolor": "black", "linewidth": 0.4, "pivot": "mid", "angles": "xy", "scale_units": "xy",
     "scale": 1.5, "units": "x", "width": 0.09, "headwidth": 4, "headlength": 4, "headaxislength": 4, "zorder": 2.5,
@@ -31,13 +31,13 @@ _ARROWS: dict[str, Any] = {
 
 
 def color_of(label: str) -> str | None:
-    """The colour of an algorithm (Okabe and Ito's, told apart by all), by the last of its names in a label."""
+    """Return the colour of the algorithm named in a label, the last one if several are (Okabe and Ito's palette)."""
     found = [name for name in COLORS if name.lower() in label.lower()]
     return COLORS[found[-1]] if found else None
 
 
 def shades(names: list[str]) -> list:
-    """A colour for each name: that of its algorithm, from light to dark where several names share it."""
+    """Return a colour for each name: its algorithm's, in shades from light to dark if several names share it."""
     from matplotlib.colors import to_rgb
 
     colors = [color_of(name) for name in names]
@@ -57,11 +57,11 @@ def plot_result(
     total_rewards: Sequence, test_interval: int, legend: str | Sequence[str], optimum: float | None = None,
     title: str = "Learning curve",
 ) -> Figure:  # fmt: skip
-    """Learning curves over episodes: the figure.
+    """Plot learning curves over episodes; return the figure.
 
-    `total_rewards` is one curve (a number a test) with its name in `legend`, or a list of curves with a list of names.
-    A curve may itself be a list of runs, of which it then shows the median, and a band from the lower to the upper
-    quartile. A dashed line marks the `optimum`. Raises ValueError where names are missing.
+    `total_rewards` is one curve (a number per test) with its name in `legend`, or a list of curves with a list of
+    names. A curve may itself be a list of runs, shown as their median with a band from the lower to the upper quartile.
+    A dashed line marks the `optimum`. Raises ValueError unless each curve has a name.
     """
     import matplotlib.pyplot as plt
 
@@ -84,7 +84,7 @@ def plot_result(
         axes.axhline(optimum, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"exact optimum {optimum:.1f}")
     axes.set(title=title, xlabel="learning episodes", ylabel="mean discounted return, greedy policy")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # curves leave no room
+    axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # below, where no curve is
     drawn = [(line.get_label(), np.asarray(line.get_ydata())) for line in axes.lines[: len(names)]]
     ends = ", ".join(f"{label} {values[-1]:.0f}" for label, values in drawn if len(values))
     figure.set_label(f"{title}. {axes.get_ylabel()} over {axes.get_xlabel()}; at the end: {ends}")
@@ -94,18 +94,18 @@ def plot_result(
 def plot_grid(
     values: np.ndarray, actions: np.ndarray, letters: np.ndarray, title: str, path: Sequence[tuple[int, int]] = ()
 ) -> Figure:
-    """A grid world as a heat map of `values`, with an arrow for each action of `actions`: the figure.
+    """Plot a grid world as a heat map of `values` with an arrow for each action; return the figure.
 
-    All three have the shape (rows, columns). Actions are numbered left, down, right, up; -1 draws no arrow. Cells whose
-    `letters` are not b"F" show them. `path` is drawn as a line through cells (row, column). Grids beyond 4096 cells are
-    shown without arrows and letters, and thinned out to 1000 cells a side.
+    `values`, `actions` and `letters` have shape (rows, columns). Actions are numbered left, down, right, up; -1 has no
+    arrow. Letters other than b"F" are shown. `path` is drawn as a line through cells (row, column). Grids of more than
+    4096 cells are shown without arrows and letters, at no more than 1000 cells per side.
     """
     import matplotlib.pyplot as plt
 
     rows, cols = letters.shape
     cell = min(0.45, 9 / max(rows, cols))
     figure, axes = plt.subplots(figsize=(max(4.0, cell * cols + 2), max(3.2, cell * rows + 1)), layout="constrained")
-    least = min(0.0, np.nanmin(values))  # 0 is in the scale, so that pictures of one lake can be compared
+    least = min(0.0, np.nanmin(values))  # the scale includes 0, so that pictures of one lake are comparable
     image = draw_grid(axes, values, actions, letters, path, cell, vmin=least)
     figure.colorbar(image, ax=axes, label="value: highest action value", shrink=0.8)
     axes.set(title=title, xlabel="column", ylabel="row")
@@ -122,7 +122,7 @@ def draw_grid(
 ) -> AxesImage:  # fmt: skip
     """Draw a grid world on axes as `plot_grid` does, with cells `cell` inches wide; return the image.
 
-    `scale` goes to imshow, as vmin and vmax.
+    `scale` (vmin, vmax) is passed to imshow.
     """
     rows, cols = letters.shape
     thin = max(1, -(-max(rows, cols) // 1000))
@@ -136,30 +136,30 @@ def draw_grid(
 
 
 def _draw_path(axes: Axes, path: Sequence[tuple[int, int]], cell: float) -> Line2D:
-    """A line through the middle of cells, `cell` inches wide, under the arrows."""
+    """Draw a line through the centres of cells `cell` inches wide, below the arrows."""
     rows, cols = np.array(path, float).reshape(-1, 2).T
     return axes.plot(cols, rows, color=AGENT, linewidth=14 * cell, alpha=0.85, solid_joinstyle="round", zorder=1.5)[0]
 
 
 def _draw_arrows(axes: Axes, actions: np.ndarray) -> None:
-    """An arrow in the middle of each cell that has an action."""
+    """Draw an arrow in each cell that has an action."""
     row, col = np.nonzero(actions >= 0)
     dx, dy = _DIRECTIONS[actions[row, col]].T
     axes.quiver(col, row, dx, dy, **_ARROWS)
 
 
 def _draw_letters(axes: Axes, letters: np.ndarray, size: float) -> None:
-    """The letters of all cells that are not frozen."""
+    """Draw the letters of all cells except frozen ones."""
     import matplotlib.patheffects as effects
     import matplotlib.pyplot as plt
 
     outline = [effects.withStroke(linewidth=2, foreground="black")]
-    styles = {"H": ("white", "#333333"), "G": ("black", "#F0E442"), "S": ("white", "none")}  # ink and ground
+    styles = {"H": ("white", "#333333"), "G": ("black", "#F0E442"), "S": ("white", "none")}  # (ink, background)
     for row, col in np.argwhere(letters != b"F"):
         letter = letters[row, col].decode()
         ink, ground = styles[letter]
         axes.add_patch(plt.Rectangle((col - 0.5, row - 0.5), 1, 1, facecolor=ground, zorder=2))
-        if letter == "S":  # leaves room for its arrow, and is readable on any value
+        if letter == "S":  # in a corner beside its arrow, and outlined to be readable on any value
             corner: dict[str, Any] = {"path_effects": outline, "fontweight": "bold"}
             axes.text(col - 0.3, row - 0.26, letter, color=ink, fontsize=size * 0.8, ha="center", va="center", **corner)
         else:
@@ -167,9 +167,9 @@ def _draw_letters(axes: Axes, letters: np.ndarray, size: float) -> None:
 
 
 def grid_pixels(letters: np.ndarray, at: tuple[int, int] | None) -> np.ndarray:
-    """A grid world as an image, uint8 (height, width, 3), with an agent `at` a cell (None: nowhere).
+    """Draw a grid world as an image, uint8 (height, width, 3), with the agent `at` (row, column), or without it.
 
-    A cell has 2 to 48 pixels a side, an even number as videos want it.
+    A cell has 2 to 48 pixels per side, an even number because video codecs need one.
     """
     side = max(2, min(48, 768 // max(letters.shape) // 2 * 2))
     cells = np.zeros((*letters.shape, 3), np.uint8)
@@ -186,12 +186,12 @@ def grid_pixels(letters: np.ndarray, at: tuple[int, int] | None) -> np.ndarray:
 
 
 def _rgb(color: str) -> list[int]:
-    """A colour such as #00FF80 as its red, green and blue."""
+    """Convert a colour such as #00FF80 to [red, green, blue]."""
     return list(bytes.fromhex(color[1:]))
 
 
 class Belief(NamedTuple):
-    """What a table says, as one picture of a film: as in `plot_grid`, and a line of text below."""
+    """One picture of a q_table: values, actions and path as in `plot_grid`, and a line of text to show below."""
 
     values: np.ndarray
     actions: np.ndarray
@@ -200,19 +200,19 @@ class Belief(NamedTuple):
 
 
 def film(letters: np.ndarray, beliefs: dict[str, list[Belief]], titles: list[str], seconds: float = 0.2) -> bytes:
-    """Grid worlds side by side while what is believed of them changes: an animated GIF, the same bytes every time.
+    """Make an animated GIF of q_tables on a grid world, side by side; the same arguments give the same bytes.
 
-    `beliefs` maps the name of a panel to its pictures, one for each of `titles`. The last picture stands for two
-    seconds longer. Raises ValueError where the numbers of pictures differ.
+    `beliefs` maps the name of a panel to its pictures, one for each of `titles`. Each picture is shown for `seconds`,
+    the last one for two seconds more. Raises ValueError if the numbers of pictures differ.
     """
     import matplotlib.pyplot as plt
     from PIL import Image
 
     if not titles or any(len(pictures) != len(titles) for pictures in beliefs.values()):
         counts = {name: len(pictures) for name, pictures in beliefs.items()}
-        raise ValueError(f"film needs as many pictures as titles, {len(titles)} and 1 or more, got {counts}")
+        raise ValueError(f"film needs one or more titles, {len(titles)} given, and a picture for each, got {counts}")
     scale = max(np.nanmax(picture.values) for pictures in beliefs.values() for picture in pictures)
-    side = 3.0 / max(letters.shape)  # inches a cell
+    side = 3.0 / max(letters.shape)  # inches per cell
     size = (len(beliefs) * (side * letters.shape[1] + 0.3), side * letters.shape[0] + 0.9)
     figure, panels = plt.subplots(1, len(beliefs), figsize=size, dpi=100, squeeze=False)
     figure.subplots_adjust(left=0.02, right=0.98, bottom=0.5 / size[1], top=1 - 0.6 / size[1], wspace=0.06)
@@ -226,7 +226,7 @@ def film(letters: np.ndarray, beliefs: dict[str, list[Belief]], titles: list[str
         axes.set_title(name, fontsize=11, color=color_of(name) or "black", pad=4)
         drawn.append((image, arrows, _draw_path(axes, (), 0.8 * side), axes.set_xlabel("", fontsize=10), pictures))
     headline = figure.suptitle("", fontsize=11, y=1 - 0.08 / size[1])
-    canvas: Any = figure.canvas  # of a kind that has pixels
+    canvas: Any = figure.canvas  # an Agg canvas, which has pixels
     frames = []
     for i, title in enumerate(titles):
         headline.set_text(title)
@@ -248,10 +248,10 @@ def film(letters: np.ndarray, beliefs: dict[str, list[Belief]], titles: list[str
 
 
 def plot_timing(run_time: dict, title: str = "Running time") -> Figure:
-    """Running times as sorted bars on a log scale: the figure.
+    """Plot running times as sorted bars on a log scale; return the figure.
 
-    `run_time` maps a name to seconds, or to a list of repetitions: then the bar is the median, the
-    line the range. Raises ValueError where there is none, or one is not positive.
+    `run_time` maps a name to seconds, or to a list of repetitions, shown as a bar for the median and a line for the
+    range. Raises TypeError unless it is a dict, and ValueError if it is empty or a time is not positive.
     """
     import matplotlib.pyplot as plt
 
@@ -266,7 +266,7 @@ def plot_timing(run_time: dict, title: str = "Running time") -> Figure:
     highs = np.array([times[name].max() for name in names])
     spread = np.array([medians - lows, highs - medians])
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.32 * len(names)), layout="constrained")
-    shade_of = dict(zip(run_time, shades(list(run_time)), strict=True))  # as they were given, not as they are sorted
+    shade_of = dict(zip(run_time, shades(list(run_time)), strict=True))  # shaded in the order given, not sorted
     colors = [shade_of[name] or "#777777" for name in names]
     bars = axes.barh(names, medians, xerr=spread if spread.any() else None, color=colors)
     axes.bar_label(bars, [f"{m:.3g} s" for m in medians], padding=4, fontsize="small")
@@ -277,19 +277,19 @@ def plot_timing(run_time: dict, title: str = "Running time") -> Figure:
 
 
 def save_figure(figure: Figure, path: AnyPath) -> None:
-    """Write a figure as PNG, the same bytes every time: whole or not at all."""
+    """Write a figure as PNG, atomically; the same figure gives the same bytes."""
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=150, metadata={"Software": None})
 
 
 class Film:
-    """An animated GIF with a text that says what it shows: a notebook shows it without any connection."""
+    """An animated GIF with alternative text, embedded in a notebook's output so that it needs no file or network."""
 
     def __init__(self, gif: bytes, alt: str):
         self.gif, self.alt = gif, alt
 
     def save(self, path: AnyPath) -> None:
-        """Write the GIF, whole or not at all."""
+        """Write the GIF, atomically."""
         with atomic_write(path) as file:
             file.write(self.gif)
 
@@ -305,7 +305,7 @@ class Film:
 
 
 def show(figure: Figure, alt: str | None = None) -> None:
-    """Show a figure in a notebook, as a small PNG with alternative text (None: what its plot says), and close it."""
+    """Show a figure in a notebook as a small PNG, and close it; `alt` is its alternative text (None: its label)."""
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
     from PIL import Image as Pillow
@@ -316,13 +316,13 @@ def show(figure: Figure, alt: str | None = None) -> None:
     picture = Pillow.open(file).convert("RGB").quantize(200, Pillow.Quantize.MAXCOVERAGE, dither=Pillow.Dither.NONE)
     small = io.BytesIO()
     picture.save(small, "PNG", optimize=True)
-    width, height = (round(side / 1.6) for side in picture.size)  # dense pixels, for screens that have them
+    width, height = (round(side / 1.6) for side in picture.size)  # more pixels than points, for high-density screens
     alt = alt or str(figure.get_label()) or ". ".join(axes.get_title() for axes in figure.axes)
     display(Image(small.getvalue(), format="png", width=width, height=height, alt=alt))
 
 
 class Listing:
-    """Code to be shown by a notebook: highlighted in JupyterLab and in exported HTML, plain elsewhere."""
+    """Source code for display: highlighted in JupyterLab and in exported HTML, plain elsewhere."""
 
     def __init__(self, code: str):
         self.code = code
@@ -341,7 +341,7 @@ class Listing:
 
 
 def show_source(*things: Any) -> Listing:
-    """The source of functions or classes; of methods, as far left as functions."""
+    """Return the source of functions, methods or classes as a listing, without indentation."""
     import inspect
     import textwrap
 
@@ -350,6 +350,6 @@ def show_source(*things: Any) -> Listing:
 
 
 def _plain(thing: Any) -> Any:
-    """What has source: of a rule its update, of a compiled function the plain one."""
+    """Return the object whose source to show: a rule's update, a compiled function's plain form."""
     thing = getattr(thing, "update", thing)
     return getattr(thing, "py_func", thing)

@@ -1,26 +1,26 @@
-"""A Ray of one process and one seed, which decides what happens next and what goes wrong.
+"""A simulated Ray in one process; a seed decides what happens next and what goes wrong.
 
     with simulated(seed=7, faults={12: "dies in"}) as simulation:
         agent.learn_and_evaluate(progress=False)
 
-Within the block `import ray` finds a stand-in whose processes are threads, of which one runs at a time. Calls take
-random times on a virtual clock, so that they end in any order; sleeping and waiting cost nothing. The same seed and
-faults give the same run, so a failure is a seed. Arguments and results are copied by pickle, and arrays come back
-read-only, as with Ray. The idea is FoundationDB's: test by simulation, where faults are cheap and can be replayed.
+Within the block `import ray` finds a stand-in whose processes are threads that run one at a time. Calls take random
+times on a virtual clock, so they can end in any order; sleeping and waiting take no real time. The same seed and faults
+give the same run, so a failure can be replayed from its seed. Arguments and results are copied by pickle, and arrays
+come back read-only, as with Ray. The idea is FoundationDB's: test by simulation, where faults are cheap and repeatable.
 
-What can befall a call, what Ray raises then, and whether the real Ray was seen to do so: tests/test_likeness.py plays
-each event on both, some on a private Ray and some, among the long tests, in a network that is cut or with a node that
-is lost. What was not seen there is simulated to be safe. "Unavailable" is ActorUnavailableError, which leaves open
-whether the call has run, "died" is ActorDiedError, and a call that waits for a failed one gets a RayTaskError that
+The table lists what can happen to a call, what Ray raises then, and whether the real Ray was seen to do so.
+tests/test_likeness.py plays each event on both: some on a private Ray, others, among the long tests, with a network cut
+or a lost node. Events not seen there are simulated to be safe. "Unavailable" is ActorUnavailableError, which leaves
+open whether the call has run; "died" is ActorDiedError. A call that waits for a failed one gets a RayTaskError that
 holds the other's error.
 
 | fate         | what happens                                   | Ray raises           | seen        |
 | ------------ | ---------------------------------------------- | -------------------- | ----------- |
-| does not run | it is lost on its way                          | unavailable          | in a cut    |
+| does not run | it is lost in transit                          | unavailable          | in a cut    |
 | answer lost  | it runs, and its answer is lost                | unavailable          | in a cut    |
-| runs late    | it is given up, and runs after later ones      | unavailable          | no          |
-| runs twice   | it runs again later, as if it were sent twice  | (its answer)         | no          |
-| is swallowed | it is lost on its way, and nobody is told      | nothing, for minutes | once        |
+| runs late    | it is reported lost, but runs after later ones | unavailable          | no          |
+| runs twice   | it runs again later, as if sent twice          | (its answer)         | no          |
+| is swallowed | it is lost in transit, without notice          | nothing, for minutes | once        |
 | slow         | it takes up to 400 s                           | nothing until then   | yes         |
 | hangs        | it never ends, and its process takes no other  | nothing, ever        | yes         |
 | dies before  | its process dies before it                     | died                 | yes         |
@@ -30,7 +30,7 @@ holds the other's error.
 |              | and then comes back, or is declared dead       | or nothing           |             |
 | object lost  | it runs, and what it returned is lost later    | ObjectLostError      | with a node |
 
-Starting a process is a call, too: it may die at its start, hang, or be out of reach, and so may one that replaces it.
+Starting a process is a call, too: a process, or its replacement, may die at its start, hang, or be out of reach.
 Not simulated, and refused with `NotSimulated`: actors that run several calls at once, async methods, Ray's libraries.
 """
 
@@ -52,20 +52,20 @@ __all__ = ["FATES", "NotSimulated", "Stuck", "simulated"]
 
 
 class NotSimulated(AttributeError, NotImplementedError):
-    """Something of Ray's that the simulation does not have."""
+    """Raised for a feature of Ray that is not simulated."""
 
 
 @contextlib.contextmanager
 def simulated(
     seed: int, faults: Mapping[int, str] | float = 0.0, *, most_events: int = 1_000_000
 ) -> Iterator[Simulation]:
-    """Put a simulated Ray in the place of `ray`, and a virtual clock in that of `time`, until the block ends.
+    """Replace `ray` by a simulated Ray, and the clock of `time` by a virtual one, until the block ends.
 
-    `faults` maps numbers of calls, counted from 0 as they are sent, to one of `FATES`; or it is the probability with
-    which a call meets one. Those that were met stand in `faults` of the simulation that is yielded, so that a run can
-    be repeated without some of them. Raises Stuck (a BaseException) where over Ray the program would hang: nothing
-    can happen, or more than `most_events` events have. Raises TypeError or ValueError for bad arguments, and
-    RuntimeError within another simulation.
+    `faults` maps the number of a call, counted from 0 in the order of sending, to one of `FATES`, or is the probability
+    that a call meets one. The yielded simulation lists those that occurred in its `faults`, so that a run can be
+    repeated without some of them. Raises Stuck (a BaseException) if the program would hang with the real Ray: nothing
+    more can happen, or more than `most_events` events have happened. Raises TypeError or ValueError for bad arguments,
+    and RuntimeError inside another simulation.
     """
     check_count("seed", seed, 0, 2**63 - 1)
     check_count("most_events", most_events)
@@ -83,21 +83,21 @@ def simulated(
 
 
 def _check_faults(faults: Any) -> None:
-    """Raise unless these are numbers of calls with their fates, or a probability."""
+    """Raise TypeError or ValueError unless these are call numbers with their fates, or a probability."""
     if not isinstance(faults, Mapping):
         check_number("faults", faults)
         return
     for call, fate in faults.items():
         check_count("a call's number in faults", call, 0)
         if fate not in FATES:
-            raise ValueError(f"faults must be of {', '.join(FATES)}; got {fate!r} for call {call}")
+            raise ValueError(f"faults must be among {', '.join(FATES)}; got {fate!r} for call {call}")
 
 
 # Ray's functions ----------------------------------------------------------------------------------
 
 
 def remote(*arguments: Any, **options: Any) -> Any:
-    """A function or a class as one that runs in other processes; options have no effect."""
+    """Make a function or class run in other processes, as `ray.remote` does; only num_returns has an effect."""
     if len(arguments) == 1 and not options and callable(arguments[0]):
         return _remote(arguments[0], {})
     if arguments:
@@ -112,7 +112,7 @@ def _remote(target: Any, options: dict) -> RemoteClass | RemoteFunction:
 
 
 class RemoteFunction:
-    """A function that runs in a process of its own."""
+    """A function each of whose calls runs in a new process."""
 
     def __init__(self, function: Callable, returns: int):
         functools.update_wrapper(self, function)
@@ -120,15 +120,15 @@ class RemoteFunction:
 
     @functools.cached_property
     def _packed(self) -> Packed:
-        """The function as processes get it, with the globals that it has when it is first called."""
+        """The pickled function, with its globals as they are at the first call."""
         return pack(self._function)
 
     def options(self, **options: Any) -> RemoteFunction:
-        """The same; only num_returns has an effect."""
+        """Return the function with new options; only num_returns has an effect."""
         return RemoteFunction(self._function, options.get("num_returns", self._returns))
 
     def remote(self, *arguments: Any, **settings: Any) -> Any:
-        """Send a call: what it will have returned."""
+        """Send a call; return a reference to its result, or a list of them."""
         process = Process(self._function.__name__, self._packed, is_task=True)
         return _send(Call(process, "run", arguments, settings, self._returns))
 
@@ -138,7 +138,7 @@ class RemoteFunction:
 
 
 class RemoteClass:
-    """A class whose instances live in processes of their own."""
+    """A class whose instances each live in a process."""
 
     def __init__(self, kind: type):
         functools.update_wrapper(self, kind, updated=())
@@ -147,15 +147,15 @@ class RemoteClass:
 
     @functools.cached_property
     def _packed(self) -> Packed:
-        """The class as processes get it."""
+        """The pickled class."""
         return pack(self._kind)
 
     def options(self, **options: Any) -> RemoteClass:
-        """The same: no option has an effect."""
+        """Return the class itself: no option has an effect."""
         return self
 
     def remote(self, *arguments: Any, **settings: Any) -> Handle:
-        """Start a process that holds an instance."""
+        """Start a process that holds an instance; return its handle."""
         running().give_way()
         process = Process(self._kind.__name__, self._packed, is_task=False)
         process.send(Call(process, "__init__", arguments, settings))
@@ -167,7 +167,7 @@ class RemoteClass:
 
 
 def _methods(kind: type) -> list[tuple[str, Callable]]:
-    """The methods of a class; NotSimulated where one is async."""
+    """Return the methods of a class; raise NotSimulated if one is async."""
     methods = inspect.getmembers(kind, callable)
     for name, method in methods:
         if inspect.iscoroutinefunction(method):
@@ -176,17 +176,17 @@ def _methods(kind: type) -> list[tuple[str, Callable]]:
 
 
 def method(*, num_returns: int = 1, **_: object) -> Callable:
-    """Tell how many objects a method returns."""
+    """Decorate a method with the number of objects that it returns, as `ray.method` does."""
 
-    def told(function: Any) -> Any:
+    def decorated(function: Any) -> Any:
         function.__ray_num_returns__ = num_returns
         return function
 
-    return told
+    return decorated
 
 
 class Handle:
-    """An actor, as its callers know it."""
+    """A handle by which callers reach an actor."""
 
     def __init__(self, process: Process, methods: dict[str, int]):
         self._process, self._methods = process, methods
@@ -211,22 +211,22 @@ class Handle:
 
 
 def _handle(number: int, methods: dict[str, int]) -> Handle:
-    """The handle of a process, within another object."""
+    """Unpickle a handle inside another object."""
     return Handle(running().processes[number], methods)
 
 
 class Method:
-    """A method of an actor."""
+    """A method of an actor, to be called by `remote`."""
 
     def __init__(self, process: Process, name: str, returns: int):
         self._process, self._name, self._returns = process, name, returns
 
     def options(self, **options: Any) -> Method:
-        """The same; only num_returns has an effect."""
+        """Return the method with new options; only num_returns has an effect."""
         return Method(self._process, self._name, options.get("num_returns", self._returns))
 
     def remote(self, *arguments: Any, **settings: Any) -> Any:
-        """Send a call: what it will have returned."""
+        """Send a call; return a reference to its result, or a list of them."""
         return _send(Call(self._process, self._name, arguments, settings, self._returns))
 
     def __call__(self, *arguments: Any, **settings: Any) -> NoReturn:
@@ -238,14 +238,14 @@ class Method:
 
 
 def _send(call: Call) -> Any:
-    """Send a call: its reference, or a list of them."""
+    """Send a call; return a reference to its result, or a list of them."""
     call.process.send(call)
     running().give_way()
     return call.answers[0] if len(call.answers) == 1 else call.answers
 
 
 def get(references: Any, *, timeout: float | None = None) -> Any:
-    """The results of calls, once they are there; GetTimeoutError where that takes longer than `timeout` seconds."""
+    """Wait for the results of calls and return them; raise GetTimeoutError after `timeout` seconds."""
     several = isinstance(references, list)
     wanted = _checked_references(references if several else [references])
     simulation = running()
@@ -265,7 +265,7 @@ def get(references: Any, *, timeout: float | None = None) -> Any:
 def wait(
     references: Any, *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True
 ) -> tuple[list[ObjectRef], list[ObjectRef]]:
-    """(references with a result, the others), once `num_returns` have one, or the time is over."""
+    """Wait until `num_returns` references are done, or for `timeout` seconds; return (those done, the others)."""
     if not isinstance(references, list):
         raise TypeError(f"wait() expected a list of ray.ObjectRef, got {type(references)}")
     wanted = _checked_references(references)
@@ -282,7 +282,7 @@ def wait(
 
 
 def _checked_references(references: list) -> list[ObjectRef]:
-    """The references; ValueError, as Ray's, where one is none."""
+    """Return the references; raise ValueError, as Ray does, if one is something else."""
     for one in references:
         if not isinstance(one, ObjectRef):
             raise ValueError(
@@ -293,7 +293,7 @@ def _checked_references(references: list) -> list[ObjectRef]:
 
 
 def _watch(references: list[ObjectRef]) -> None:
-    """Have the strand that waits woken whenever one of these is done."""
+    """Wake the waiting strand whenever one of these is done."""
     simulation = running()
     me = simulation.me()
     for one in references:
@@ -301,7 +301,7 @@ def _watch(references: list[ObjectRef]) -> None:
 
 
 def put(value: Any) -> ObjectRef:
-    """A reference to a copy of a value."""
+    """Store a copy of a value; return a reference to it."""
     if isinstance(value, ObjectRef):
         raise TypeError("Calling 'put' on an ray.ObjectRef is not allowed.")
     running().give_way()
@@ -311,7 +311,7 @@ def put(value: Any) -> ObjectRef:
 
 
 def kill(actor: Handle, *, no_restart: bool = True) -> None:
-    """End an actor, soon."""
+    """Kill an actor, a millisecond later."""
     if not isinstance(actor, Handle):
         raise ValueError(f"ray.kill() only supported for actors. For tasks, try ray.cancel(). Got: {type(actor)}.")
     running().after(1e-3, actor._process.die)
@@ -319,18 +319,18 @@ def kill(actor: Handle, *, no_restart: bool = True) -> None:
 
 
 def init(*_: object, **__: object) -> types.SimpleNamespace:
-    """Start a session; where one runs it is joined, whatever the arguments."""
+    """Start a session, or join the one that runs; arguments have no effect."""
     running().initialized = True
     return types.SimpleNamespace(address_info={"node_ip_address": "127.0.0.1"}, dashboard_url="")
 
 
 def is_initialized() -> bool:
-    """Whether a session runs."""
+    """Whether a session is running."""
     return running().initialized
 
 
 def shutdown(*_: object, **__: object) -> None:
-    """End the session, and all its processes."""
+    """End the session and all its processes."""
     simulation = running()
     for process in simulation.processes.values():
         process.die()
@@ -339,18 +339,18 @@ def shutdown(*_: object, **__: object) -> None:
 
 
 def get_runtime_context() -> types.SimpleNamespace:
-    """Where this runs: a job and a node, which a new session changes."""
+    """Return the context of this process: its job, which each session changes, and its node."""
     job = f"{running().job:08x}"
     return types.SimpleNamespace(get_job_id=lambda: job, get_node_id=lambda: "simulated", gcs_address="simulated")
 
 
 def nodes() -> list[dict]:
-    """One node."""
+    """Return the only node."""
     return [{"NodeID": "simulated", "Alive": True, "Resources": cluster_resources()}]
 
 
 def cluster_resources() -> dict[str, float]:
-    """As many processors as anyone may want."""
+    """Return more processors than any test needs."""
     return {"CPU": 64.0}
 
 
@@ -361,7 +361,7 @@ class _StandIn(types.ModuleType):
         raise NotSimulated(f"ray.{name} is not simulated")
 
     def __reduce__(self) -> tuple:
-        return importlib.import_module, ("ray",)  # as modules are pickled, by name
+        return importlib.import_module, ("ray",)  # pickled by name, as modules are
 
 
 _stand_in = _StandIn("ray", "A simulated Ray.")

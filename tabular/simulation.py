@@ -1,8 +1,8 @@
-"""A world of processes in which one thing happens at a time, in an order that a seed decides.
+"""A simulation of processes in which one thing happens at a time, in an order decided by a seed.
 
-A process is a thread that waits for its turn. What is to happen stands in an agenda, by the time when it is due on a
-virtual clock: a call that arrives, an answer, the end of a sleep. A call takes random times, and may meet one of
-`FATES`; `simulated_ray`, which has Ray's functions, says what each of them means.
+A process is a thread that waits for its turn. Future events (a call arrives, an answer arrives, a sleep ends) wait in
+an agenda, ordered by when they are due on a virtual clock. Each call takes a random time and may meet one of `FATES`,
+which `simulated_ray` explains; that module has Ray's functions.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ FATES = (
 )  # fmt: skip
 
 
-Packed = tuple[bytes, list[bytes]]  # a pickle, and the arrays in it
+Packed = tuple[bytes, list[bytes]]  # a pickle, and the arrays that belong to it
 
 
 class Stuck(BaseException):
-    """Nothing can happen any more, or things happen for ever: over Ray the program would never end."""
+    """Raised when nothing more can happen, or too much has: with the real Ray the program might never end."""
 
 
 class _Ended(BaseException):
-    """Unwinds the thread of a process that has died."""
+    """Raised to unwind the thread of a process that has died."""
 
 
 _simulation: Simulation | None = None
 
 
 def running() -> Simulation:
-    """The simulation that runs; RuntimeError where none does."""
+    """Return the running simulation; raise RuntimeError if there is none."""
     if _simulation is None:
         raise RuntimeError("this belongs to a simulated Ray that has ended")
     return _simulation
@@ -51,7 +51,7 @@ def running() -> Simulation:
 
 @contextlib.contextmanager
 def begun(simulation: Simulation) -> Iterator[Simulation]:
-    """Have a simulation run, and the time module tell its time, until the block ends; RuntimeError within another."""
+    """Run a simulation, with its clock in the time module, until the block ends; RuntimeError inside another."""
     global _simulation
     if _simulation is not None:
         raise RuntimeError("simulated Rays cannot be nested: another one is running")
@@ -66,7 +66,7 @@ def begun(simulation: Simulation) -> Iterator[Simulation]:
 
 @contextlib.contextmanager
 def _virtual_clock(simulation: Simulation) -> Iterator[None]:
-    """Have the time module tell the simulation's time to its threads; all others keep their own."""
+    """Make the time module show the simulation's threads its virtual time; other threads keep the real one."""
     real = {name: getattr(time, name) for name in ("time", "monotonic", "perf_counter", "sleep")}
 
     def of_simulation(name: str) -> Callable:
@@ -92,7 +92,7 @@ def _virtual_clock(simulation: Simulation) -> Iterator[None]:
 
 
 class Strand:
-    """A thread that acts when it is its turn: the program's own, or that of a process."""
+    """A thread that runs only when it has the turn: the main program's or a process's."""
 
     def __init__(self, name: str):
         self.name = name
@@ -102,7 +102,7 @@ class Strand:
         self.unwound = 0
 
     def unwind(self) -> None:
-        """Raise what ends the thread; one that catches even that, again and again, is stopped for good."""
+        """Raise _Ended to end the thread; if it has caught that a hundred times, block it for good."""
         self.unwound += 1
         if self.unwound > 100:
             threading.Event().wait()
@@ -110,10 +110,10 @@ class Strand:
 
 
 class Simulation:
-    """A world in which one thing happens at a time, in an order that the seed decides.
+    """The state of a simulation: its clock, its agenda of future events, its processes and its random draws.
 
-    `now` is the time in seconds, `calls` how many calls were sent, `faults` the fates that calls have met, by number,
-    `met` the same in words, and `log` the last thousand things that have happened.
+    `now` is the time in seconds, `calls` the number of calls sent, `faults` the fates that occurred, by call number,
+    `met` the same in words, and `log` the last thousand events.
     """
 
     def __init__(self, seed: int, faults: Mapping[int, str] | float, most_events: int):
@@ -124,10 +124,10 @@ class Simulation:
         self.log: deque[str] = deque(maxlen=1000)
         self.processes: dict[int, Process] = {}
         self.references: weakref.WeakValueDictionary[int, ObjectRef] = weakref.WeakValueDictionary()
-        self.pinned: list[ObjectRef] = []  # those that travelled within other objects
+        self.pinned: list[ObjectRef] = []  # kept alive because they were pickled inside other objects
         self._agenda: list = []  # a heap of (time, number, action)
         self._numbers, self._events = itertools.count(), itertools.count()
-        self._chances = random.Random(seed)  # of fates, apart from the draws of calls, which a given fate leaves alone
+        self._chances = random.Random(seed)  # decides fates, apart from the calls' draws, which given fates thus keep
         self._stuck: Stuck | None = None
         self.initialized = True
         self.driver = Strand("driver")
@@ -137,19 +137,19 @@ class Simulation:
     # The agenda
 
     def draws(self, number: int) -> random.Random:
-        """The draws of a call: those of one do not depend on what befell another."""
+        """Return a call's random generator, which does not depend on what happened to other calls."""
         return random.Random(self.seed * 2_000_003 + number)
 
     def after(self, seconds: float, action: Callable[[], Strand | None]) -> None:
-        """Have something happen; an action returns the strand whose turn it is then, if any."""
+        """Schedule an action; it returns the strand that gets the next turn, or None."""
         heapq.heappush(self._agenda, (self.now + seconds, next(self._numbers), action))
 
     def wake(self, strand: Strand, seconds: float = 0.0) -> None:
-        """Give a strand a turn, to look whether what it waits for has come."""
+        """Schedule a turn for a strand, in which it checks what it waits for."""
         self.after(seconds, lambda: strand)
 
     def pass_turn(self) -> None:
-        """Let things happen until it is the turn of the strand that calls this."""
+        """Give up the turn; return when the calling strand gets it back."""
         me = self.running
         following = self._next_strand()
         if following is not me:
@@ -164,7 +164,7 @@ class Simulation:
             me.unwind()
 
     def _next_strand(self) -> Strand:
-        """Whose turn it is next."""
+        """Run actions of the agenda until one names a strand; return that strand, or the driver if stuck."""
         while self._agenda and next(self._events) < self.most_events:
             due, _, action = heapq.heappop(self._agenda)
             self.now = max(self.now, due)
@@ -176,16 +176,16 @@ class Simulation:
         return self.driver
 
     def me(self) -> Strand:
-        """The strand of the thread that calls this; RuntimeError in a thread that the simulation does not know."""
+        """Return the calling thread's strand; raise RuntimeError if the thread is not part of the simulation."""
         strand = self.threads.get(threading.get_ident())
         if strand is None:
-            raise RuntimeError("a simulated Ray is for the thread that entered it, and for its own processes")
+            raise RuntimeError("a simulated Ray is only for the thread that entered it and for its own processes")
         if strand.doomed:
             strand.unwind()
         return strand
 
     def wait(self, enough: Callable[[], bool], timeout: float | None = None) -> bool:
-        """Wait until there is enough, or the time is over: whether there is."""
+        """Wait until `enough()`, or for `timeout` seconds; return whether there was enough."""
         me = self.me()
         deadline = None if timeout is None else self.now + timeout
         if timeout is not None:
@@ -197,24 +197,24 @@ class Simulation:
         return True
 
     def sleep(self, seconds: float) -> None:
-        """Let others act for a while."""
+        """Let other strands run for some seconds of virtual time."""
         if seconds < 0:
             raise ValueError("sleep length must be non-negative")
         self.wait(lambda: False, seconds)
 
     def give_way(self) -> None:
-        """Let others act, at each call of Ray's: a tenth of a millisecond passes."""
+        """Let other strands run for 0.1 ms of virtual time; each of Ray's functions does."""
         self.sleep(1e-4)
 
     def read_clock(self) -> float:
-        """The time; a microsecond passes, or one who waits in a loop would wait for ever."""
+        """Return the time and advance it by 1 us, so that a loop that polls the clock ends."""
         self.now += 1e-6
         return self.now
 
     # Calls
 
     def fate(self, number: int, task: str) -> str | None:
-        """What befalls a call."""
+        """Decide and record the fate of a call; None is none."""
         if isinstance(self._given, Mapping):
             fate = self._given.get(number)
         else:
@@ -239,7 +239,7 @@ class Simulation:
 
 
 class Call:
-    """A call on its way: what it does, where, and where its answer goes."""
+    """A call in transit: its process, method and arguments, and the references for its results."""
 
     def __init__(self, process: Process, method: str, arguments: tuple, settings: dict, returns: int = 1):
         simulation = running()
@@ -256,11 +256,11 @@ class Call:
         self.packed = pack({place: one for place, one in places.items() if place not in self.needs})
 
     def seconds(self, low: float, high: float) -> float:
-        """A random time, in which all orders of magnitude between the bounds are equally likely."""
+        """Draw a random time, log-uniform between the bounds."""
         return low * (high / low) ** self.draws.random()
 
     def answer(self, packed: Any, error: Exception | None = None) -> None:
-        """Make what was returned, or raised, known; the first answer counts."""
+        """Settle the references with what was returned or raised; only the first answer counts."""
         if self.answers[0].done:
             return
         if error is None and len(self.answers) > 1:
@@ -271,7 +271,7 @@ class Call:
                 reference.settle(packed, error)
 
     def unavailable(self) -> None:
-        """Tell the caller that the process cannot be reached."""
+        """Answer, after a while, that the process cannot be reached."""
         from ray import exceptions
 
         error = exceptions.ActorUnavailableError("the connection was lost", None)
@@ -279,9 +279,9 @@ class Call:
 
 
 class Process(Strand):
-    """A process of Ray's: an actor, or one that runs a single task.
+    """A Ray process: an actor, or one that runs a single task.
 
-    A caller's calls arrive in the order in which they were sent, each once those among its arguments have returned.
+    Calls from one caller arrive in the order of sending; each waits until the references in its arguments are done.
     """
 
     def __init__(self, name: str, target: Packed, is_task: bool):
@@ -294,17 +294,17 @@ class Process(Strand):
         self.cause: Exception | None = None
         self.started = is_task
         self.dead = self.busy = False
-        self.reachable_from = 0.0  # it is cut off until then
-        self.sent: dict[Strand, deque[Call]] = {}  # by caller, those that have not left
+        self.reachable_from = 0.0  # cut off until this time
+        self.sent: dict[Strand, deque[Call]] = {}  # by caller: calls that wait for their arguments
         self.last_arrival: dict[Strand, float] = {}
         self.waiting: deque[Call] = deque()
         self.unanswered: dict[int, Call] = {}
         self.thread: threading.Thread | None = None
 
-    # On the way
+    # Calls in transit
 
     def send(self, call: Call) -> None:
-        """Take a call from the caller whose turn it is."""
+        """Accept a call from the strand that has the turn."""
         caller = self.simulation.me()
         self.unanswered[call.number] = call
         self.sent.setdefault(caller, deque()).append(call)
@@ -313,7 +313,7 @@ class Process(Strand):
         self.dispatch(caller)
 
     def dispatch(self, caller: Strand) -> None:
-        """Send off what no longer waits for other calls."""
+        """Send a caller's calls, up to the first that still waits for its arguments."""
         sent = self.sent[caller]
         while sent and all(reference.done for reference in sent[0].needs.values()):
             call = sent.popleft()
@@ -323,7 +323,7 @@ class Process(Strand):
                 self.depart(call, caller)
 
     def depart(self, call: Call, caller: Strand) -> None:
-        """A call leaves its caller, and may get lost."""
+        """Put a call in transit, where it may get lost."""
         simulation, delay = self.simulation, call.seconds(1e-4, 0.1)
         if call.fate == "cut off":
             self.cut_off(call)
@@ -338,13 +338,13 @@ class Process(Strand):
         else:
             if call.fate == "runs twice":
                 simulation.after(delay + call.seconds(1e-3, 60), lambda: self.arrive(call))
-            # One that was sent before arrives before.
+            # Calls of one caller arrive in the order of sending.
             arrival = max(simulation.now + delay + max(0.0, out_of_reach), self.last_arrival.get(caller, 0.0))
             self.last_arrival[caller] = arrival
             simulation.after(arrival - simulation.now, lambda: self.arrive(call))
 
     def cut_off(self, call: Call) -> None:
-        """Be out of reach for a while; what was under way to it or from it meets the cut when it is due."""
+        """Make the process unreachable for a while; calls and answers in transit are affected when they are due."""
         seconds, lost = call.seconds(0.1, 100), call.draws.random() < 0.3
         self.reachable_from = self.simulation.now + seconds
         self.simulation.note(f"{self.name} is cut off for {seconds:.1f} s{', and declared dead' if lost else ''}")
@@ -352,11 +352,11 @@ class Process(Strand):
             self.simulation.after(seconds, self.die)
 
     def arrive(self, call: Call) -> Strand | None:
-        """A call reaches the process."""
+        """Queue a call that has reached the process; return the process if it is idle."""
         if self.dead:
             self.tell_death(call)
             return None
-        if call.starts:  # first, whoever else was quick to call
+        if call.starts:  # before calls that overtook it
             self.started = True
             self.waiting.appendleft(call)
         else:
@@ -367,10 +367,10 @@ class Process(Strand):
             self.simulation.threads[self.thread.ident] = self
         return None if self.busy else self
 
-    # At work
+    # Running
 
     def live(self) -> None:
-        """The thread: do what arrives, until the process dies."""
+        """Run queued calls until the process dies; the body of its thread."""
         self.turn.acquire()
         try:
             while not self.doomed:
@@ -385,7 +385,7 @@ class Process(Strand):
             self.simulation.pass_turn()
 
     def work(self, call: Call) -> None:
-        """Do a call at once, and be busy for as long as it is to have taken."""
+        """Run a call at once, then stay busy for the time that it takes on the virtual clock."""
         if call.fate == "dies before":
             self.die()
             raise _Ended
@@ -403,7 +403,7 @@ class Process(Strand):
             self.simulation.after(seconds, lambda: self.finish(call, packed, error))
 
     def finish(self, call: Call, packed: Any, error: Exception | None) -> Strand | None:
-        """Answer a call: no turn of the process's own is needed for it, but for what it does next."""
+        """Answer a call; return the process if it needs a turn for its next call or its end."""
         if self.dead:
             return None
         self.busy = False
@@ -418,7 +418,7 @@ class Process(Strand):
         return self if self.doomed or self.waiting else None
 
     def result_of(self, call: Call) -> Packed:
-        """What a call returns, packed."""
+        """Run a call and return its packed result."""
         for reference in call.needs.values():
             if reference.error is not None:
                 raise getattr(reference.error, "cause", None) or reference.error
@@ -432,7 +432,7 @@ class Process(Strand):
         return pack(method(*arguments, **settings))
 
     def reply(self, call: Call, packed: Any, error: Exception | None) -> None:
-        """Send an answer on its way, on which it may get lost."""
+        """Put an answer in transit, where it may get lost."""
         simulation, delay = self.simulation, call.seconds(1e-4, 0.1)
         out_of_reach = self.reachable_from - simulation.now
         if call.fate in ("answer lost", "runs late") or (out_of_reach > 0 and call.draws.random() < 0.5):
@@ -454,10 +454,10 @@ class Process(Strand):
 
         simulation.after(delay + max(0.0, out_of_reach), arrive)
 
-    # At its end
+    # Dying
 
     def die(self, cause: Exception | None = None) -> None:
-        """Die: what was not answered never will be, and callers are told in a while."""
+        """Die: unanswered calls stay so, and their callers get an error after a while."""
         if self.dead:
             return
         self.dead, self.cause = True, cause
@@ -469,7 +469,7 @@ class Process(Strand):
             self.simulation.wake(self)
 
     def tell_death(self, call: Call) -> None:
-        """Tell a caller that the process is dead."""
+        """Answer a call, after a while, that the process is dead."""
         from ray import exceptions
 
         error = exceptions.WorkerCrashedError() if self.is_task else exceptions.ActorDiedError(self.cause)
@@ -479,13 +479,13 @@ class Process(Strand):
         """Unwind the thread, at the end of the simulation."""
         self.doomed = True
         if self.thread is not None and not self.ended:
-            self.simulation.running = None  # no turn to pass on
+            self.simulation.running = None  # so that the thread passes no turn on
             self.turn.release()
-            self.thread.join(timeout=1)  # one that catches whatever is raised in it stays behind
+            self.thread.join(timeout=1)  # a thread that catches _Ended is left behind
 
 
 def _as_task_error(task: str, problem: BaseException) -> Exception:
-    """What Ray makes of an error that was raised in a process."""
+    """Wrap an error raised in a process as Ray does."""
     from ray import exceptions
 
     shown = "".join(traceback.format_exception(problem))
@@ -501,7 +501,7 @@ def _as_task_error(task: str, problem: BaseException) -> Exception:
 
 
 class ObjectRef:
-    """What a call will have returned."""
+    """A reference to a result that may not exist yet."""
 
     def __init__(self) -> None:
         simulation = running()
@@ -513,26 +513,26 @@ class ObjectRef:
         simulation.references[self.number] = self
 
     def settle(self, packed: Any, error: Exception | None = None) -> None:
-        """Keep a result, or an error, and tell those that wait for it."""
+        """Store a result or an error, and run the actions that wait for it."""
         self.done, self.packed, self.error = True, packed, error
         watchers, self.watchers = self.watchers, []
         for watcher in watchers:
             watcher()
 
     def when_done(self, action: Callable[[], None]) -> None:
-        """Have something done once there is a result, unless there is."""
+        """Run an action when there is a result; do nothing if there is one already."""
         if not self.done:
             self.watchers.append(action)
 
     def value(self) -> Any:
-        """A copy of the result; raises where there is none."""
+        """Return a copy of the result; raise the error if the call failed."""
         if self.error is not None:
             as_cause = getattr(self.error, "as_instanceof_cause", None)
             raise as_cause() if as_cause else self.error
         return unpack(self.packed)
 
     def hex(self) -> str:
-        """Its name."""
+        """The reference's number as 56 hexadecimal digits."""
         return f"{self.number:056x}"
 
     def __repr__(self) -> str:
@@ -544,12 +544,12 @@ class ObjectRef:
 
 
 def _reference(number: int) -> ObjectRef:
-    """The reference of a number, within another object."""
+    """Unpickle a reference inside another object."""
     return running().references[number]
 
 
 def pack(value: Any) -> Packed:
-    """A value pickled as Ray does: arrays apart from the rest, so that they come back read-only."""
+    """Pickle a value as Ray does: arrays out of band, so that they come back read-only."""
     from ray import cloudpickle
 
     buffers: list[Any] = []
@@ -558,5 +558,5 @@ def pack(value: Any) -> Packed:
 
 
 def unpack(packed: Packed) -> Any:
-    """A copy of the value."""
+    """Unpickle a copy of a packed value."""
     return pickle.loads(packed[0], buffers=packed[1])

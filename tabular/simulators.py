@@ -1,4 +1,4 @@
-"""Simulators as the kernels see them: an env's transition table, or the env itself, to be stepped."""
+"""The form in which the kernels run a simulator: an env's transition table if possible, else the env, stepped."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .mistakes import warn_caller
 from .stepping import checked_start, checked_step
 from .tables import PackedTable, TransitionTable, as_defined, is_put_upon, samples
 
-# An env is Any to mypy, here and elsewhere: those of gym and of gymnasium have no class in common.
+# Envs are typed as Any throughout, because those of gym and of gymnasium share no base class.
 
-# What gym.make puts around an env, in gym and in gymnasium, which has all of it in one module since 1.0.
+# The wrappers that gym.make adds, in gym and in gymnasium, which has them all in one module since 1.0.
 OLD_CHECKER = "gym.wrappers.env_checker.PassiveEnvChecker"
 OF_MAKE = [
     f"{package}.wrappers.{name}"
@@ -39,11 +39,11 @@ OF_MAKE = [
 
 
 def shape_of(simulator: Any) -> tuple[int, int]:
-    """(states, actions) of an env; TypeError or ValueError where it is none, or its spaces are not Discrete."""
+    """Return (states, actions) of an env; raise TypeError or ValueError unless it is one with Discrete spaces."""
     if not callable(getattr(simulator, "step", None)) or not callable(getattr(simulator, "reset", None)):
         raise TypeError(f"simulator must be an env of gym or gymnasium, got {simulator!r}")
     if not _takes_seed(simulator.reset):
-        needed = "simulator.reset must take seed=, as gym's since 0.26"
+        needed = "simulator.reset must take seed=, as in gym since 0.26"
         raise TypeError(f"{needed}, got reset{inspect.signature(simulator.reset)}")
     for name in ("observation_space", "action_space"):
         space = getattr(simulator, name, None)
@@ -53,18 +53,18 @@ def shape_of(simulator: Any) -> tuple[int, int]:
 
 
 def _takes_seed(reset: Callable) -> bool:
-    """Whether a reset can be called with seed=, as far as its signature tells."""
+    """Whether a reset can be called with seed=, judging by its signature."""
     try:
         inspect.signature(reset).bind(seed=0)
     except TypeError:
         return False
-    except ValueError:  # it has none, as what is not written in Python
+    except ValueError:  # no signature, for instance because it is written in C
         pass
     return True
 
 
 def _layers(simulator: Any) -> Iterator:
-    """An env, and those within gym's or gymnasium's wrappers around it, from the outermost on."""
+    """Yield an env and the envs inside its gym or gymnasium wrappers, outermost first."""
     wrappers: Any = tuple(_classes("gym.Wrapper", "gymnasium.Wrapper"))
     yield simulator
     while isinstance(simulator, wrappers):
@@ -73,7 +73,7 @@ def _layers(simulator: Any) -> Iterator:
 
 
 def _is_of_make(env: Any) -> bool:
-    """Whether an env is a wrapper that gym.make adds: of that very class, with the methods that it came with."""
+    """Whether an env is a wrapper that gym.make adds, neither subclassed nor patched."""
     if type(env) not in _classes(*OF_MAKE):
         return False
     methods = [getattr(type(env), name) for name in ("step", "reset")]
@@ -81,42 +81,45 @@ def _is_of_make(env: Any) -> bool:
 
 
 def _is_patched(env: Any) -> bool:
-    """Whether an env's step or reset was put upon this very instance."""
+    """Whether step or reset was set on this instance of an env."""
     return is_put_upon(env, "step") or is_put_upon(env, "reset")
 
 
 def acts_elsewhere(simulator: Any) -> bool:
-    """Whether a copy of an env may act on this one: a function that was put upon it is not copied with it."""
+    """Whether a copy of an env may act on the original, because a function set on the instance is not copied."""
     return any(map(_is_patched, _layers(simulator)))
 
 
 def _classes(*names: str) -> list[type]:
-    """The classes of these names, of those modules that are loaded: no env can be of another."""
+    """Return the classes with these names whose modules are loaded; no env can be of another."""
     places = [name.rpartition(".") for name in names]
     found = [getattr(sys.modules.get(module), name, None) for module, _, name in places]
     return [kind for kind in found if kind is not None]
 
 
 def _unwrapped(simulator: Any) -> tuple:
-    """An env without what gym.make puts around it, which changes nothing but the step limit: (env, limit)."""
+    """Strip the wrappers that gym.make adds, which matter only for the step limit; return (env, limit)."""
     limit = MAX_STEP
     for env in _layers(simulator):
         if not _is_of_make(env):
             break
-        most = getattr(env, "_max_episode_steps", None)  # wrappers do not look for such a name within
+        most = getattr(env, "_max_episode_steps", None)  # wrappers do not forward names with an underscore
         limit = limit if most is None else min(limit, max(1, most))
     return env, limit
 
 
 def pass_checkers(simulator: Any) -> None:
-    """Let gym's checkers check no first step: they ask numpy for bool8, which numpy 2 does not have."""
+    """Switch off gym's check of the first step, which needs numpy.bool8; numpy 2 has none."""
     for env in _layers(simulator):
         if type(env) in _classes(OLD_CHECKER):
             env.checked_step = True
 
 
 def compiled_form(simulator: Any, compiled: bool | None) -> tuple[PackedTable | None, int]:
-    """(packed table, step limit) of an env; the table is None where it is to be stepped."""
+    """Return (packed table, step limit) of an env; the table is None if the env has to be stepped.
+
+    `compiled` may be True (raise ValueError if there is no table), False (do not look for one) or None.
+    """
     pass_checkers(simulator)
     env, limit = _unwrapped(simulator)
     if compiled is False:
@@ -134,25 +137,25 @@ def compiled_form(simulator: Any, compiled: bool | None) -> tuple[PackedTable | 
 
 
 def copied(simulator: Any) -> Any:
-    """A copy of an env, to be played with; None where it has none."""
+    """Copy an env; return None if that is impossible."""
     if acts_elsewhere(simulator):
         return None
     try:
         return copy.deepcopy(simulator)
-    except Exception:  # of whatever kind: it may hold a window, a lock or a connection
+    except Exception:  # of any kind: the env may hold a window, a lock or a connection
         return None
 
 
 class Known:
-    """Envs that something is known of, each by itself: some are equal to others, and some have no hash."""
+    """A set of envs, by identity: envs may equal each other or have no hash."""
 
     def __init__(self) -> None:
         self._found: dict[int, weakref.ref] = {}
 
     def add(self, env: Any) -> None:
-        """Remember an env for as long as it lives, if it can be."""
+        """Remember an env for as long as it lives, if it takes weak references."""
         number = id(env)
-        with contextlib.suppress(TypeError):  # it takes no weak reference
+        with contextlib.suppress(TypeError):  # no weak references
             self._found[number] = weakref.ref(env, lambda _: self._found.pop(number, None))
 
     def __contains__(self, env: Any) -> bool:
@@ -160,14 +163,14 @@ class Known:
         return known is not None and known() is env
 
 
-_listened_to = Known()  # envs that are known to follow their seed, or were told of
+_seed_checked = Known()  # envs whose use of the seed was checked
 
 
 def warn_if_unseeded(simulator: Any) -> None:
-    """Warn, once for an env, where two resets with one seed lead to different episodes: no result would repeat."""
-    if simulator in _listened_to:
+    """Warn, once per env, if two resets with the same seed lead to different episodes, so that no result repeats."""
+    if simulator in _seed_checked:
         return
-    _listened_to.add(simulator)
+    _seed_checked.add(simulator)
     if all(samples(_unwrapped(simulator)[0], name) for name in ("step", "reset")):
         return
     env = copied(simulator)
@@ -176,36 +179,36 @@ def warn_if_unseeded(simulator: Any) -> None:
     try:
         with _global_draws_kept():
             follows = _are_alike(_some(_episodes(env, 0)), _some(_episodes(env, 0)))
-    except Exception:  # learning will tell of it
+    except Exception:  # learning will raise it
         return
     if not follows:
         warn_caller(
-            "the simulator does not follow reset(seed=): two episodes of one seed differ, so no result can be repeated "
+            "the simulator does not follow reset(seed=): two episodes with one seed differ, so results do not repeat "
             "(draw from self.np_random, which super().reset(seed=seed) seeds)"
         )
 
 
-_apart = Known()  # envs whose copies are known to act apart
+_apart = Known()  # envs whose copies are known to be independent
 
 
 def check_copies_act_apart(simulator: Any) -> None:
-    """TypeError where copies of an env that are stepped side by side do something else than one by itself.
+    """Raise TypeError if copies of an env stepped in turn behave differently from one stepped alone.
 
-    They do where they share a generator, an attribute of their class, or a function that acts on the original.
+    They do if they share a generator, an attribute of their class, or a function that acts on the original.
     """
     if simulator in _apart:
         return
     if acts_elsewhere(simulator) or not _copies_act_apart(simulator):
         raise TypeError(
-            "simulator must be one whose copies share nothing that a step changes, and whose step and reset are those "
-            "of its class, since each thread steps a copy (draw from self.np_random, and not from random or "
-            "np.random): take workers=td.InProcess(), or td.Workers()"
+            "simulator must be an env whose copies share nothing that a step changes, and whose step and reset are "
+            "those of its class, because each thread steps a copy: draw from self.np_random and not from random or "
+            "np.random, or use workers=td.InProcess() or td.Workers()"
         )
     _apart.add(simulator)
 
 
 def _copies_act_apart(simulator: Any) -> bool:
-    """Whether two copies, stepped in turn, do what one does by itself; True where that cannot be told."""
+    """Whether two copies stepped in turn behave as one stepped alone; True if that cannot be found out."""
     if all(samples(_unwrapped(simulator)[0], name) for name in ("step", "reset")):
         return True
     with _global_draws_kept():
@@ -214,7 +217,7 @@ def _copies_act_apart(simulator: Any) -> bool:
             if _leads_to(copies[0], _layers(simulator)):
                 return False
             alone, again = (_some(_episodes(copies[0], 0)) for _ in range(2))
-        except Exception:  # the run will tell of it
+        except Exception:  # the run will raise it
             return True
         try:
             beside = _some(one for one, _ in zip(_episodes(copies[1], 0), _episodes(copies[2], 1), strict=False))
@@ -224,9 +227,9 @@ def _copies_act_apart(simulator: Any) -> bool:
 
 
 def _leads_to(copied: object, originals: Iterator) -> bool:
-    """Whether a copy still has hold of one of the originals, as a function does that was made for it, or is its method.
+    """Whether a copy still refers to one of the originals, for instance by a bound method or a closure.
 
-    Functions are not copied: one that is kept in an attribute acts on whatever it was made with.
+    deepcopy does not copy functions, so one kept in an attribute still acts on the original.
     """
     wanted, reached = set(map(id, originals)), [copied]
     seen: set[int] = set()
@@ -237,7 +240,7 @@ def _leads_to(copied: object, originals: Iterator) -> bool:
         if id(value) in seen or isinstance(value, type | types.ModuleType):
             continue
         seen.add(id(value))
-        if isinstance(value, types.FunctionType):  # but not all that is global where it was defined
+        if isinstance(value, types.FunctionType):  # not its globals, which lead everywhere
             reached += [*(value.__closure__ or ()), *(value.__defaults__ or ())]
         else:
             reached += gc.get_referents(value)
@@ -246,7 +249,7 @@ def _leads_to(copied: object, originals: Iterator) -> bool:
 
 @contextlib.contextmanager
 def _global_draws_kept() -> Iterator[None]:
-    """Put Python's and numpy's global generators back, from which an env may draw."""
+    """Restore the global generators of Python and numpy after the block, since an env may draw from them."""
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         yield
@@ -256,7 +259,7 @@ def _global_draws_kept() -> Iterator[None]:
 
 
 def _episodes(env: Any, seed: int) -> Iterator:
-    """What an env returns, step by step, in episodes with seeds from `seed` on."""
+    """Yield what an env returns, step by step, in episodes with seeds from `seed` on."""
     (states, actions), choose = shape_of(env), random.Random(0)
     for number in itertools.count(seed):
         yield checked_start(env.reset(seed=number), states)
@@ -268,7 +271,7 @@ def _episodes(env: Any, seed: int) -> Iterator:
 
 
 def _some(played: Iterator) -> list:
-    """The first hundred, or those of 2 ms, but six at least."""
+    """Return the first hundred items, or fewer after 2 ms, but at least six."""
     found, until = [], time.perf_counter() + 0.002
     for result in played:
         found.append(result)
@@ -278,14 +281,14 @@ def _some(played: Iterator) -> list:
 
 
 def _are_alike(first: list, second: list) -> bool:
-    """Whether two lists are the same, as far as both go."""
+    """Whether two lists agree up to the length of the shorter one."""
     both = min(len(first), len(second))
     return first[:both] == second[:both]
 
 
 def fingerprint(simulator: Any, table: PackedTable | None, limit: int) -> str:
-    """What tells one simulator from another: a checksum of its table, or its types and spaces; and its time limit."""
-    if table is None:  # it is stepped, but may have one
+    """Describe a simulator well enough to tell it from others: a checksum of its table, else types and spaces."""
+    if table is None:  # the env is stepped, but may still have a table
         with contextlib.suppress(ValueError):
             table, _ = compiled_form(simulator, True)
     if table is None:
@@ -297,7 +300,7 @@ def fingerprint(simulator: Any, table: PackedTable | None, limit: int) -> str:
 
 
 class Policy:
-    """A function of a state in the form of an array of actions; ValueError for what is no action."""
+    """Wraps a function of a state to look like an array of actions; raises ValueError for an invalid action."""
 
     __slots__ = ("actions", "function")
 
@@ -322,7 +325,7 @@ class Rollout(NamedTuple):
 
 
 def rollout(env: Any, policy: Callable[[int], int], seed: int = 0, max_steps: int = 1000) -> Rollout:
-    """Follow `policy(state)` for one episode of a seeded env, at most `max_steps` steps."""
+    """Play one episode of a seeded env with the actions `policy(state)`, for at most `max_steps` steps."""
     count, _ = shape_of(env)
     pass_checkers(env)
     if not callable(policy):

@@ -1,7 +1,7 @@
-"""What a rule is made of: its functions and what they read, whether it has changed, copies to compile, and to ship.
+"""The sources of a rule: its functions and what they read, to notice changes, to compile copies, and to pickle them.
 
-numba reads a function's globals when it compiles; plain Python reads them at each call. So whoever keeps compiled code
-must know what went into it.
+numba reads a function's globals once, when it compiles, while plain Python reads them at each call. Compiled code is
+therefore out of date when one of them has changed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from typing import Any
 import numpy as np
 from numba import cloudpickle
 
-MISSING = object()  # stands for a name that is not there (a builtin, as seen in globals), and for an empty cell
-PLAIN = bool | int | float | complex | str | bytes | None | np.generic  # equal where they print alike
+MISSING = object()  # marks a name that is not in the globals, such as a builtin, and an empty cell
+PLAIN = bool | int | float | complex | str | bytes | None | np.generic  # equal if their repr is
 
 
 class Sources:
-    """Functions, those that they call of their own file or notebook, and all that these read, as it stands now."""
+    """A snapshot of functions, of those in the same file or notebook that they call, and of the values they all read.
+
+    Of other functions, and of lists, dicts and other objects, only the identity is kept: a change inside one of them
+    goes unnoticed, unlike one in an array.
+    """
 
     def __init__(self, *functions: Any):
         self.functions = _with_helpers(functions)
@@ -34,7 +38,7 @@ class Sources:
         self.arrays = [(array, array.tobytes()) for value in values for array in _arrays(value)]
 
     def changed(self) -> bool:
-        """Whether any of it is another now; takes some 1 us, as it is asked before each use of what was compiled."""
+        """Whether anything has changed since. It takes about 1 us, because it runs before each use of compiled code."""
         for function, code, defaults in self.code:
             if function.__code__ is not code or function.__defaults__ is not defaults:
                 return True
@@ -49,13 +53,13 @@ class Sources:
         return any(array.tobytes() != content for array, content in self.arrays)
 
     def of_modules(self) -> tuple[tuple[Any, str, object], ...]:
-        """The numbers, words and the like that are read from modules: (module, name, value)."""
+        """Return the numbers, strings and the like that are read from other modules: (module, name, value)."""
         own = {id(function.__globals__) for function in self.functions}
         read = ((space.get("__name__"), name, value) for space, name, value in self.names if id(space) not in own)
         return tuple((module, name, value) for module, name, value in read if isinstance(value, PLAIN))
 
     def compiled(self, compile: Callable) -> dict[Any, Any]:
-        """What `compile` makes of each function, as they call each other: of copies, since numba forgets none."""
+        """Return {function: its compiled copy}; copies call each other. numba would keep the originals for ever."""
         spaces = {id(function.__globals__): {"__name__": function.__module__} for function in self.functions}
         copies = {function: _copy(function, spaces[id(function.__globals__)]) for function in self.functions}
         compiled = {function: compile(copy) for function, copy in copies.items()}
@@ -70,11 +74,11 @@ class Sources:
         return compiled
 
 
-_pickling = threading.RLock()  # cloudpickle's list of modules is one for all threads
+_pickling = threading.RLock()  # cloudpickle has one list of modules for all threads
 
 
 def pickled(functions: Iterable[Callable]) -> bytes:
-    """Functions with all that they read, also those of a module, which another process may have in another state."""
+    """Pickle functions by value with all that they read, even from a module: another process may have an older one."""
     with _pickling, contextlib.ExitStack() as stack:
         for name in {function.__module__ for function in functions} - cloudpickle.list_registry_pickle_by_value():
             if name in sys.modules and name != "__main__" and not name.startswith("tabular."):
@@ -84,7 +88,7 @@ def pickled(functions: Iterable[Callable]) -> bytes:
 
 
 def codes(function: Callable) -> list[types.CodeType]:
-    """The code of a function, and of those within it."""
+    """Return the code objects of a function and of the functions defined inside it."""
     found = [function.__code__]
     for code in found:
         found += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
@@ -92,7 +96,7 @@ def codes(function: Callable) -> list[types.CodeType]:
 
 
 def _with_helpers(functions: Iterable[Any]) -> list:
-    """Functions, and those of their own file or notebook that they call, directly or by way of others."""
+    """Return functions, and those in the same file or notebook that they call, directly or indirectly."""
     found = list(dict.fromkeys(functions))
     for function in found:
         values = [_value(*place) for place in _names(function)] + list(map(_content, function.__closure__ or ()))
@@ -104,10 +108,15 @@ def _with_helpers(functions: Iterable[Any]) -> list:
 
 
 def _names(function: Any) -> Iterator[tuple[dict, str]]:
-    """Where a function, and those within it, look up names: (globals, name), and (a module's, name) for np.exp."""
+    """Yield where a function, and those inside it, look up names: (globals, name), or (a module's dict, name).
+
+    Read from the bytecode, one instruction after the other. It follows globals, and attributes of a module that was
+    just loaded from a global, a closure or a local variable (np.exp, np.linalg.norm, or m.exp after m = np). It does
+    not follow attributes of classes and other objects, imports inside the function, getattr(), or branches.
+    """
     for code in codes(function):
-        module: Any = None  # that was just loaded
-        local: dict[str, Any] = {}  # modules with a local name
+        module: Any = None  # the module that the last instruction loaded
+        local: dict[str, Any] = {}  # modules held by local variables
         for instruction in dis.get_instructions(code):
             name, found = instruction.argval, None
             if instruction.opname == "LOAD_GLOBAL":
@@ -126,12 +135,12 @@ def _names(function: Any) -> Iterator[tuple[dict, str]]:
 
 
 def _value(space: dict, name: str) -> Any:
-    """What a name stands for."""
+    """The value of a name, or MISSING."""
     return space.get(name, MISSING)
 
 
 def _content(cell: types.CellType) -> Any:
-    """What a closure's cell holds."""
+    """The content of a closure's cell, or MISSING."""
     try:
         return cell.cell_contents
     except ValueError:
@@ -139,7 +148,7 @@ def _content(cell: types.CellType) -> Any:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Whether two values are one, or numbers, words, or tuples of such that are alike."""
+    """Whether two values are the same object, or equal numbers, strings, or tuples of these."""
     if one is other or type(one) is not type(other):
         return one is other
     if isinstance(one, tuple):
@@ -148,7 +157,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _arrays(value: object) -> Iterator[np.ndarray | np.void]:
-    """The arrays in a value: an array, a record, or a tuple that may hold some. They may change in place."""
+    """Yield the arrays and records in a value or in a tuple, which can change in place."""
     if isinstance(value, np.ndarray | np.void):
         yield value
     elif isinstance(value, tuple):
@@ -157,7 +166,7 @@ def _arrays(value: object) -> Iterator[np.ndarray | np.void]:
 
 
 def _copy(function: Any, space: dict) -> types.FunctionType:
-    """A copy of a function, with globals and cells of its own."""
+    """Copy a function, with `space` as its globals and empty cells as its closure."""
     cells = tuple(types.CellType() for _ in function.__closure__ or ())
     copy = types.FunctionType(function.__code__, space, function.__name__, function.__defaults__, cells or None)
     copy.__kwdefaults__, copy.__qualname__ = function.__kwdefaults__, function.__qualname__

@@ -1,4 +1,4 @@
-"""Stepping in plain Python: what an env returns, checked, and the rows of a table as lists."""
+"""Stepping in plain Python: checks of what an env returns, and a q_table with rows as lists."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 from .stopping import between_steps
 
-LOWEST_REWARD, HIGHEST_REWARD = -1e38, 1e38  # float32 holds them, and sums of as many as there can be are finite
+LOWEST_REWARD, HIGHEST_REWARD = -1e38, 1e38  # fit float32, and no sum of rewards overflows
 
 
 class Stepped:
-    """An env, and the number of its states, as the loops step it."""
+    """An env as the episode loops step it, with its number of states."""
 
     __slots__ = ("act", "env", "states")
 
@@ -26,16 +26,16 @@ class Stepped:
 
 
 def checked_start(returned: Any, states: int) -> int:
-    """The state that an env's reset returned; ValueError unless it returned one of `states`, and an info."""
+    """Return the state from what an env's reset returned; raise ValueError unless that is (valid state, info)."""
     if not isinstance(returned, tuple) or len(returned) != 2:
         raise ValueError(f"the simulator's reset must return (state, info), got {reprlib.repr(returned)}")
     return _checked_state(returned[0], states)
 
 
 def checked_step(returned: Any, states: int) -> tuple[int, float, bool, bool]:
-    """(next_state, reward, terminated, truncated) of what an env's step returned; ValueError where it cannot be."""
+    """Check what an env's step returned; return (next_state, reward, terminated, truncated) or raise ValueError."""
     if not isinstance(returned, tuple) or len(returned) != 5:
-        expected = "(state, reward, terminated, truncated, info), as gym's since 0.26"
+        expected = "(state, reward, terminated, truncated, info), as in gym since 0.26"
         raise ValueError(f"the simulator's step must return {expected}, got {reprlib.repr(returned)}")
     next_state, reward, terminated, truncated, _ = returned
     ends = _checked_end("terminated", terminated), _checked_end("truncated", truncated)
@@ -43,25 +43,25 @@ def checked_step(returned: Any, states: int) -> tuple[int, float, bool, bool]:
 
 
 def _checked_state(state: Any, states: int) -> int:
-    """A state as Python's int: numpy's narrow types would overflow."""
+    """Convert a state to int, because numpy's narrow types would overflow; raise ValueError if it is invalid."""
     try:
         number = int(state) if isinstance(state, np.bool_) else operator.index(state)
     except TypeError:
         number = -1
     if not 0 <= number < states:
-        raise ValueError(f"the simulator's state must be one of 0 to {states - 1}, got {reprlib.repr(state)}")
+        raise ValueError(f"the simulator's state must be from 0 to {states - 1}, got {reprlib.repr(state)}")
     return number
 
 
 def _checked_end(name: str, value: Any) -> bool:
-    """Whether an episode has ended, as Python's bool."""
+    """Convert a flag that ends an episode to bool; raise ValueError if it is neither true nor false."""
     if np.ndim(value) != 0 or np.asarray(value).dtype.kind not in "biu" or value not in (0, 1):
         raise ValueError(f"the simulator's {name} must be True or False, got {reprlib.repr(value)}")
     return bool(value)
 
 
 def _checked_reward(reward: Any) -> float:
-    """A reward as Python's float."""
+    """Convert a reward to float; raise ValueError unless it is one finite number within the bounds."""
     try:
         number = np.nan if isinstance(reward, str | bytes) or np.ma.is_masked(reward) else float(reward)
         allowed = LOWEST_REWARD <= number <= HIGHEST_REWARD and np.ndim(reward) == 0
@@ -73,22 +73,22 @@ def _checked_reward(reward: Any) -> float:
     return number
 
 
-# A table ----------------------------------------------------------------------------------
+# A q_table with rows as lists ------------------------------------------------------------
 
-USE_OF_ROWS = "stepped, a q_table is used as q_table[state], q_table[state][action] or q_table[state, action]"
+USE_OF_ROWS = "use a stepped q_table as q_table[state], q_table[state][action] or q_table[state, action]"
 
 
 class Rows(dict):
-    """The rows of a table as Python lists, made when first touched: a stepped loop runs on plain numbers.
+    """A table whose rows become Python lists when first accessed, because a stepped loop is faster on plain numbers.
 
-    An update reads and writes `rows[state][action]`, or `rows[state, action]` as on an array. Whatever else an array
-    can do is refused, where a dict would do something else without a word.
+    An update reads and writes `rows[state][action]`, or `rows[state, action]` as on an array. Everything else that an
+    array can do raises an error, because a dict would silently do something different.
     """
 
     def __init__(self, table: np.ndarray):
         self.table, self.states = table, len(table)
 
-    # To read a row that was touched before is the dict's own affair, and quick; all else comes here.
+    # Reading a row that is a list already is the dict's fast path; every other read ends up here.
     def __missing__(self, place: Any) -> Any:
         if type(place) is int and 0 <= place < self.states:
             return self.setdefault(place, self.table[place].tolist())
@@ -103,7 +103,7 @@ class Rows(dict):
             self[state][action] = value
         else:
             row, values, width = self[self._state(place)], np.asarray(value, np.float64), self.table.shape[1]
-            if values.shape not in ((), (width,)):  # as after row *= 2, which repeats a list
+            if values.shape not in ((), (width,)):  # for instance after row *= 2, which repeats a list
                 raise ValueError(f"a row of the q_table must have {width} values, got {value}; {USE_OF_ROWS}")
             row[:] = np.broadcast_to(values, width).tolist()
 
@@ -119,12 +119,12 @@ class Rows(dict):
         raise AttributeError(f"{USE_OF_ROWS}; it has no {name}")
 
     def _refuse(self, *_: object, **__: object) -> Any:
-        raise TypeError(f"{USE_OF_ROWS}, and not as a whole")
+        raise TypeError(f"{USE_OF_ROWS}, not as a whole")
 
     __array__ = __contains__ = __iter__ = __or__ = copy = _refuse
 
     def _pair(self, place: tuple) -> tuple[int, int]:
-        """The state and the action of a pair; TypeError for slices and the like."""
+        """Return (state, action) as ints; raise TypeError for slices and the like."""
         try:
             state, action = map(operator.index, place)
         except (TypeError, ValueError):
@@ -132,7 +132,7 @@ class Rows(dict):
         return state, action
 
     def _state(self, place: Any) -> int:
-        """A state's number; one below 0 counts from the end, as on an array."""
+        """Return a state as an int; a negative one counts from the end, as in an array."""
         try:
             state = operator.index(place)
         except TypeError:
@@ -142,12 +142,12 @@ class Rows(dict):
         return state % self.states
 
     def write_back(self) -> None:
-        """Store the rows in the table."""
+        """Copy the rows into the table."""
         for state, row in self.items():
             self.table[state] = row
 
     def as_array(self) -> np.ndarray:
-        """What the table would be."""
+        """Return a copy of the table with the rows written to it."""
         rows = Rows(self.table.copy())
         rows.update(self)
         rows.write_back()

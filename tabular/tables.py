@@ -1,4 +1,4 @@
-"""Transition tables: an MDP with finite states and actions as arrays, and the packed form that kernels sample from."""
+"""Transition tables: a finite MDP as arrays, and the packed form that kernels sample from."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .stepping import HIGHEST_REWARD, LOWEST_REWARD
 
 Method = TypeVar("Method", bound=Callable)
 
-# Envs whose step and reset do nothing but sample from their P and initial_state_distrib. An env of one's own
-# says the same of its two methods with `samples_table`.
+# Envs whose step and reset only sample from their P and initial_state_distrib. A user's env declares this of both
+# methods with `samples_table`.
 KNOWN_ENVS = {
     "gym.envs.toy_text.frozen_lake.FrozenLakeEnv",
     "gym.envs.toy_text.cliffwalking.CliffWalkingEnv",
@@ -28,56 +28,56 @@ KNOWN_ENVS = {
 
 
 def samples_table(method: Method) -> Method:
-    """Declare that an env's step or reset does nothing but sample from its `table`, or its `P`: it may be compiled.
+    """Declare that an env's step or reset only samples from its `table` or `P`, so that it may be compiled.
 
-    The mark is the method's own, so a subclass that overrides the method loses it.
+    A subclass that overrides the method loses the mark.
     """
     marked: Any = method
-    marked.samples_table = marked.__code__  # and not True, which functools.wraps would lend to another function
+    marked.samples_table = marked.__code__  # not True, which functools.wraps would copy to another function
     return method
 
 
 class PackedTable(NamedTuple):
-    """A transition table packed for sampling: on a lake a state is 64 bytes, one cache line, and the rest is shared.
+    """A transition table packed for sampling; on a lake a state takes 64 bytes, one cache line, and shares the rest.
 
-    Outcome k of a state and action is drawn where a 32-bit draw first does not exceed threshold k.
+    A 32-bit draw selects the first outcome of a pair whose threshold is not below it.
 
-    `shared` is True where one row of thresholds serves all pairs, as on a lake, and None (not False) where each pair
-    has its own. To numba None is a type, not a value: the two cases are compiled apart, and neither asks at run time.
+    `shared` is True if one row of thresholds serves all pairs, as on a lake, and None (not False) if each pair has its
+    own. To numba None is a type, so it compiles each case separately and nothing is tested at run time.
     """
 
     outcomes: np.ndarray  # uint32 or uint64, (states, actions, outcomes): kind << bits | next_state
-    bits: int  # of an outcome that hold the next state
+    bits: int  # the number of low bits of an outcome that hold the next state
     rewards: np.ndarray  # float64, (kinds,); outcomes of an odd kind terminate
-    thresholds: np.ndarray  # uint32, (1, outcomes) where shared, else (states * actions, outcomes)
+    thresholds: np.ndarray  # uint32, (1, outcomes) if shared, else (states * actions, outcomes)
     shared: bool | None
     start_states: np.ndarray  # int64, (starts,)
     start_thresholds: np.ndarray  # uint32, (starts,)
 
     def __deepcopy__(self, memo: dict) -> PackedTable:
-        """Itself: it is never changed, so copies share it."""
+        """Return itself: it never changes, so copies share it."""
         return self
 
 
-# What a loop steps instead, where there is no table: no field, and no property, which would take time at each step.
+# `reset` and `step` tell a table from an env by this; a property would cost time at each step.
 PackedTable.env = None  # type: ignore[attr-defined]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TransitionTable:
-    """An MDP with finite states and actions as arrays; a terminated outcome is worth its reward alone.
+    """A finite MDP as arrays; the value of an outcome that terminates is its reward alone.
 
-    Outcomes of a pair are ordered from the most likely to the least, and padded with probability 0.
+    The outcomes of a pair are sorted from the most likely to the least likely, and padded with probability 0.
     """
 
     probability: np.ndarray  # float64, (states, actions, outcomes)
     next_state: np.ndarray  # int32, likewise
     reward: np.ndarray  # float64, likewise
     terminated: np.ndarray  # bool, likewise
-    start: np.ndarray  # float64, (states,): where episodes start
+    start: np.ndarray  # float64, (states,): probability that an episode starts there
 
     def __post_init__(self) -> None:
-        """ValueError for what no MDP is: compiled code reads and writes where a table tells it to."""
+        """Raise ValueError unless this is an MDP: compiled code uses next_state as an index, without bounds checks."""
         shape, states = np.shape(self.next_state), len(self.next_state)
         parts = self.probability, self.reward, self.terminated
         if len(shape) != 3 or any(np.shape(part) != shape for part in parts) or np.shape(self.start) != (states,):
@@ -94,7 +94,7 @@ class TransitionTable:
                 raise ValueError("a table must have probabilities that sum to 1, for each pair and for the start")
 
     def __deepcopy__(self, memo: dict) -> TransitionTable:
-        """Itself: it is never changed, so copies share it."""
+        """Return itself: it never changes, so copies share it."""
         return self
 
     @property
@@ -104,17 +104,17 @@ class TransitionTable:
 
     @classmethod
     def from_env(cls, env: Any) -> TransitionTable:
-        """The table of an env whose step and reset do nothing but sample from it; else ValueError."""
+        """Return the table of an env; raise ValueError unless its step and reset only sample from that table."""
         for name in ("step", "reset"):
             if not samples(env, name):
                 raise ValueError(
                     f"simulator must be an env whose {name} is known to sample from a transition table and to do "
-                    f"nothing else, to be compiled; got {env!r} (td.samples_table declares it of one's own)"
+                    f"nothing else, to be compiled; got {env!r} (declare it of your own env with td.samples_table)"
                 )
         if isinstance(getattr(env, "table", None), cls):
             return env.table
-        if getattr(env, "fickle_passenger", False):  # Taxi then moves its goal, which P does not tell
-            raise ValueError("simulator must be all in its P to be compiled: a fickle passenger is not")
+        if getattr(env, "fickle_passenger", False):  # Taxi then moves its goal, which is not in P
+            raise ValueError("simulator must be fully described by its P to be compiled: a fickle passenger is not")
         try:
             return cls.from_lists(env.P, env.initial_state_distrib)
         except (AttributeError, TypeError, LookupError) as error:
@@ -122,7 +122,7 @@ class TransitionTable:
 
     @classmethod
     def from_lists(cls, P: Any, start: Any) -> TransitionTable:
-        """The table of P[state][action] = [(probability, next_state, reward, terminated), ...]."""
+        """Build the table from P[state][action] = [(probability, next_state, reward, terminated), ...]."""
         states, actions = len(P), max(map(len, P.values()))
         outcomes = max(len(pair) for row in P.values() for pair in row.values())
         if set(P) != set(range(states)) or any(set(row) != set(range(actions)) for row in P.values()):
@@ -166,11 +166,11 @@ class TransitionTable:
     def _thresholds(self) -> np.ndarray:
         """The cumulative probabilities of the outcomes as 32-bit thresholds."""
         probability = self.probability
-        if probability.strides[-1] == 0:  # one number for all outcomes: an axis to sum over, not a repeat to drop
+        if probability.strides[-1] == 0:  # a single number for all outcomes, which cumsum must see repeated
             probability = np.array(probability)
         probability = _without_repeats(probability)
         thresholds = _threshold(np.cumsum(probability, axis=-1))
-        # Nothing can follow the last outcome of a probability above 0, whatever rounding leaves.
+        # Whatever rounding does, every draw must end at the last outcome with a probability above 0.
         last = np.ones(probability.shape, bool)
         last[..., :-1] = probability[..., 1:] == 0.0
         thresholds[last] = 2**32 - 1
@@ -178,7 +178,7 @@ class TransitionTable:
 
 
 def samples(env: Any, name: str) -> bool:
-    """Whether an env's method is known, or declared, to sample from its table and to do nothing else."""
+    """Whether an env's method is known, or declared, only to sample from its table."""
     method = getattr(env, name, None)
     if not is_put_upon(env, name):
         method = getattr(type(env), name)
@@ -190,13 +190,13 @@ def samples(env: Any, name: str) -> bool:
 
 
 def is_put_upon(env: Any, name: str) -> bool:
-    """Whether a method is not the class's, but was put upon this very instance."""
-    # Not asked of vars(env), after which CPython reads the env's attributes more slowly.
+    """Whether a method was set on this instance, in place of the one of its class."""
+    # Looking into vars(env) would make CPython read the env's attributes more slowly afterwards.
     return getattr(getattr(env, name, None), "__func__", None) is not getattr(type(env), name, None)
 
 
 def as_defined(method: Any) -> bool:
-    """Whether a method has the code that stands under its name in its module: functools.wraps lends names to others."""
+    """Whether a method's code is what its name and module say; functools.wraps gives that name to other code."""
     code, module = getattr(method, "__code__", None), sys.modules.get(getattr(method, "__module__", ""))
     if code is None or code.co_qualname != method.__qualname__:
         return False
@@ -204,19 +204,19 @@ def as_defined(method: Any) -> bool:
 
 
 def _without_repeats(array: np.ndarray) -> np.ndarray:
-    """The array, with a single entry along each axis over which it is broadcast."""
+    """Reduce each axis along which an array is broadcast to a single entry."""
     return array[tuple(slice(None) if stride else slice(1) for stride in array.strides)]
 
 
 def _threshold(cumulative: np.ndarray) -> np.ndarray:
-    """The largest 32-bit draw that falls within a cumulative probability (resolution 2**-32)."""
+    """Return the largest 32-bit draw that falls within a cumulative probability (resolution 2**-32)."""
     return np.clip(np.rint(cumulative * 2.0**32) - 1, 0, 2**32 - 1).astype(np.uint32)
 
 
 class Moves(dict):
-    """moves[state][action][k] = (probability, next_state, reward, terminated), made when a state is first left.
+    """moves[state][action][k] = (probability, next_state, reward, terminated), from an env's `table`.
 
-    They come from the `table` of an env.
+    The entries of a state are made when they are first accessed.
     """
 
     def __init__(self, env: Any):
@@ -231,27 +231,27 @@ class Moves(dict):
 
 
 def _refuse(*_: object) -> Any:
-    raise TypeError("P is read-only, since step would not follow an edit: override step for other dynamics")
+    raise TypeError("P is read-only, because step would not follow an edit: override step for other dynamics")
 
 
-_refuse_edit: Any = _refuse  # of any signature
+_refuse_edit: Any = _refuse  # untyped, to replace methods of any signature
 
 
 class _ReadOnlyDict(dict):
-    """A dict that refuses to be edited."""
+    """A read-only dict."""
 
     __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse_edit
 
 
 class _ReadOnlyList(list):
-    """A list that refuses to be edited."""
+    """A read-only list."""
 
     __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse_edit
     append = extend = insert = pop = remove = clear = sort = reverse = _refuse_edit
 
 
 def read_only_lists(moves: Moves, states: int, order: list[int]) -> dict:
-    """P[state][action], read-only lists of the outcomes in an order; of one alone where it is the end."""
+    """Build a read-only P[state][action] with outcomes in the given order; a terminated pair has a single outcome."""
 
     def outcomes(of_pair: list) -> _ReadOnlyList:
         return _ReadOnlyList([(1.0, *of_pair[0][1:])] if of_pair[0][3] else [of_pair[k] for k in order])

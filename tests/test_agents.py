@@ -483,7 +483,7 @@ def returns(state=1, reward=-1.0):
 FAULTS = {
     "raises": (raise_own, LookupError, "the boat has sunk"),
     "reward nan": (returns(reward=float("nan")), ValueError, "reward must be a number"),
-    "state beyond the last": (returns(5), ValueError, "state must be one of 0 to 4, got 5"),
+    "state beyond the last": (returns(5), ValueError, "state must be from 0 to 4, got 5"),
 }
 faults = pytest.mark.parametrize("fault, error, message", FAULTS.values(), ids=FAULTS)
 

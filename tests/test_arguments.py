@@ -169,7 +169,7 @@ REFUSED = [
     (lambda env: td.generate_map((4, 4, 4)), TypeError, "shape", "pair (width, height)", "(4, 4, 4)"),
     (lambda env: td.generate_map((0, 4)), ValueError, "shape", WHOLE, "0"),
     (lambda env: td.generate_map((4.0, 4)), TypeError, "shape", WHOLE, "4.0"),
-    (lambda env: td.generate_map((1, 1)), ValueError, "shape", "two cells at least", "(1, 1)"),
+    (lambda env: td.generate_map((1, 1)), ValueError, "shape", "at least two cells", "(1, 1)"),
     (lambda env: td.generate_map((4, 4), NAN), ValueError, "h_prob", NUMBER, "nan"),
     (lambda env: td.generate_map((4, 4), seed=1.5), TypeError, "seed", WHOLE, "1.5"),
     (lambda env: td.generate_random_map(1), ValueError, "size", WHOLE, "1"),

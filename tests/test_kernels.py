@@ -454,7 +454,7 @@ def test_replay_takes_experience_as_it_is_shipped():
         ([0, -(2**31), -1], "-2147483648"),
         ([0, 3, 5], "the last 5"),
         ([0, -1], "rewards must be 2"),
-        ([[0, 3, -1]], "row of int32"),
+        ([[0, 3, -1]], "array of int32"),
     ],
 )
 def test_replay_refuses_what_is_not_of_the_table(pairs, complaint):
@@ -487,7 +487,7 @@ def test_tables_and_logs_that_do_not_fit_are_refused():
         with pytest.raises(ValueError, match=r"float64 of shape \(17, 4\)"):
             learn(wrong)
     q_table = np.zeros((17, 4))
-    with pytest.raises(ValueError, match="room for 3 more episodes, it has for 2"):
+    with pytest.raises(ValueError, match="room for 3 more episodes, it has room for 2"):
         learn(q_table, Experience.empty(3 * 61 - 1))
     with pytest.raises(ValueError, match="visits"):
         learn(q_table, np.zeros((16, 4), int))

@@ -335,7 +335,7 @@ FAULTS = {
     "state beyond the last": (
         lambda env: (5, -1.0, False, False, {}),
         ValueError,
-        "state must be one of 0 to 4, got 5",
+        "state must be from 0 to 4, got 5",
     ),
     "unpicklable": (sink_deep, Exception, "Nora lies 40 m deep"),
 }

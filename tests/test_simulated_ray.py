@@ -414,7 +414,7 @@ def test_mistakes_are_told_as_ray_tells_them(ray):
         (("one",), TypeError, "seed must be a whole number"),
         ((0, 1.5), ValueError, "faults must be a number from 0 to 1"),
         ((0, {-1: "slow"}), ValueError, "number in faults"),
-        ((0, {3: "sinks"}), ValueError, "faults must be of does not run, .*; got 'sinks' for call 3"),
+        ((0, {3: "sinks"}), ValueError, "faults must be among does not run, .*; got 'sinks' for call 3"),
         ((0, "slow"), TypeError, "faults"),
     ],
 )

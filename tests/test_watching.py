@@ -142,7 +142,7 @@ def test_an_unknown_lake_is_refused():
 
 @pytest.mark.parametrize("show", [td.plot_image, td.greedy_path, lambda lake, table: td.animate({}, table, [])])
 def test_a_table_in_the_place_of_the_lake_is_told_its_own(lake, show):
-    with pytest.raises(TypeError, match=r"lake must be a FrozenLakeEnv, .* after the q_table: got numbers"):
+    with pytest.raises(TypeError, match=r"lake must be a FrozenLakeEnv, .* after the q_table; got numbers"):
         show(lake, np.zeros((17, 4)))
 
 
@@ -185,7 +185,7 @@ def test_a_film_is_shown_without_a_connection_and_says_what_it_shows(lake):
 
 def test_a_film_needs_a_table_for_each_number_of_episodes(lake):
     for tables, episodes in (({"a": [np.zeros((17, 4))]}, [1, 2]), ({"a": []}, [])):
-        with pytest.raises(ValueError, match="as many pictures as titles"):
+        with pytest.raises(ValueError, match="and a picture for each"):
             td.animate(tables, lake, episodes)
 
 

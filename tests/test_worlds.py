@@ -56,8 +56,8 @@ def returns(state=1, reward=-1.0, ended=False):
     return lambda env: (state, reward, ended, False, {})
 
 
-STATE, REWARD = "state must be one of 0 to 4, got ", r"reward must be a number from -1e\+38 to 1e\+38, got "
-STEP = r"step must return \(state, reward, terminated, truncated, info\), as gym's since 0.26, got "
+STATE, REWARD = "state must be from 0 to 4, got ", r"reward must be a number from -1e\+38 to 1e\+38, got "
+STEP = r"step must return \(state, reward, terminated, truncated, info\), as in gym since 0.26, got "
 WRONG = {
     "state beyond the last": (returns(5), STATE + "5"),
     "state beyond the last, at the end": (returns(5, ended=True), STATE + "5"),
@@ -148,7 +148,7 @@ class OldReset(Ring):
 
 def test_a_reset_that_takes_no_seed_is_refused_at_once():
     for use in (td.QLAgent, lambda env: td.rollout(env, lambda state: 1)):
-        with pytest.raises(TypeError, match=r"simulator.reset must take seed=, as gym's since 0.26, got reset\(\)"):
+        with pytest.raises(TypeError, match=r"simulator.reset must take seed=, as in gym since 0.26, got reset\(\)"):
             use(OldReset())
 
 
@@ -288,7 +288,7 @@ def test_a_reset_put_upon_a_wrapper_is_called():
 
 def test_an_env_whose_copies_would_act_on_it_is_not_stepped_in_threads():
     settings = {"cw_num": 2, "do_test": False, "workers": td.Threads()}
-    with pytest.raises(TypeError, match="step and reset are those of its class, since each thread"):
+    with pytest.raises(TypeError, match="step and reset are those of its class, because each thread"):
         td.DistributedQLAgent(gym.wrappers.TimeLimit(patched(td.FrozenLakeEnv()), 9), **settings)
     td.DistributedQLAgent(td.FrozenLakeEnv(), compiled=False, max_step=9, **settings).learn(4)
 
@@ -386,7 +386,7 @@ def test_an_env_that_does_not_follow_its_seed_is_told_of_once(kind, world):
         agent.learn_and_evaluate(progress=False)
         agent_on(kind, env).learn(5)
     assert [str(warning.message) for warning in warned] == [
-        "the simulator does not follow reset(seed=): two episodes of one seed differ, so no result can be repeated "
+        "the simulator does not follow reset(seed=): two episodes with one seed differ, so results do not repeat "
         "(draw from self.np_random, which super().reset(seed=seed) seeds)"
     ]
     assert warned[0].filename == __file__
