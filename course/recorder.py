@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-LAKE = ("SFFFF", "FFFFF", "FFFHF", "FFFFF", "FHFFG")  # no end lies nearer to the start than six steps
+# No end lies nearer to the start than six steps. At a discount of 0.999 every way into a hole is worth -1000, so that
+# most ends are goals, by which the results of tests differ.
+LAKE = ("SFFFF", "FFFFF", "FFFGF", "FFFFF", "FGFFH")
 SLIP = 0.5  # how often a move goes anywhere: greedy policies of random tables, too, reach an end
 MOVES = ((0, -1), (1, 0), (0, 1), (-1, 0))
 _logs: dict[int, Log] = {}

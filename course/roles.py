@@ -76,12 +76,12 @@ def unwrapped(value):
         if inner is not None:
             return inner
     data = vars(value).get("__ray_metadata__") if hasattr(value, "__dict__") else None
-    return data.modified_class if data is not None else value
+    return getattr(data.modified_class, "__ray_actor_class__", data.modified_class) if data is not None else value
 
 
 def is_remote(value) -> bool:
     """Whether this is a class or a function that Ray has wrapped."""
-    return not inspect.isclass(value) and hasattr(type(value), "remote") and unwrapped(value) is not value
+    return not inspect.isclass(value) and hasattr(value, "remote") and unwrapped(value) is not value
 
 
 def class_of(names: Mapping[str, object], kind: str):
