@@ -73,7 +73,7 @@ class Play(Watcher):
     ):
         self.settings, self.schedule = SETTINGS | changed, schedule
         self.failing, self.slow = failing, slow
-        self.failed = 0
+        self.failed, self.raised = 0, False
         self.log = log = Log(budget=60_000)
         self.shipped = Shipped(log)
         self.calls: list[Asked] = []
@@ -110,6 +110,7 @@ class Play(Watcher):
             self.log.process = lambda: getattr(simulation.running, "number", -1)
             self.log.table_of = self._table_at_hand
             self.log.on_reset = self._take_time
+            self.log.before_step = self._fail_in_a_step
             try:
                 with_ray(names)
                 self.called, cls = roles.class_of(names, "distributed")
@@ -186,6 +187,7 @@ class Play(Watcher):
         if self.failing == call.method and not process.is_task:
             self.failed += 1
             if self.failed == 2:
+                self.raised = True
                 raise Injected("raised by the grader")
 
     def ends(self, process: Process, call: Call, value) -> None:
@@ -202,8 +204,11 @@ class Play(Watcher):
         )
 
     def received(self, strand: Strand, value) -> None:
-        """Keep the tables that a process gets."""
-        self._receive(getattr(strand, "number", -1), value)
+        """Keep the tables that a process gets, and the steps that come to a server which asks for them."""
+        number = getattr(strand, "number", -1)
+        self._receive(number, value)
+        if number in self._around:
+            self._around[number][1].extend(self.shipped.steps_in(value, number))
 
     def _receive(self, number: int, value) -> None:
         self.got[number] += tables_in(value)
@@ -220,6 +225,15 @@ class Play(Watcher):
         """The table that the running process got last."""
         got = self.got.get(getattr(self.simulation.running, "number", -1))
         return got[-1] if got else None
+
+    def _fail_in_a_step(self) -> None:
+        """Raise in the first step of a process of the kind that is to fail, once a batch or a test is under way."""
+        strand = self.simulation.running
+        if self.failing and getattr(strand, "name", "").rpartition(" ")[0] == self.failing and strand.is_task:
+            self.failed += 1
+            if self.failed == 5:
+                self.raised = True
+                raise Injected("raised by the grader")
 
     def _take_time(self) -> None:
         """An episode takes a while, of which some processes take more than others."""

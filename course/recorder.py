@@ -67,6 +67,7 @@ class Log:
         self.before_step: Callable[[], None] = lambda: None
         self.old_style = False  # where the calling line does not tell
         self.ends = 0
+        self.drawn: dict[int, list[tuple]] = {}  # by process: where in its stream each episode's lake began
         self.streams, self.simulators = itertools.count(1), itertools.count()
         self.key = next(_keys)
         _logs[self.key] = self
@@ -164,6 +165,7 @@ class Recorder:
         if seed is not None:
             self.seed(seed)
         self.log.on_reset()
+        self.log.drawn.setdefault(self.log.process(), []).append((self.stream, self.drawn))
         self.s, self.lastaction, self.length = 0, None, 0
         self.log.add(self.number, self.log.process(), 0, None, 0.0, 0, False, self.log.table_of())
         as_pair = _takes_pair(sys._getframe(1))
