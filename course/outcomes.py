@@ -154,7 +154,8 @@ def text(values: dict) -> str:
     some = [rule for rule in FAULTY if passes(values, rule, fast)]
     failed = {rule: SEEDS - passes(values, rule, fast) for rule in RIGHT}
     sentences = (
-        f"At a learning rate of {slow:g}, {len(always)} of {len(FAULTY)} faulty rules pass in every one of {SEEDS} runs.",
+        f"At a learning rate of {slow:g}, {len(always)} of {len(FAULTY)} faulty rules pass in every one of {SEEDS} "
+        "runs.",
         f"At {fast:g} correct Q-learning fails {failed['Q-learning']} of {SEEDS} runs and correct SARSA "
         f"{failed['SARSA']}, while {len(some)} of the faulty rules pass in some of theirs.",
     )
@@ -164,14 +165,14 @@ def text(values: dict) -> str:
 def in_readme(readme: str, values: dict) -> str:
     """README.md with what these values say between its marks."""
     before, mark, rest = readme.partition("<!-- outcomes -->\n")
-    old, end, after = rest.partition("<!-- end -->")
+    _, end, after = rest.partition("<!-- end -->")
     if not (mark and end):
         raise ValueError("course/README.md must have the marks <!-- outcomes --> and <!-- end -->")
     return before + mark + text(values) + "\n" + end + after
 
 
 def picture(values: dict):
-    """Every run as a dot at its value, a row for each rule and a panel for each rate; the threshold is a dashed line."""
+    """Every run as a dot at its value, a row for each rule and a panel for each rate."""
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), sharey=True, layout="constrained")
