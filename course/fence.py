@@ -51,7 +51,7 @@ class Loaded(NamedTuple):
     stopped: tuple = ()  # statements at which the process ended: (place, line, how)
     tried: tuple = ()  # what was asked for of the model answer
     refused: tuple = ()  # what else was refused
-    defined: tuple = ()  # names of classes and remote functions
+    defined: tuple = ()  # names of what was defined
 
 
 class Fence:
@@ -63,12 +63,14 @@ class Fence:
     def __init__(self, limits: Limits | None = None, forks: bool | None = None):
         self.limits, self.forks = limits or Limits(), hasattr(os, "fork") if forks is None else forks
         self._host: subprocess.Popen | None = None
+        self._closed = False
         self._lines: queue.Queue = queue.Queue()
 
     def __enter__(self) -> Fence:
         return self
 
     def __exit__(self, *_) -> None:
+        self._closed = True
         self._end_host()
 
     def judge(self, path: Path, seed: int = 0, items: Sequence[str] = ITEMS) -> tuple[Loaded, dict[str, Finding]]:
@@ -85,7 +87,7 @@ class Fence:
             if run.done:
                 break
             if run.begun in ITEMS:  # the process ended within an item
-                findings[run.begun] = Finding(run.begun, 0.0, True, f"while this was judged, {run.ending}", _hint(run))
+                findings[run.begun] = Finding(run.begun, 0.0, True, f"While this was judged, {run.ending}.", _hint(run))
                 left.remove(run.begun)
             elif run.begun in ("read", ""):
                 loaded = Loaded(unreadable=f"while it was read, {run.ending}")
@@ -147,6 +149,8 @@ class Fence:
             self._host.stdin.write(line)
 
     def _start_host(self) -> None:
+        if self._closed:
+            raise RuntimeError("the fence was closed while a submission was judged")
         self._end_host()
         path = [str(ROOT), *(entry for entry in sys.path if entry and entry != str(ROOT))]
         self._home = tempfile.TemporaryDirectory(prefix="grader-", ignore_cleanup_errors=True)
@@ -247,8 +251,8 @@ def _hint(run: _Run) -> str:
 def _unreached(item: str, loaded: Loaded) -> Finding:
     """The finding of an item that could not be come to."""
     if loaded.unreadable:
-        return Finding(item, 0.0, True, "there is no code to judge", "Hand in the notebook itself.")
-    seen = "what came before it ended the process too often, so that this was not reached"
+        return Finding(item, 0.0, True, "There is no code to judge.", "")
+    seen = "This was not reached, as what came before it ended the process too often."
     return Finding(item, 0.0, True, seen, "See to what hangs or ends the process first.")
 
 

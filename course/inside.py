@@ -241,7 +241,7 @@ def _load(cells: list[str], request: dict, begins, reports: Reports) -> dict:
             _, error = next(executed)
             if error:
                 raised.append([statement.place, statement.line, error])
-    defined = [name for name, value in vars(main).items() if isinstance(value, type) or hasattr(value, "remote")]
+    defined = [name for name, value in vars(main).items() if getattr(value, "__module__", None) == "__main__"]
     reports.send(
         loaded={
             "cells": len(cells),
