@@ -45,9 +45,9 @@ import types
 from collections.abc import Callable, Iterator, Mapping
 
 from .checks import check_count, check_number
-from .simulation import FATES, Call, ObjectRef, Process, Simulation, Stuck, begun, pack, running
+from .simulation import FATES, Call, ObjectRef, Process, Simulation, Stuck, Watcher, begun, pack, running
 
-__all__ = ["FATES", "NotSimulated", "Stuck", "simulated"]
+__all__ = ["FATES", "NotSimulated", "Stuck", "Watcher", "simulated"]
 
 
 class NotSimulated(AttributeError, NotImplementedError):
@@ -258,7 +258,9 @@ def get(references, *, timeout: float | None = None):
         if one.error is not None:
             one.value()
     values = [one.value() for one in wanted]
-    return values if several else values[0]
+    value = values if several else values[0]
+    simulation.watcher.received(simulation.me(), value)
+    return value
 
 
 def wait(references, *, num_returns: int = 1, timeout: float | None = None, fetch_local: bool = True):

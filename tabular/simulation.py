@@ -105,6 +105,25 @@ class Strand:
         raise _Ended
 
 
+class Watcher:
+    """What a simulation tells whoever looks on, when it happens; nothing comes of it here."""
+
+    def paused(self, strand: Strand) -> None:
+        """A strand gives its turn away."""
+
+    def resumed(self, strand: Strand) -> None:
+        """A strand has its turn, its first one or again."""
+
+    def begins(self, process: Process, call: Call, arguments: tuple, settings: dict) -> None:
+        """A process begins a call; what is raised here it raises."""
+
+    def ends(self, process: Process, call: Call, value) -> None:
+        """A process has done a call, with this result."""
+
+    def received(self, strand: Strand, value) -> None:
+        """A strand gets the result of a call, or a list of them."""
+
+
 class Simulation:
     """A world in which one thing happens at a time, in an order that the seed decides.
 
@@ -126,6 +145,7 @@ class Simulation:
         self._chances = random.Random(seed)  # of fates, apart from the draws of calls, which a given fate leaves alone
         self._stuck: Stuck | None = None
         self.initialized = True
+        self.watcher = Watcher()
         self.driver = self.running = Strand("driver")
         self.threads = {threading.get_ident(): self.driver}
 
@@ -148,11 +168,13 @@ class Simulation:
         me = self.running
         following = self._next_strand()
         if following is not me:
+            self.watcher.paused(me)
             self.running = following
             following.turn.release()
             if me.ended:
                 return
             me.turn.acquire()
+            self.watcher.resumed(me)
         if me is self.driver and self._stuck:
             raise self._stuck
         if me.doomed:
@@ -241,6 +263,7 @@ class Call:
         shown = ", ".join(repr(one) for one in arguments if type(one) in (int, float, str, tuple))
         self.process, self.method, self.task = process, method, f"{process.name}.{method}({shown})"
         self.starts = method == "__init__"
+        self.caller = simulation.running
         self.number = simulation.calls
         simulation.calls += 1
         self.draws = simulation.draws(self.number)
@@ -366,6 +389,7 @@ class Process(Strand):
     def live(self) -> None:
         """The thread: do what arrives, until the process dies."""
         self.turn.acquire()
+        self.simulation.watcher.resumed(self)
         try:
             while not self.doomed:
                 while self.busy or not self.started or not self.waiting:
@@ -419,11 +443,15 @@ class Process(Strand):
         places = unpack(call.packed) | {place: one.value() for place, one in call.needs.items()}
         arguments = [places[place] for place in range(len(places)) if place in places]
         settings = {name: one for name, one in places.items() if isinstance(name, str)}
+        watcher = self.simulation.watcher
+        watcher.begins(self, call, arguments, settings)
         if call.starts:
-            self.held = unpack(self.target)(*arguments, **settings)
-            return pack(None)
-        method = unpack(self.target) if self.is_task else getattr(self.held, call.method)
-        return pack(method(*arguments, **settings))
+            value, self.held = None, unpack(self.target)(*arguments, **settings)
+        else:
+            method = unpack(self.target) if self.is_task else getattr(self.held, call.method)
+            value = method(*arguments, **settings)
+        watcher.ends(self, call, value)
+        return pack(value)
 
     def reply(self, call: Call, packed, error) -> None:
         """Send an answer on its way, on which it may get lost."""
