@@ -152,7 +152,7 @@ def teacher_page(sheets: Sequence[Sheet], names: Sequence[str]) -> str:
         '<div class="wide"><table class="matrix">\n'
         f"<thead><tr><th>submission</th><th>points</th>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n"
         f"<tfoot>{_matrix_foot(sheets)}</tfoot>\n</table></div>\n"
-        f'<p class="note">A cell has the points of an item, and is the darker the more are missing. {DASH}: not judged, '
+        f'<p class="note">A cell has the points of an item, darker where more are missing. {DASH}: not judged, '
         "which counts in full in the sum. The last row is the share of points that the class has.</p>\n"
         f"{_losses(sheets, links)}",
     )
