@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import td_helpers as td
 from course import offered, submission
 from course.findings import ITEMS, Finding
 from course.submission import Unreadable, described
@@ -131,9 +132,13 @@ def refuse(folder: str, refused: list[str]) -> None:
     reasons = {event: what for what, events in CALLS.items() for event in events}
     folder, opened, real = os.path.realpath(folder) + os.sep, [0], os.path.realpath
     link, decode, join, devnull = os.readlink, os.fsdecode, os.path.join, os.devnull
+    frame, cache = sys._getframe, f"{os.sep}numba{os.sep}"
 
     def tell(what: str):
-        if what not in refused and len(refused) < 20:
+        caller = frame(2)
+        while caller is not None and cache not in caller.f_code.co_filename:
+            caller = caller.f_back
+        if caller is None and what not in refused and len(refused) < 20:  # numba only wants to keep what it compiled
             refused.append(what)
         raise Refused(f"a submission may not {what}")
 
@@ -286,6 +291,8 @@ def main(judge_module: str, forks: bool) -> None:
     pipe = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but reports is written to the pipe
     sys.dont_write_bytecode = True
+    table = td.FrozenLakeEnv().table
+    td.policy_value(table, td.value_iteration(table))  # compiled once, for all
     gc.freeze()
     commands = io.FileIO(0, closefd=False)  # without a buffer, which a fork would copy
     while line := _line(commands):
