@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import nbformat
@@ -274,9 +273,8 @@ steps = {simulator.step(3)[:2] for _ in range(9)}
     ],
 )
 def test_the_model_answer_is_out_of_reach_and_who_asks_for_it_is_told(hand_in, source):
-    sheet = hand_in(
-        source, "def judged(item):\n    return sorted(set(globals()) & {'QLAgent', 'kernels', 'q_learning'})"
-    )
+    names = "{'QLAgent', 'kernels', 'q_learning', 'DynaQAgent', 'tabular'}"
+    sheet = hand_in(source, f"def judged(item):\n    return [name for name in {names} if globals().get(name)]")
     assert sheet["loads"].points == 0 and "asks for the model answer" in sheet["loads"].seen
     assert sheet["end"].seen == "[]"
 
@@ -391,20 +389,6 @@ def judged(item):
     assert hand_in(AGENT, again)["end"].seen == "[3, true]"
 
 
-def test_a_submission_finds_an_empty_folder_and_no_secrets(hand_in, monkeypatch):
-    for name in ("GITHUB_TOKEN", "HTTPS_PROXY", "SSH_AUTH_SOCK", "PYTHONPATH"):
-        monkeypatch.setenv(name, "secret")
-    source = """
-import os
-def judged(item):
-    inside = os.getcwd() == os.path.expanduser("~") == os.environ["TMPDIR"]
-    return os.listdir("."), "secret" in str(dict(os.environ)), inside
-"""
-    with Fence(LIMITS) as fresh:  # whose host starts with these variables
-        monkeypatch.setattr(fresh, "limits", LIMITS)
-        assert "([], False, True)" in hand_in(AGENT, source)["end"].seen
-
-
 @posix
 def test_only_the_network_of_no_one_is_left(hand_in):
     source = "def judged(item):\n    return len(open('/proc/net/dev').read().splitlines())"
@@ -450,18 +434,27 @@ def test_without_forks_all_is_the_same(tmp_path):
         assert ours[0] == theirs[0]
 
 
-def test_no_process_and_no_folder_is_left(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    monkeypatch.setattr(fence.tempfile, "tempdir", None)
+def test_a_submission_finds_an_empty_folder_and_no_secrets_and_leaves_nothing(tmp_path, monkeypatch):
+    for name in ("GITHUB_TOKEN", "HTTPS_PROXY", "SSH_AUTH_SOCK", "PYTHONPATH"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setattr(fence.tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
-    path = notebook(tmp_path / "hw.ipynb", AGENT, "import os\ndef judged(item):\n    return os.getpid(), os.getppid()")
+    judged = """
+import os
+def judged(item):
+    assert os.getcwd() == os.path.expanduser("~") == os.environ["TMPDIR"]
+    open("left", "w").close()
+    return f'[{os.getpid()}, {os.getppid()}, {len(os.listdir("."))}, {str("secret" in str(dict(os.environ))).lower()}]'
+"""
+    path = notebook(tmp_path / "hw.ipynb", AGENT, judged)
     with Fence(LIMITS) as made:
         _, findings = made.judge(path, 0, ("sarsa",))
-    for process in json.loads(findings["sarsa"].seen.replace("(", "[").replace(")", "]")):
+    *processes, files, secret = json.loads(findings["sarsa"].seen)
+    assert files == 1 and not secret
+    for process in processes:
         with pytest.raises(ProcessLookupError):
-            os.kill(process or 2**22 + 1, 0)
-    monkeypatch.setattr(fence.tempfile, "tempdir", None)
-    assert list((tmp_path / "tmp").iterdir()) == [] and threading.active_count() < 20
+            os.kill(process, 0)
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 # Points ---------------------------------------------------------------------------------------------
@@ -597,9 +590,9 @@ def test_a_pipe_is_not_waited_for(tmp_path, capsys):
     assert "is not a regular file" in capsys.readouterr().err
 
 
-def test_one_item_alone_is_judged_where_it_is_asked_for(folder, capsys):
-    assert grade.main([str(folder / "ann"), "--only", "sarsa"]) == 0
-    assert "12 of 12 points" in capsys.readouterr().out
+def test_one_item_alone_is_judged_where_it_is_asked_for():
+    options = grade.parser().parse_args(["hw.ipynb", "--only", "sarsa", "--only", "policies"])
+    assert grade.checked(options) == {"policies": 10, "sarsa": 12}
 
 
 @posix
