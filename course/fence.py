@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BOOT = "import sys; sys.path[:] = {path!r}; from course import inside; inside.main({judge!r}, {forks!r})"
 JUDGE = "course.judge"  # the module whose `judge` looks at what a submission defines
 KEPT = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "NUMBA_CACHE_DIR", "LD_LIBRARY_PATH")
+OWN_FOLDER = ("HOME", "TMPDIR", "TEMP", "TMP", "MPLCONFIGDIR", "IPYTHONDIR")  # variables that name one
 LONGEST = 100_000  # bytes of a report
 MOST_ENDINGS = 4  # of a submission's processes, after which the rest is not tried
 HANGS = "it did not come to an end within {} s"
@@ -215,7 +216,7 @@ class _Run:
 
 def environment(home: str) -> dict[str, str]:
     """The environment variables of a submission: what programs need, and nothing of the user's."""
-    own = dict.fromkeys(("HOME", "TMPDIR", "TEMP", "TMP", "MPLCONFIGDIR", "IPYTHONDIR"), home)
+    own = dict.fromkeys(OWN_FOLDER, home)
     own |= {"MPLBACKEND": "Agg", "TQDM_DISABLE": "1", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     own |= {"OPENBLAS_NUM_THREADS": "1", "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES"}
     return {name: os.environ[name] for name in KEPT if name in os.environ} | own

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import td_helpers as td
 from course import offered, submission
+from course.fence import OWN_FOLDER
 from course.findings import ITEMS, Finding
 from course.submission import Unreadable, described
 from tabular.simulated_ray import NotSimulated, simulated
@@ -39,6 +40,7 @@ except ImportError:  # Windows
     resource = None
 
 MEGABYTE = 1 << 20
+PRELOADED = ("gym", "matplotlib.pyplot", "ray.cloudpickle", "ray.exceptions", "scipy.stats", "tqdm")  # once, for all
 CALLS = {  # audit events that are refused, and what they would do
     "start a process": (
         "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.startfile", "pty.spawn",
@@ -132,13 +134,14 @@ def refuse(folder: str, refused: list[str]) -> None:
     reasons = {event: what for what, events in CALLS.items() for event in events}
     folder, opened, real = os.path.realpath(folder) + os.sep, [0], os.path.realpath
     link, decode, join, devnull = os.readlink, os.fsdecode, os.path.join, os.devnull
-    frame, cache = sys._getframe, f"{os.sep}numba{os.sep}"
+    frame, at_work = sys._getframe, (f"{os.sep}numba{os.sep}", "<frozen importlib")
 
     def tell(what: str):
         caller = frame(2)
-        while caller is not None and cache not in caller.f_code.co_filename:
+        while caller is not None and not any(part in caller.f_code.co_filename for part in at_work):
             caller = caller.f_back
-        if caller is None and what not in refused and len(refused) < 20:  # numba only wants to keep what it compiled
+        # A library that is imported, or that keeps what it compiled, does so on its own account.
+        if caller is None and what not in refused and len(refused) < 20:
             refused.append(what)
         raise Refused(f"a submission may not {what}")
 
@@ -205,7 +208,7 @@ def serve(judge: Callable, request: dict, reports: Reports) -> None:
     """Load a submission and judge items of it."""
     limits, tried, refused = request["limits"], [], []
     os.chdir(request["folder"])
-    os.environ.update(dict.fromkeys(("HOME", "TMPDIR", "TEMP", "TMP"), request["folder"]))
+    os.environ.update(dict.fromkeys(OWN_FOLDER, request["folder"]))
     tempfile.tempdir = None
     sys.path[:] = [entry for entry in sys.path if entry]
     hide_streams()
@@ -285,9 +288,8 @@ def _judge(judge: Callable, names: dict, items: list[str], seed: int, begins, re
 def main(judge_module: str, forks: bool) -> None:
     """Serve requests, a line each, until there are no more."""
     judge = importlib.import_module(judge_module).judge
-    import ray.cloudpickle
-    import ray.exceptions  # noqa: F401
-
+    for name in PRELOADED:
+        importlib.import_module(name)
     pipe = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but reports is written to the pipe
     sys.dont_write_bytecode = True
