@@ -108,6 +108,7 @@ def test_what_defines_is_kept(source):
         "raise NotImplementedError()",
         "name = input('name? ')",
         "assert False",
+        "from course.nbgrader import points\npoints('sarsa')",
     ],
 )
 def test_what_trains_prints_or_waits_is_left_out(source):
