@@ -49,6 +49,7 @@ class Loaded(NamedTuple):
     statements: int = 0
     broken: tuple = ()  # cells that do not compile: (number, reason)
     raised: tuple = ()  # statements that raised: (place, line, error)
+    absent: tuple = ()  # the same, of those that ask for something that the simulated Ray does not have
     stopped: tuple = ()  # statements at which the process ended: (place, line, how)
     tried: tuple = ()  # what was asked for of the model answer
     refused: tuple = ()  # what else was refused
@@ -267,7 +268,7 @@ def _parsed(line: bytes, key: str) -> dict:
 
 
 def _read_lines(pipe, lines: queue.Queue) -> None:
-    """Put the lines of a pipe into a queue, and None at the end; longer ones than a report are left out."""
+    """Put the reports of a pipe into a queue, and None at the end; what cannot be one, or is too long, is left out."""
     with pipe:
         rest, skipping = b"", False
         while True:
@@ -280,8 +281,9 @@ def _read_lines(pipe, lines: queue.Queue) -> None:
             *whole, rest = (rest + data).split(b"\n")
             if whole and skipping:
                 whole, skipping = whole[1:], False
-            for line in filter(None, whole):
-                lines.put(line[: LONGEST + 1])
+            for line in whole:
+                if line.startswith(b'{"key"'):
+                    lines.put(line)
             if len(rest) > LONGEST:
                 rest, skipping = b"", True
     lines.put(None)

@@ -133,7 +133,7 @@ def refuse(folder: str, refused: list[str]) -> None:
     """
     reasons = {event: what for what, events in CALLS.items() for event in events}
     folder, opened, real = os.path.realpath(folder) + os.sep, [0], os.path.realpath
-    link, decode, join, devnull = os.readlink, os.fsdecode, os.path.join, os.devnull
+    link, decode, join, devnull, sep = os.readlink, os.fsdecode, os.path.join, os.devnull, os.sep
     frame, at_work = sys._getframe, (f"{os.sep}numba{os.sep}", "<frozen importlib")
 
     def tell(what: str):
@@ -154,7 +154,7 @@ def refuse(folder: str, refused: list[str]) -> None:
                 path = join(link(f"/proc/self/fd/{beside}"), path)
             except OSError:
                 return True
-        return path != devnull and not (real(path) + "/").startswith(folder)
+        return path != devnull and not (real(path) + sep).startswith(folder)
 
     def look(event, arguments):
         what = reasons.get(event)
@@ -241,14 +241,15 @@ def _load(cells: list[str], request: dict, begins, reports: Reports) -> dict:
     statements, broken = submission.read(cells)
     omitted = {tuple(place) for place in request["omitted"]}
     statements = [one for one in statements if (one.cell, one.node.lineno) not in omitted]
-    raised = []
+    raised, absent = [], []
     with simulated(request["seed"]):
         executed = submission.execute(statements, cells, vars(main))
         for statement in statements:
             begins(json.dumps([statement.cell, statement.node.lineno, statement.line]))
-            _, error = next(executed)
-            if error:
-                raised.append([statement.place, statement.line, error])
+            outcome = next(executed)
+            if outcome.error:
+                told = raised if outcome.simulated else absent
+                told.append([statement.place, statement.line, outcome.error])
     defined = [name for name, value in vars(main).items() if getattr(value, "__module__", None) == "__main__"]
     reports.send(
         loaded={
@@ -257,6 +258,7 @@ def _load(cells: list[str], request: dict, begins, reports: Reports) -> dict:
             "statements": len(statements),
             "broken": [list(one) for one in broken],
             "raised": raised,
+            "absent": absent,
             "defined": [str(name)[:80] for name in defined],
         }
     )

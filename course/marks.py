@@ -130,8 +130,10 @@ def _loads(loaded: Loaded) -> tuple[float, str, str]:
         said.append(f"It was refused to {', '.join(loaded.refused)}.")
     if said:
         return 0.5, " ".join(said), hint
+    lacking = "At {} it needs what the grader does not have ({})."
+    absent = "".join(" " + lacking.format(place, error) for place, _, error in loaded.absent)
     cells = f"{loaded.executed} of its {loaded.cells} code cells"
-    return 1.0, f"What is defined in {cells} was executed without an error.", ""
+    return 1.0, f"What is defined in {cells} was executed without an error.{absent}", ""
 
 
 def _failures(loaded: Loaded, most: int = 3) -> list[str]:

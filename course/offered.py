@@ -13,12 +13,14 @@ import types
 import numpy as np
 
 import td_helpers as td
+from tabular.simulated_ray import NotSimulated, simulated
 
 OFFERED = (
     "LEFT", "DOWN", "RIGHT", "UP", "MAPS", "FrozenLakeEnv", "generate_row", "generate_map", "generate_random_map",
     "plot_image", "plot_result", "plot_timing", "greedy_path", "animate", "Film", "show", "COLORS", "color_of",
     "save_figure", "TransitionTable", "value_iteration", "policy_value",
 )  # fmt: skip
+PARTS_OF_RAY = ("ray.exceptions",)  # that a submission may import
 REFUSED = {"tabular", "beyond", "course", "figures"}  # the project's other folders
 
 
@@ -44,6 +46,9 @@ def restrict(tried: list[str]) -> None:
     Modules that are imported still find all they need, and what is pickled is found by its name.
     """
     sys.modules["td_helpers"] = Offers(tried)
+    with simulated(0):
+        stand_in = sys.modules["ray"]
+    sys.modules["ray"] = stand_in  # also where nothing is simulated, so that no Ray is started
     sys.modules.setdefault("gym.envs.toy_text.discrete", _discrete())
     for name, kind in {"int": int, "float": float, "object": object}.items():  # gone since numpy 1.24
         if name not in vars(np):
@@ -56,9 +61,18 @@ def restrict(tried: list[str]) -> None:
             _note(tried, name)
             raise ImportError(f"{root} is not part of the hand-out")
 
+    def refuse_parts_of_ray(name: str, importer: dict | None, wanted: tuple) -> None:
+        """The parts that were imported of the real Ray would start it."""
+        if (importer or {}).get("__name__", "__main__") == "__main__" and name.partition(".")[0] == "ray":
+            parts = [name] if name != "ray" else [f"ray.{part}" for part in wanted if f"ray.{part}" in sys.modules]
+            for part in parts:
+                if part not in ("ray", *PARTS_OF_RAY):
+                    raise NotSimulated(f"{part} is not simulated")
+
     def guarded(name, globals=None, locals=None, fromlist=(), level=0):
         if level == 0 and type(name) is str and type(fromlist) is not list:  # as it is where a pickle is loaded
             refuse(name, globals)
+            refuse_parts_of_ray(name, globals, fromlist or ())
         return find(name, globals, locals, fromlist, level)
 
     def guarded_module(name, package=None):

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from tabular.simulated_ray import NotSimulated
+
 LARGEST = 300_000_000  # bytes of a file
 TRAINING = {"learn_and_evaluate", "learn", "train", "evaluate", "fit", "run", "test", "remote"}  # methods
 PLAYING = TRAINING | {"step"}  # of a function, not of a class, which may be an env
@@ -252,10 +254,33 @@ def _stored(node: ast.AST) -> set[str]:
 # Execution ----------------------------------------------------------------------------------------
 
 
-def execute(statements: list[Statement], cells: list[str], names: dict) -> Iterator[tuple[Statement, str]]:
-    """Execute statements one after another in a namespace: each with "", or with what it raised, when it is done.
+class Outcome(NamedTuple):
+    """What became of a statement when it was executed."""
 
-    What they raise is caught, SystemExit and the like too.
+    error: str  # what it raised, or ""
+    simulated: bool = True  # False: it asks for something that the simulated Ray does not have
+
+
+class Absent:
+    """Something that the simulated Ray does not have, or that needs it: whoever uses it gets NotSimulated."""
+
+    def __init__(self, why: str):
+        vars(self)["why"] = why
+
+    def __getattr__(self, name: str):
+        raise NotSimulated(self.why)
+
+    def __call__(self, *_, **__):
+        raise NotSimulated(self.why)
+
+    def __mro_entries__(self, bases):
+        raise NotSimulated(self.why)
+
+
+def execute(statements: list[Statement], cells: list[str], names: dict) -> Iterator[Outcome]:
+    """Execute statements one after another in a namespace: what became of each, when it is done.
+
+    What they raise is caught, SystemExit and the like too. What the simulated Ray does not have is there, but Absent.
     """
     for number, source in enumerate(cells, 1):  # for tracebacks, and for code that asks for its own source
         name = _file_of(number)
@@ -270,9 +295,19 @@ def execute(statements: list[Statement], cells: list[str], names: dict) -> Itera
             module = ast.Module([node], [])
             exec(compile(module, _file_of(statement.cell), "exec", flags=flags, dont_inherit=True), names)
         except BaseException as error:
-            yield statement, described(error)
+            simulated = not (isinstance(error, NotSimulated) or (isinstance(error, ImportError) and _of_ray(node)))
+            if not simulated:
+                names.update((name, Absent(described(error))) for name in _stored(node))
+            yield Outcome(described(error), simulated)
         else:
-            yield statement, ""
+            yield Outcome("")
+
+
+def _of_ray(node: ast.stmt) -> bool:
+    """Whether a statement imports parts of Ray."""
+    if isinstance(node, ast.ImportFrom):
+        return (node.module or "").partition(".")[0] == "ray"
+    return isinstance(node, ast.Import) and any(alias.name.startswith("ray.") for alias in node.names)
 
 
 def _file_of(cell: int) -> str:

@@ -258,6 +258,30 @@ steps = {simulator.step(3)[:2] for _ in range(9)}
 
 
 @pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("from ray.util import ActorPool", "ActorPool"),
+        ("import ray.util.queue as queues", "queues"),
+        ("import ray\n@ray.remote\nclass Server:\n    async def learn(self): pass", "Server"),
+        ("import ray\n@ray.remote(max_concurrency=4)\nclass Server:\n    pass", "Server"),
+        ("import ray\nQueue = ray.util.queue.Queue", "Queue"),
+        ("from ray.util import ActorPool\nclass Pool(ActorPool): pass", "Pool"),
+    ],
+)
+def test_what_the_simulated_ray_does_not_have_is_no_fault(hand_in, source, name):
+    judged = f"""
+def judged(item):
+    try:
+        {name}.remote()
+    except NotImplementedError as error:
+        return f"not simulated: {{error}}"
+"""
+    sheet = hand_in(AGENT, source, judged)
+    assert sheet["end"].seen.startswith("not simulated")
+    assert sheet["loads"].points == 10 and "the grader does not have" in sheet["loads"].seen
+
+
+@pytest.mark.parametrize(
     "source",
     [
         "import td_helpers as td\nclass QLAgent(td.QLAgent):\n    pass",
