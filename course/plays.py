@@ -91,11 +91,13 @@ class Play(Watcher):
         self.running: list[Actor] = []
         self.seed = chance.mixed(seed, 5, schedule)
         self._module, self._real_pid = names["__name__"], os.getpid()
-        simulator = roles.set_lakes(names, log)
-        names.update(self.settings | dict(globals_))
-        with chance.repeatable(seed, names), mock.patch.object(os, "getpid", self._pid), own_classes():
+        with contextlib.ExitStack() as stack:
+            simulator = stack.enter_context(roles.lakes(names, log))
+            names.update(self.settings | dict(globals_))
+            stack.enter_context(chance.repeatable(seed, names))
+            stack.enter_context(mock.patch.object(os, "getpid", self._pid))
+            stack.enter_context(own_classes())
             self._play(names, simulator)
-        log.close()
 
     def _pid(self) -> int:
         """What a submission takes for the number of its process; others get the real one."""

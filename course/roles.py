@@ -227,23 +227,31 @@ def is_simulator(value) -> bool:
     return not inspect.isclass(value) and callable(getattr(value, "step", None)) and hasattr(value, "reset")
 
 
-def set_lakes(names: dict[str, object], log) -> Recorder:
-    """Put a recorder in the place of each simulator and class of lakes; returns the one called `simulator`.
+@contextlib.contextmanager
+def lakes(names: dict[str, object], log) -> Iterator[Recorder]:
+    """Put a recorder in the place of each simulator and class of lakes; yields the one called `simulator`.
 
     Its random numbers are under way already, as after training on one core, so that copies share them.
     """
     simulator = Recorder(log, stream=0)
     log.old_style = unpacking(names) == {4}
+    modules = []
     for name, value in list(names.items()):
         if is_simulator(value):
             names[name] = simulator
         elif isinstance(value, Lakes) or (inspect.isclass(value) and plain(name).startswith("frozenlake")):
             names[name] = Lakes(log)
         elif isinstance(value, (types.ModuleType, types.SimpleNamespace)) and "FrozenLakeEnv" in vars(value):
+            modules.append((value, value.FrozenLakeEnv))
             value.FrozenLakeEnv = Lakes(log)
     names["simulator"] = simulator
     names["MAP"], names["map_size"] = (list(recorder.LAKE), len(recorder.LAKE)), len(recorder.LAKE)
-    return simulator
+    try:
+        yield simulator
+    finally:
+        for module, kind in modules:
+            module.FrozenLakeEnv = kind
+        log.close()
 
 
 def unpacking(names: Mapping[str, object]) -> set[int]:

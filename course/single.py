@@ -46,10 +46,9 @@ class Run:
         self.log = log = Log(longest=longest)
         self.endless_after = None
         self.error, self.returned = "", None
-        simulator = roles.set_lakes(names, log)
         log.endless_after = 1 if longest < 20_000 else None
-        names.update(self.settings | dict(globals_))
-        with chance.repeatable(seed, names):
+        with roles.lakes(names, log) as simulator, chance.repeatable(seed, names):
+            names.update(self.settings | dict(globals_))
             self.called, cls = roles.class_of(names, kind)
             self.agent, self.taken = self._made(cls, simulator)
             self.table = roles.table_name(self.agent, STATES)
@@ -59,7 +58,6 @@ class Run:
                     roles.fill(self.agent, self.table, values)
                 log.table_of = lambda: roles.table_of(self.agent, self.table, STATES)
             self._run()
-        log.close()
         self.tables = [event.table for event in log.events] + [log.table_of()]
 
     def _made(self, cls, simulator):
