@@ -54,9 +54,11 @@ class Random(_RealRandom):
         super().seed(next(_fresh) if a is None else a, version)
 
 
-def random_state(seed=None):
-    """numpy's RandomState, which repeats also where no seed is given."""
-    return _RealState(next(_fresh) % 2**32 if seed is None else seed)
+class RandomState(_RealState):
+    """numpy's, which repeats also where no seed is given."""
+
+    def __init__(self, seed=None):
+        super().__init__(next(_fresh) % 2**32 if seed is None else seed)
 
 
 def _seed(a=None, version=2):
@@ -64,7 +66,7 @@ def _seed(a=None, version=2):
     random.setstate(Random(a).getstate())
 
 
-REPLACED = {id(_real_default_rng): default_rng, id(_RealRandom): Random, id(_RealState): random_state}
+REPLACED = {id(_real_default_rng): default_rng, id(_RealRandom): Random, id(_RealState): RandomState}
 
 
 @contextlib.contextmanager
@@ -80,7 +82,7 @@ def repeatable(seed: int, names: dict[str, object] | None = None) -> Iterator[No
     clock = lambda *_: 1e9 + 1e-3 * next(ticks)
     with contextlib.ExitStack() as stack:
         for module, name, value in (
-            (np.random, "default_rng", default_rng), (np.random, "RandomState", random_state),
+            (np.random, "default_rng", default_rng), (np.random, "RandomState", RandomState),
             (random, "Random", Random), (random, "seed", _seed), (os, "urandom", lambda n: bytes(
                 next(_fresh) >> 8 * (i % 4) & 255 for i in range(n))),
             (time, "time", clock), (time, "time_ns", lambda: int(1e9 * clock())), (time, "monotonic", clock),

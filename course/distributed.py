@@ -29,7 +29,11 @@ class Record:
 
     def __init__(self, play: Play):
         self.play, self.settings = play, play.settings
-        self.account = Account(play)
+
+    @functools.cached_property
+    def account(self) -> Account:
+        """What the server learned."""
+        return Account(self.play)
 
     @property
     def unjudged(self) -> str:
@@ -193,16 +197,24 @@ def at_once(record: Record, processes: set[int]) -> int:
 def exploring(epsilon: float, records: list[Record]) -> Problem | None:
     """Collectors act greedily by the table that they got, and explore as often as epsilon says."""
     steps = others = 0
+    counts = collections.Counter()
     for record in records:
         events = record.play.log.events
         for call in record.account.calls:
             for number, _ in call.steps:
                 event = events[number]
+                counts[event.action] += 1
                 if event.table is None or event.state == STATES - 1:
                     continue
                 best = greedy_actions(event.table[event.state])
                 if len(best) == 1:
                     steps, others = steps + 1, others + (event.action not in best)
+    drawn = counts.total()
+    rare = [action for action in range(4) if not chance.likely(counts[action], drawn, 0.25)] if epsilon == 1 else []
+    if rare:
+        name = ("left", "down", "right", "up")[rare[0]]
+        seen = f"at epsilon 1 {counts[rare[0]]} of {drawn} actions were {name}; expected about {drawn // 4}."
+        return Problem("exploring", seen, "From how many actions does a collector draw?")
     if not steps or chance.likely(others, steps, 0.75 * epsilon):
         return None
     seen = (
@@ -321,6 +333,16 @@ def wrong_tables(record: Record, tests: list[Test]) -> list[Problem]:
     return [Problem("twice", seen, "How does the server know that a table is being tested?")]
 
 
+def late(records: list[Record]) -> list[Problem]:
+    """That under no schedule a test begins before all is learned."""
+    for record in records:
+        firsts = [steps[0] for test in record.tests for steps in test.episodes[:1]]
+        if record.broken or not firsts or not record.account.steps or min(firsts) < max(record.account.steps):
+            return []
+    seen = f"under {len(records)} schedules no test began before the last episode was learned; expected some."
+    return [Problem("late", seen, "When are your evaluators started?", 0.25)]
+
+
 SNAPSHOT_HINT = "What is in the list of tables to test: tables, or several names of one?"
 
 
@@ -334,7 +356,8 @@ def wrong_results(record: Record, tests: list[Test], results: list[float]) -> li
     if np.allclose(means, results, rtol=1e-6):
         return []
     if np.allclose(sorted(means), sorted(results), rtol=1e-6):
-        place = next(i for i, (mean, result) in enumerate(zip(means, results, strict=True)) if mean != result)
+        pairs = enumerate(zip(means, results, strict=True))
+        place = next(i for i, pair in pairs if not np.isclose(*pair, rtol=1e-6))
         at = [i for i, result in enumerate(results) if np.isclose(result, means[place], rtol=1e-6)]
         seen = f"the result of test {place + 1} came back as number {at[0] + 1}; expected them in the tests' order."
         return [Problem("order", seen, "What decides where a result goes, its test or its arrival?", 0.5)]

@@ -28,13 +28,14 @@ class Shipped:
 
     def steps_in(self, value, caller: int) -> list[tuple[int, list]]:
         """(number of the step in the log, the row's values) of all steps within a call's arguments, in order."""
-        rows = list(rows_in(value))
-        if not rows:
-            return []
-        tags = [next((one.number for one in row if isinstance(one, Reward)), None) for row in rows]
-        if None in tags:
-            tags = self._matched(rows, caller)
-        return list(zip(tags, rows, strict=True)) if tags else []
+        for columns_first in (False, True):  # arrays of one length may be either
+            rows = list(rows_in(value, columns_first))
+            tags = [next((one.number for one in row if isinstance(one, Reward)), None) for row in rows]
+            if None in tags:
+                tags = self._matched(rows, caller)
+            if tags:
+                return list(zip(tags, rows, strict=True))
+        return []
 
     def _matched(self, rows: list[list], caller: int) -> list[int] | None:
         """The numbers of the steps that rows without a reward's tag stand for; None where there are none."""
@@ -59,7 +60,7 @@ def is_row_of(row: list, event: Event) -> bool:
     return not collections.Counter(map(float, wanted)) - collections.Counter(values)
 
 
-def rows_in(value, depth: int = 0) -> Iterator[list]:
+def rows_in(value, columns_first: bool = False, depth: int = 0) -> Iterator[list]:
     """The rows of steps within a value, in order."""
     children = _children(value)
     if children is None or depth > 8:
@@ -67,12 +68,12 @@ def rows_in(value, depth: int = 0) -> Iterator[list]:
     if is_row(children):
         yield children
         return
-    columns = _columns(children, isinstance(value, dict) or depth == 0)
+    columns = _columns(children, columns_first or isinstance(value, dict) or depth == 0)
     if columns:
         yield from columns
         return
     for child in children:
-        yield from rows_in(child, depth + 1)
+        yield from rows_in(child, columns_first, depth + 1)
 
 
 def is_row(children: Sequence) -> bool:

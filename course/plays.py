@@ -34,6 +34,7 @@ SETTINGS = {
     "epsilon": 0.3, "learning_rate": 0.23, "learning_episodes": 24, "map_size": len(recorder.LAKE), "test_interval": 4,
     "action_space": 4, "beta": 0.999, "do_test": True, "cw_num": 3, "ew_num": 2, "batch_size": 2,
 }  # fmt: skip
+IDLE = 6_000  # turns without a step of any process: nothing will come any more
 AFTERWARDS = 30.0  # seconds of the virtual clock that processes get to end in
 
 
@@ -69,10 +70,19 @@ class Play(Watcher):
     """A run of `distributed_QL_agent(...).learn_and_evaluate()` under a schedule."""
 
     def __init__(
-        self, names: dict, seed: int, *, schedule: int = 0, failing: str = "", slow: bool = True, globals_=(), **changed
+        self,
+        names: dict,
+        seed: int,
+        *,
+        schedule: int = 0,
+        failing: str = "",
+        globals_=(),
+        most_events: int = 60_000,
+        **changed,
     ):
         self.settings, self.schedule = SETTINGS | changed, schedule
-        self.failing, self.slow = failing, slow
+        self.failing, self.most_events = failing, most_events
+        self._turns, self._progress = 0, (0, 0)  # turns, and events of the log at one of them
         self.failed, self.raised = 0, False
         self.log = log = Log(budget=60_000)
         self.shipped = Shipped(log)
@@ -106,7 +116,7 @@ class Play(Watcher):
         return 1000 + getattr(self.simulation.running, "number", -1)
 
     def _play(self, names: dict, simulator) -> None:
-        with simulated(self.seed, most_events=60_000) as simulation:
+        with simulated(self.seed, most_events=self.most_events) as simulation:
             self.simulation = simulation
             simulation.watcher = self
             self.log.process = lambda: getattr(simulation.running, "number", -1)
@@ -138,7 +148,9 @@ class Play(Watcher):
         except (Missing, NotSimulated):
             raise
         except Stuck as stuck:
-            self.stuck = str(stuck)
+            last = self.calls[-1].method if self.calls else "nothing"
+            waits = "nothing can happen any more" if "nothing" in str(stuck) else f"{last} is called again and again"
+            self.stuck = f"after {self.simulation.calls} calls {waits}"
         except Endless:
             self.stuck = "it took more steps than it can need"
         except BaseException as problem:
@@ -167,7 +179,12 @@ class Play(Watcher):
         self._classes[strand] = known_classes()
 
     def resumed(self, strand: Strand) -> None:
-        """Go on with the process's own."""
+        """Go on with the process's own; where nobody has taken a step for long the end is near."""
+        self._turns += 1
+        if len(self.log.events) > self._progress[1]:
+            self._progress = (self._turns, len(self.log.events))
+        elif self._turns - self._progress[0] > IDLE:
+            self.simulation.most_events = 0
         if strand in self._chances:
             chance.restore(self._chances[strand])
             know_classes(self._classes[strand])
@@ -210,7 +227,9 @@ class Play(Watcher):
         number = getattr(strand, "number", -1)
         self._receive(number, value)
         if number in self._around:
-            self._around[number][1].extend(self.shipped.steps_in(value, number))
+            steps = self._around[number][1]
+            known = {one for one, _ in steps}  # references among the arguments were looked into already
+            steps.extend(step for step in self.shipped.steps_in(value, number) if step[0] not in known)
 
     def _receive(self, number: int, value) -> None:
         self.got[number] += tables_in(value)
@@ -241,7 +260,7 @@ class Play(Watcher):
         """An episode takes a while, of which some processes take more than others."""
         strand = self.simulation.running
         number = getattr(strand, "number", -1)
-        if number < 0 or not self.slow:
+        if number < 0:
             return
         if number not in self._delays:
             draws = random.Random(chance.mixed(self.seed, 6, number))

@@ -20,7 +20,7 @@ LONGEST = 12  # calls in a story
 
 def replay(names: dict[str, object], seed: int, size: int, schedule: int, **settings) -> Play:
     """Play a schedule again, as a sheet names it: the seed, the size and the schedule's number."""
-    return Play(names, seed, schedule=schedule, **(SIZES[size] | settings))
+    return Play(names, seed, schedule=schedule, **({"most_events": 10_000} | SIZES[size] | settings))
 
 
 def smallest(

@@ -521,5 +521,5 @@ def tested_after(run: Run) -> list[int]:
 
 def in_list(values: list) -> str:
     """A few values as text."""
-    shown = ", ".join(map(str, values[:6]))
-    return (shown + ", ..." if len(values) > 6 else shown) or "no"
+    shown = ", ".join(map(str, values[:12]))
+    return (shown + ", ..." if len(values) > 12 else shown) or "no"

@@ -226,10 +226,8 @@ ONE_CORE = [
 DISTRIBUTED = [
     # Server
     some("the collector's old argmax", "server", *STALE, over_ray="batches"),
-    one("learns the last episode alone", "server", "server", "        for experience in experiences:\n", """\
-        self.episode += len(experiences) - 1
-        for experience in experiences[-1:]:
-"""),
+    one("learns the last episode alone", "server", "server", "terminated in experience:",
+        "terminated in experience if experience is experiences[-1] else []:"),
     one("learns batches twice", "server", "server", "in experiences:\n", "in experiences + experiences:\n", "end",
         "snapshots", over_ray="count"),
     one("learns the first step of an episode alone", "server", "server", "terminated in experience:",
