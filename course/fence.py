@@ -28,6 +28,7 @@ KEPT = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "NUMBA_
 OWN_FOLDER = ("HOME", "TMPDIR", "TEMP", "TMP", "MPLCONFIGDIR", "IPYTHONDIR")  # variables that name one
 LONGEST = 100_000  # bytes of a report
 MOST_ENDINGS = 4  # of a submission's processes, after which the rest is not tried
+LEAST_SHARE, MOST_WAITS = 0.02, 10  # of the time that it is waited for it must compute, and so often is it waited
 HANGS = "it did not come to an end within {} s"
 
 
@@ -37,7 +38,7 @@ class Limits(NamedTuple):
     seconds: float = 20  # of computing, at each statement and each item
     megabytes: int = 2_000  # of memory, besides what the imports take
     megabytes_of_a_file: int = 20
-    patience: float = 3  # a step that only waits is ended after so many times its seconds
+    patience: float = 1  # a step that only waits is ended after so many times its seconds
 
 
 class Loaded(NamedTuple):
@@ -121,11 +122,18 @@ class Fence:
             return run
 
     def _listen(self, run: _Run, key: str) -> None:
-        """Take reports until the process has ended."""
+        """Take reports until the process has ended, or has waited for too long."""
+        interval = self.limits.seconds * self.limits.patience
+        computed, waits = 0.0, 0
         while True:
             try:
-                line = self._lines.get(timeout=self.limits.seconds * self.limits.patience)
+                line = self._lines.get(timeout=interval)
             except queue.Empty:
+                before, computed = computed, _seconds_computed(run.process or self._host.pid, computed + interval)
+                waits += 1
+                # On a busy machine it may just be slow: the system ends it once it has computed for long enough.
+                if computed - before > LEAST_SHARE * interval and waits < MOST_WAITS:
+                    continue
                 run.ending = HANGS.format(f"{self.limits.seconds:g}")
                 return
             if line is None:  # the host is gone, as it is at the end where it does not fork
@@ -134,6 +142,7 @@ class Fence:
                 return
             report = _parsed(line, key)
             run.take(report, self.limits)
+            waits = 0
             if "ended" in report:
                 run.gone = True
                 return
@@ -256,6 +265,15 @@ def _unreached(item: str, loaded: Loaded) -> Finding:
         return Finding(item, 0.0, True, "There is no code to judge.", "")
     seen = "This was not reached, as what came before it ended the process too often."
     return Finding(item, 0.0, True, seen, "See to what hangs or ends the process first.")
+
+
+def _seconds_computed(process: int, stopped: float) -> float:
+    """How long a process has computed; `stopped` where another one has stopped it, and 0 where it cannot be told."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return stopped if fields[0] == "T" else (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _parsed(line: bytes, key: str) -> dict:

@@ -20,7 +20,7 @@ TESTS = Path(__file__).resolve().parent
 posix = pytest.mark.skipif(os.name != "posix", reason="limits and signals of POSIX")
 AGENT = "class QLAgent:\n    pass"
 QUICK = ("policies", "sarsa", "end")  # items that are asked for where three will do
-LIMITS = Limits(seconds=0.3, megabytes=500, megabytes_of_a_file=1, patience=200)
+LIMITS = Limits(seconds=0.3, megabytes=500, megabytes_of_a_file=1, patience=60)
 
 
 @pytest.fixture(autouse=True)
@@ -443,6 +443,17 @@ def test_a_process_that_only_waits_is_ended_too(tmp_path):
     with Fence(Limits(seconds=0.5, patience=4)) as made:
         _, findings = made.judge(path, 0, ("sarsa",))
     assert "did not come to an end" in findings["sarsa"].seen
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what a process does")
+def test_one_that_computes_or_is_stopped_is_told_from_one_that_waits():
+    assert fence._seconds_computed(os.getpid(), 7.0) > 0
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as waits:
+        os.kill(waits.pid, signal.SIGSTOP)
+        os.waitpid(waits.pid, os.WUNTRACED)
+        assert fence._seconds_computed(waits.pid, 7.0) == 7.0
+        waits.kill()
+    assert fence._seconds_computed(waits.pid, 7.0) == 0.0
 
 
 @pytest.mark.long
