@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with contextlib.closing(grade(paths, points, options.seed, options.jobs, limits)) as sheets_of_all:
             for sheet in sheets_of_all:
-                tqdm.write(("\n" if graded else "") + sheets.as_text(sheet), file=sys.stdout, end="")
                 graded.append(sheet)
+                tqdm.write(("\n" if len(graded) > 1 else "") + sheets.as_text(sheet), file=sys.stdout, end="")
     except KeyboardInterrupt:
         print(f"interrupted after {len(graded)} of {len(paths)} submissions", file=sys.stderr)
         return 130
