@@ -235,6 +235,14 @@ DISTRIBUTED = [
     one("learns the reward alone", "server", "server", SERVER_TARGET, "                    pass\n"),
     one("a server without a discount", "server", "server", "self.beta * self", "1.0 * self", "arguments"),
     one("a server with a rate of its own", "server", "server", "self.learning_rate *", "0.05 *"),
+    one("a batch is sent twice", "server", "workers", FETCH,
+        "        ray.get(server.learn.remote(experiences))\n" + FETCH, "end", "snapshots", over_ray="count"),
+    some(
+        "numbers of episodes are sent alone", "server",
+        Change("workers", "server.learn.remote(experiences)", "server.learn.remote(len(experiences))"),
+        Change("server", "for experience in experiences:", "for experience in [[]] * experiences:"),
+        follows=("collectors", "snapshots", "end", "arguments"), over_ray="zeros",
+    ),
     some(
         "the server learns by SARSA", "server",
         Change("server", "            for state, action, reward, next_state, terminated in experience:\n", """\
@@ -289,6 +297,9 @@ DISTRIBUTED = [
         Change("distributed", "        if self.do_test:\n            workers +=",
                "        ray.get(workers)\n        if self.do_test:\n            workers +="),
     ),
+    one("results as text", "snapshots", "server", "return [self.results[number] for number in sorted(self.results)],",
+        "return str(self.results),"),
+    one("nobody tests", "snapshots", "distributed", "if self.do_test:", "if False:", "arguments", over_ray="results"),
     # The end
     one("surplus batches are learned", "end", "server", """\
             if self.episode == self.learning_episodes:
@@ -334,6 +345,15 @@ DISTRIBUTED = [
         "return None, False, None", "server", "collectors", "snapshots", "traffic", "arguments", over_ray="hangs"),
     one("collectors never end", "end", "server", "return self.q_table, self.episode >= self.learning_episodes",
         "return self.q_table, False", "server", "collectors", "snapshots", "traffic", "arguments", over_ray="hangs"),
+    one("a server that raises", "end", "server", "            self.episode += 1\n",
+        "            self.episode += 1 if self.episode < 20 else 1 / 0\n",
+        "server", "collectors", "snapshots", "traffic", "arguments", over_ray="raises"),
+    some(
+        "evaluators are left running", "end",
+        Change("server", "return None, self.episode >= self.learning_episodes, None", "return None, False, None"),
+        Change("distributed", "        ray.get(workers)\n", "        ray.get(workers[: self.cw_num])\n"),
+        follows=("snapshots",), over_ray="schedules",
+    ),
     one("a table of zeros without tests", "end", "distributed",
         "        return ray.get(self.server.get_results.remote())\n", """\
         if not self.do_test:
@@ -365,3 +385,38 @@ DISTRIBUTED = [
 ]  # fmt: skip
 
 FAULTS = ONE_CORE + DISTRIBUTED
+
+
+def main() -> None:
+    """Write course/faults.md: what the sheet says of each fault."""
+    import sys
+    from pathlib import Path
+
+    path = Path(__file__).resolve().parent.parent / "course" / "faults.md"
+    lines = []
+    for fault in FAULTS:
+        lines.append(line_of(fault))
+        print(lines[-1], file=sys.stderr, flush=True)
+    path.write_text(HEADER + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+HEADER = """# Faults, and what the sheet says of them
+
+Each is the solution with one fault. `python tests/faults.py` writes this table; what else a fault costs follows from it.
+
+| fault | item | what the sheet says |
+| --- | --- | --- |
+"""
+
+
+def line_of(fault: Fault) -> str:
+    """A fault's row in the table."""
+    from course.judge import judge
+
+    (finding,) = judge(names_of(fault.changes), 0, [fault.item])
+    seen = finding.seen.partition(" The smallest schedule")[0].replace("|", "/")
+    return f"| {fault.name} | {fault.item} | {seen} |"
+
+
+if __name__ == "__main__":
+    main()
