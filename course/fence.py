@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import queue
+import re
 import secrets
 import signal
 import subprocess
@@ -26,6 +27,7 @@ BOOT = "import sys; sys.path[:] = {path!r}; from course import inside; inside.ma
 JUDGE = "course.judge"  # the module whose `judge` looks at what a submission defines
 KEPT = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "NUMBA_CACHE_DIR", "LD_LIBRARY_PATH")
 OWN_FOLDER = ("HOME", "TMPDIR", "TEMP", "TMP", "MPLCONFIGDIR", "IPYTHONDIR")  # variables that name one
+CHANGING = re.compile(r" at 0x[0-9a-fA-F]+|[^\s'\"]*[/\\]submission-\w+[/\\]?")
 LONGEST = 100_000  # bytes of a report
 MOST_ENDINGS = 4  # of a submission's processes, after which the rest is not tried
 LEAST_SHARE, MOST_WAITS = 0.02, 10  # of the time that it is waited for it must compute, and so often is it waited
@@ -233,8 +235,12 @@ def environment(home: str) -> dict[str, str]:
 
 
 def clean(text, most: int = 600) -> str:
-    """A text of a submission's making as one that can be shown: no control characters, and not too long."""
-    text = "".join(letter if letter.isprintable() else " " for letter in str(text)[: 2 * most])
+    """A text of a submission's making as one that can be shown: no control characters, and not too long.
+
+    What is another one every time is left out of it: addresses in memory, and the name of its folder.
+    """
+    text = CHANGING.sub("", str(text)[: 2 * most])
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text if len(text) <= most else text[:most] + "..."
 
 

@@ -274,10 +274,14 @@ def _judge(judge: Callable, names: dict, items: list[str], seed: int, begins, re
         try:
             finding = next(findings)
         except NotSimulated as error:
-            finding = Finding(left[0], 0.0, False, f"the grader cannot run this: {described(error)}", "")
+            finding = Finding(left[0], 0.0, False, f"The grader cannot run this: {error}.", "")
+            findings = judge(names, seed, tuple(left[1:]))
+        except (MemoryError, RecursionError, Refused, SystemExit, KeyboardInterrupt) as error:
+            told = f"This could not be judged to its end: {described(error)}."
+            finding = Finding(left[0], 0.0, True, told, "Run this part by itself.")
             findings = judge(names, seed, tuple(left[1:]))
         except BaseException as error:
-            told = f"the grader itself failed at this item ({described(error)}): mark it by hand"
+            told = f"The grader itself failed at this item ({described(error)}): mark it by hand."
             finding = Finding(left[0], 0.0, False, told, "")
             findings = judge(names, seed, tuple(left[1:]))
         reports.send(finding=list(finding))

@@ -297,8 +297,8 @@ def execute(statements: list[Statement], cells: list[str], names: dict) -> Itera
         except BaseException as error:
             simulated = not (isinstance(error, NotSimulated) or (isinstance(error, ImportError) and _of_ray(node)))
             if not simulated:
-                names.update((name, Absent(described(error))) for name in _stored(node))
-            yield Outcome(described(error), simulated)
+                names.update((name, Absent(str(error))) for name in _stored(node))
+            yield Outcome(described(error) if simulated else str(error), simulated)
         else:
             yield Outcome("")
 

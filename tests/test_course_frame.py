@@ -354,6 +354,7 @@ HOSTILE = {
     "writes to all files": "[os.write(i, b'{\"key\": 1}' * 99) for i in range(1, 20) if i not in (0,)]",
     "starts threads": "import threading\n    while True: threading.Thread(target=threading.Event().wait).start()",
 }
+TAKES = {"eats memory", "recurses", "exits", "raises KeyboardInterrupt", "forks", "deletes", "signals all"}
 DIES = {"exits at once", "ends itself", "aborts", "closes all files"}
 LOOP = {"prints without end", "loops in silence", "catches all"}
 REFUSED = {
@@ -379,6 +380,8 @@ def test_whatever_an_item_does_the_others_are_judged_and_nothing_is_harmed(hand_
     assert target.read_text(encoding="utf-8") == "precious" and len(list(target.parent.iterdir())) == 1
     if kind in LOOP:
         assert "did not come to an end" in sheet["sarsa"].seen and sheet["sarsa"].points == 0
+    if kind in TAKES:
+        assert sheet["sarsa"].judged and sheet["sarsa"].points == 0
     if kind in DIES:
         assert "the process ended" in sheet["sarsa"].seen and sheet["sarsa"].points == 0
     if kind in REFUSED:
@@ -424,6 +427,11 @@ def test_only_the_network_of_no_one_is_left(hand_in):
 def test_a_text_of_a_submission_is_shown_without_its_control_characters_and_cut(hand_in):
     seen = hand_in(AGENT, "def judged(item):\n    return '\\x1b[2J\\x07\\n<b>' + 'x' * 10**6")["end"].seen
     assert seen.isprintable() and len(seen) < 1000
+
+
+def test_what_is_another_one_every_time_is_left_out(hand_in):
+    seen = hand_in(AGENT, "import os\ndef judged(item):\n    return object(), os.path.abspath('data.csv')")["end"].seen
+    assert seen == "(<object object>, 'data.csv')"
 
 
 def test_what_ends_the_process_again_and_again_is_given_up(hand_in):
