@@ -234,7 +234,7 @@ def environment(home: str) -> dict[str, str]:
     return {name: os.environ[name] for name in KEPT if name in os.environ} | own
 
 
-def clean(text, most: int = 600) -> str:
+def clean(text, most: int = 1000) -> str:
     """A text of a submission's making as one that can be shown: no control characters, and not too long.
 
     What is another one every time is left out of it: addresses in memory, and the name of its folder.

@@ -87,7 +87,7 @@ def short_names(files: Sequence[str]) -> list[str]:
         parts = [one[1:] for one in parts]
     if len(files) > 1 and all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
         parts = [one[:-1] for one in parts]
-    return ["/".join(one) for one in parts]
+    return [re.sub(r"\.ipynb$", "", "/".join(one)) for one in parts]
 
 
 def _page(title: str, body: str) -> str:

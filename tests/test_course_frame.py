@@ -426,7 +426,7 @@ def test_only_the_network_of_no_one_is_left(hand_in):
 
 def test_a_text_of_a_submission_is_shown_without_its_control_characters_and_cut(hand_in):
     seen = hand_in(AGENT, "def judged(item):\n    return '\\x1b[2J\\x07\\n<b>' + 'x' * 10**6")["end"].seen
-    assert seen.isprintable() and len(seen) < 1000
+    assert seen.isprintable() and len(seen) < 2000
 
 
 def test_what_is_another_one_every_time_is_left_out(hand_in):
@@ -599,6 +599,12 @@ def test_pages_of_alike_names_are_apart():
     names = pages.page_names(["a/hw.ipynb", "a-hw.ipynb", "A hw.ipynb", "index.ipynb", "ö.ipynb", "ü.ipynb"])
     assert len({name.lower() for name in names} | {"index.html"}) == 7
     assert all(name.isascii() for name in names)
+
+
+def test_the_teacher_sees_names_without_what_all_have():
+    assert pages.short_names(["in/ann/hw.ipynb", "in/bob/hw.ipynb"]) == ["ann", "bob"]
+    assert pages.short_names(["in/ann.ipynb", "in/x/bob.ipynb"]) == ["ann", "x/bob"]
+    assert pages.short_names(["in/hw.ipynb"]) == ["in/hw"]
 
 
 @pytest.mark.parametrize(
