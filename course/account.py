@@ -95,11 +95,23 @@ class Account:
 
     @functools.cached_property
     def collectors(self) -> set[int]:
-        """The processes whose steps were sent to the server, and others of their kind."""
-        events = self.play.log.events
+        """The processes whose steps were sent to the server, and others of their kind, which may have come too late.
+
+        Where one kind does all the work, it is those that were not always greedy.
+        """
+        events, play = self.play.log.events, self.play
         sent = {events[number].process for call in self.calls for number, _ in call.steps}
-        kinds = {actor.name for actor in self.play.actors if actor.number in sent}
-        return sent | {actor.number for actor in self.play.actors if actor.name in kinds and actor.is_task}
+        kinds = {actor.name for actor in play.actors if actor.number in sent}
+        alike = {actor.number for actor in play.actors if actor.name in kinds}
+        acted = {event.process for event in events if event.action is not None}
+        if acted - alike:
+            return sent | alike
+        return sent | {process for process in alike if not self.always_greedy(process)}
+
+    def always_greedy(self, process: int) -> bool:
+        """Whether a process never explored by the tables that it had got."""
+        steps = [event for event in self.play.log.events if event.process == process and event.action is not None]
+        return all(event.table is not None and is_greedy(event) for event in steps)
 
 
 def server_of(play: Play) -> int | None:
@@ -110,6 +122,12 @@ def server_of(play: Play) -> int | None:
         return called[0]
     weight = {number: sum(len(one.steps) for one in play.calls if one.process == number) for number in candidates}
     return max(weight, key=weight.get) if weight else None
+
+
+def is_greedy(event: Event) -> bool:
+    """Whether a step took an action with the largest value in the table at hand."""
+    row = event.table[event.state]
+    return bool(row[event.action] == row.max())
 
 
 # Rules -------------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import collections
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from . import chance
-from .account import Account
+from .account import Account, is_greedy
 from .findings import Finding
 from .plays import STATES, Play, tables_in
 from .single import greedy_actions, in_list, numbers
@@ -69,10 +70,18 @@ class Record:
 
     @functools.cached_property
     def tests(self) -> list[Test]:
-        """What evaluators did with each table that they got."""
+        """What evaluators did with each table that they got; where there are none, what collectors tested."""
+        others = self._greedy_work(lambda process: process not in self.account.collectors)
+        return others or bool(self.due) * self._greedy_work(lambda process: process in self.account.collectors, shipped=self._sent())
+
+    def _sent(self) -> set[int]:
+        return {number for call in self.account.calls for number, _ in call.steps}
+
+    def _greedy_work(self, of: Callable[[int], bool], shipped: set[int] = frozenset()) -> list[Test]:
+        """The episodes of some processes by the table that they had got; of collectors, greedy ones that stayed."""
         log, groups, steps = self.play.log, {}, {}
         for number, event in enumerate(log.events):
-            if event.process in self.account.collectors or event.process == self.account.server:
+            if not of(event.process) or event.process == self.account.server:
                 continue
             if event.action is None:
                 steps[event.simulator] = []
@@ -81,8 +90,13 @@ class Record:
                     group.episodes.append(steps[event.simulator])
             else:
                 steps.setdefault(event.simulator, []).append(number)
-        tests = [test._replace(episodes=[one for one in test.episodes if one]) for test in groups.values()]
+        kept = lambda one: one and not (shipped and (one[0] in shipped or not self._all_greedy(one)))
+        tests = [test._replace(episodes=list(filter(kept, test.episodes))) for test in groups.values()]
         return [test for test in tests if test.episodes]
+
+    def _all_greedy(self, steps: list[int]) -> bool:
+        events = self.play.log.events
+        return all(is_greedy(events[i]) for i in steps if events[i].table is not None)
 
 
 class Test(NamedTuple):
@@ -292,13 +306,11 @@ def snapshot_problems(record: Record) -> list[Problem]:
     if not tests:
         return [Problem("none", f"no test was run; expected {len(due)}.", "Who calls the evaluators?")]
     found += wrong_tables(record, tests)
-    greedy = sum(
-        record.play.log.events[i].action not in greedy_actions(test.table[record.play.log.events[i].state])
-        for test in tests for steps in test.episodes for i in steps
-        if record.play.log.events[i].state < STATES - 1
-    )  # fmt: skip
-    if greedy:
-        found.append(Problem("greedy", f"{greedy} steps of tests were not greedy.", "Which policy is tested?"))
+    tested = [record.play.log.events[i] for test in tests for steps in test.episodes for i in steps]
+    others = sum(not is_greedy(event) for event in tested if event.table is not None and event.state < STATES - 1)
+    if others:
+        seen = f"of {len(tested)} steps of tests {others} were not greedy; expected none."
+        found.append(Problem("greedy", seen, "Which policy is tested?"))
     if len(results) != len(due):
         seen = f"{len(results)} results came back; expected {len(due)}."
         found.append(Problem("number", seen, "When is the last result there, and who waits for it?", 0.5))

@@ -402,7 +402,7 @@ def main() -> None:
 
 HEADER = """# Faults, and what the sheet says of them
 
-Each is the solution with one fault. `python tests/faults.py` writes this table; what else a fault costs follows from it.
+Each is the solution with one fault. `python tests/faults.py` writes this table. Items lost besides follow.
 
 | fault | item | what the sheet says |
 | --- | --- | --- |
