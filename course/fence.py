@@ -29,7 +29,7 @@ KEPT = ("PATH", "LANG", "LC_ALL", "SYSTEMROOT", "SYSTEMDRIVE", "WINDIR", "NUMBA_
 OWN_FOLDER = ("HOME", "TMPDIR", "TEMP", "TMP", "MPLCONFIGDIR", "IPYTHONDIR")  # variables that name one
 CHANGING = re.compile(r" at 0x[0-9a-fA-F]+|[^\s'\"]*[/\\]submission-\w+[/\\]?")
 LONGEST = 100_000  # bytes of a report
-MOST_ENDINGS = 4  # of a submission's processes, after which the rest is not tried
+MOST_ENDINGS = 16  # of a submission's processes, after which the rest is not tried
 LEAST_SHARE, MOST_WAITS = 0.02, 10  # of the time that it is waited for it must compute, and so often is it waited
 HANGS = "it did not come to an end within {} s"
 
@@ -240,7 +240,7 @@ def clean(text, most: int = 1000) -> str:
     What is another one every time is left out of it: addresses in memory, and the name of its folder.
     """
     text = CHANGING.sub("", str(text)[: 2 * most])
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return text if len(text) <= most else text[:most] + "..."
 
 

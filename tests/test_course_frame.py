@@ -434,10 +434,11 @@ def test_what_is_another_one_every_time_is_left_out(hand_in):
     assert seen == "(<object object>, 'data.csv')"
 
 
-def test_what_ends_the_process_again_and_again_is_given_up(hand_in):
+def test_what_ends_the_process_again_and_again_is_given_up(hand_in, monkeypatch):
+    monkeypatch.setattr(fence, "MOST_ENDINGS", 3)
     sheet = hand_in(AGENT, "import os\ndef judged(item):\n    os._exit(1)", items=ITEMS[:6])
     assert sum(mark.points for mark in sheet.values()) == 10
-    assert "not reached" in sheet["server"].seen
+    assert ["not reached" in mark.seen for mark in sheet.values()] == [False] * 3 + [True] * 3 + [False]
 
 
 def test_a_grader_that_fails_costs_no_points(hand_in):
