@@ -1,13 +1,14 @@
 """The process that a submission is judged in: its limits, what it is refused, and what it reports.
 
 A process that has imported everything waits for requests and forks for each; where there is no fork (Windows) it
-serves one request and ends. A request is a line of JSON, see `fence.Request`; a report is a line of JSON, too:
+serves one request and ends. A request is a line of JSON, made by `Fence`; a report is a line of JSON, too:
 
-    {"key": ..., "begins": "q_learning"}       what is done from now on: a statement, or an item
-    {"key": ..., "loaded": [...]}              what was executed and what it raised
-    {"key": ..., "finding": [...]}             of an item
-    {"key": ..., "tried": [...], "refused": [...]}
-    {"key": ..., "done": true}
+    {"key": ..., "begins": "q_learning"}              what is done from now on: "read", a statement, or an item
+    {"key": ..., "loaded": {...}}                     what was executed and what it raised, the fields of `Loaded`
+    {"key": ..., "unreadable": "..."}                 or why there is nothing to load
+    {"key": ..., "finding": [...]}                    of an item
+    {"key": ..., "tried": [...], "refused": [...]}    what was asked for and not given
+    {"key": ..., "done": true}                        all that was asked for was reported
 
 A report has the request's key, so that what a submission writes to the same pipe is taken for none.
 """
