@@ -109,9 +109,10 @@ class Account:
         return sent | {process for process in alike if not self.always_greedy(process)}
 
     def always_greedy(self, process: int) -> bool:
-        """Whether a process never explored by the tables that it had got."""
+        """Whether a process never explored by the tables that it had got; of a table of zeros nobody can tell."""
         steps = [event for event in self.play.log.events if event.process == process and event.action is not None]
-        return all(event.table is not None and is_greedy(event) for event in steps)
+        told = [event for event in steps if event.table is not None and event.table.any()]
+        return bool(told) and all(map(is_greedy, told))
 
 
 def server_of(play: Play) -> int | None:

@@ -71,8 +71,11 @@ class Record:
     @functools.cached_property
     def tests(self) -> list[Test]:
         """What evaluators did with each table that they got; where there are none, what collectors tested."""
-        others = self._greedy_work(lambda process: process not in self.account.collectors)
-        return others or bool(self.due) * self._greedy_work(lambda process: process in self.account.collectors, shipped=self._sent())
+        collectors = self.account.collectors
+        others = self._greedy_work(lambda process: process not in collectors)
+        if others or not self.due:
+            return others
+        return self._greedy_work(lambda process: process in collectors, shipped=self._sent())
 
     def _sent(self) -> set[int]:
         return {number for call in self.account.calls for number, _ in call.steps}

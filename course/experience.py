@@ -12,8 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from . import recorder, roles
 from .recorder import Event, Log, Reward
 
+STATES = len(recorder.LAKE) ** 2 + 1
 FEWEST, MOST = 4, 9  # fields of a step
 
 
@@ -62,8 +64,10 @@ def is_row_of(row: list, event: Event) -> bool:
 
 def rows_in(value, columns_first: bool = False, depth: int = 0) -> Iterator[list]:
     """The rows of steps within a value, in order."""
+    if depth > 8 or roles.as_array(value, STATES) is not None:  # a table is no batch
+        return
     children = _children(value)
-    if children is None or depth > 8:
+    if children is None:
         return
     if is_row(children):
         yield children

@@ -73,16 +73,20 @@ class Submission:
         return errors[0] if errors and all(errors) else ""
 
     def both(self, **settings) -> list[single.Run]:
-        """The same run of Q-learning and of SARSA, of which one may be missing."""
-        runs, missing = [], None
+        """The same run of Q-learning and of SARSA, of which one may be missing, or not come to its end."""
+        runs, endless, missing = [], [], None
         for kind in KINDS:
             try:
-                runs.append(self.run(kind, **settings))
+                plain = self.run(kind)
+                if settings and plain.log.exhausted:
+                    endless.append(plain)
+                else:
+                    runs.append(self.run(kind, **settings))
             except Missing as problem:
                 missing = problem
-        if not runs:
+        if not runs and not endless:
             raise missing
-        return runs
+        return runs or endless
 
     def plays(self, **settings) -> list[Record]:
         """The same run under several schedules; two that come to no result are enough."""
@@ -184,7 +188,7 @@ class Submission:
     def arguments(self) -> Finding:
         """Whether arguments are used as given."""
         found, repeats, missing = [], False, []
-        runs = {kind: lambda kind=kind, **settings: self._run(kind, **settings) for kind in KINDS}
+        runs = {kind: lambda kind=kind, **settings: self._repeatable_run(kind, **settings) for kind in KINDS}
         runs["distributed"] = self._repeatable_play
         for kind, run in runs.items():
             try:
@@ -206,6 +210,11 @@ class Submission:
             found += self.without_effect()
         right = "All classes use their arguments, whatever the notebook's variables are."
         return distributed.finding("arguments", found, right)
+
+    def _repeatable_run(self, kind: str, **settings) -> single.Run:
+        if self.run(kind).log.exhausted:
+            raise Unjudged("It comes to no result.")
+        return self._run(kind, **settings)
 
     def _repeatable_play(self, **settings) -> Play:
         if self.play().broken:

@@ -95,6 +95,7 @@ class Play(Watcher):
         self._classes: dict[Strand, tuple] = {}
         self._tables: dict[int, str | None] = {}
         self._delays: dict[int, float] = {}
+        self._slept: dict[int, int] = {}  # by process, how many tables it had got then
         self.returned, self.error, self.stuck, self.finished = None, "", "", False
         self.not_simulated = ""
         self.returned_at = self.ended_at = 0
@@ -197,13 +198,12 @@ class Play(Watcher):
         self.born.setdefault(process.number, self.simulation.now)
         given = (*arguments, *settings.values())
         self._receive(process.number, given)
-        if call.starts:
+        if call.starts or process.is_task:
             return
-        before = None if process.is_task else self._held_table(process)
         caller = getattr(call.caller, "number", -1)
-        steps = [] if process.is_task else self.shipped.steps_in(given, caller)
-        self._around[process.number] = (caller, steps, before, len(self.log.events))
-        if self.failing == call.method and not process.is_task:
+        steps = self.shipped.steps_in(given, caller)
+        self._around[process.number] = (caller, steps, self._held_table(process), len(self.log.events))
+        if self.failing == call.method:
             self.failed += 1
             if self.failed == 2:
                 self.raised = True
@@ -257,14 +257,16 @@ class Play(Watcher):
                 raise Injected("raised by the grader")
 
     def _take_time(self) -> None:
-        """An episode takes a while, of which some processes take more than others."""
+        """Episodes by a new table take a while, of which some processes take more than others."""
         strand = self.simulation.running
         number = getattr(strand, "number", -1)
-        if number < 0:
+        got = len(self.got.get(number, ()))
+        if number < 0 or self._slept.get(number) == got:
             return
+        self._slept[number] = got
         if number not in self._delays:
             draws = random.Random(chance.mixed(self.seed, 6, number))
-            self._delays[number] = 10 ** draws.uniform(-4, -1) * draws.choice([1, 1, 10])
+            self._delays[number] = 10 ** draws.uniform(-3, 0) * draws.choice([1, 1, 10])
         self.simulation.sleep(self._delays[number])
 
 

@@ -157,7 +157,7 @@ def as_array(value, states: int, actions: int = 4) -> np.ndarray | None:
         with contextlib.suppress(TypeError, ValueError):
             rows = [list(row.values()) if isinstance(row, dict) else row for row in value]
             return _padded(np.array(rows, float), states, actions)
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict) and value and len(value) <= states * actions:
         table = np.zeros((states, actions))
         with contextlib.suppress(TypeError, ValueError, IndexError):
             for key, row in value.items():

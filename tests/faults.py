@@ -378,7 +378,11 @@ DISTRIBUTED = [
     one("an interval by a global", "arguments", "agent", "self.test_interval = test_interval\n",
         "self.test_interval = globals()['test_interval']\n"),
     one("the server takes a global rate", "arguments", "server", "self.learning_rate *", "learning_rate *"),
-    one("distributed tests in spite of do_test", "arguments", "distributed", "do_test=do_test)", "do_test=True)"),
+    some(
+        "distributed tests in spite of do_test", "arguments",
+        Change("distributed", "do_test=do_test)", "do_test=True)"),
+        Change("distributed", "if self.do_test:", "if True:"),
+    ),
     one("beta is not passed on", "arguments", "distributed", "action_space=action_space, beta=beta, do_test",
         "action_space=action_space, do_test"),
     one("always one evaluator", "arguments", "distributed", "range(self.ew_num)", "range(1)"),
