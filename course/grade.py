@@ -69,7 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"interrupted after {len(graded)} of {len(paths)} submissions", file=sys.stderr)
         return 130
-    write(graded, options)
+    except BrokenPipeError:  # whoever reads the sheets has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    try:
+        write(graded, options)
+    except OSError as error:
+        made.error(f"{error.filename} could not be written: {error.strerror}")
     return 0
 
 

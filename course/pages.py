@@ -46,7 +46,8 @@ td.item { white-space: nowrap; font-weight: 600; }
 .matrix td.sum { font-size: inherit; font-weight: 600; text-align: right; white-space: nowrap; }
 @media print {
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  body { margin: 0; padding: 0; max-width: none; font-size: 10pt; }
+  body { margin: 0; padding: 0; max-width: none; font-size: 9pt; }
+  th, td { padding: .25rem .4rem; }
   .matrix { font-size: 8pt; }
   a { color: inherit; text-decoration: none; }
   tr { break-inside: avoid; }
