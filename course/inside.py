@@ -41,7 +41,14 @@ except ImportError:  # Windows
     resource = None
 
 MEGABYTE = 1 << 20
-PRELOADED = ("gym", "matplotlib.pyplot", "ray.cloudpickle", "ray.exceptions", "scipy.stats", "tqdm")  # once, for all
+PRELOADED = (
+    "gym.utils.seeding",
+    "matplotlib.pyplot",
+    "ray.cloudpickle",
+    "ray.exceptions",
+    "scipy.stats",
+    "tqdm",
+)  # once, for all
 CALLS = {  # audit events that are refused, and what they would do
     "start a process": (
         "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.startfile", "pty.spawn",
@@ -296,7 +303,8 @@ def main(judge_module: str, forks: bool) -> None:
     """Serve requests, a line each, until there are no more."""
     judge = importlib.import_module(judge_module).judge
     for name in PRELOADED:
-        importlib.import_module(name)
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     pipe = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing but reports is written to the pipe
     sys.dont_write_bytecode = True

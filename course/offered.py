@@ -90,7 +90,12 @@ def _note(tried: list[str], name: str) -> None:
 
 def _discrete() -> types.ModuleType:
     """gym.envs.toy_text.discrete, which gym dropped: the base of the lakes of earlier years."""
-    import gym
+    gym = td.gym
+
+    def categorical_sample(prob_n, np_random):
+        """An index, drawn by its probability."""
+        chances = np.cumsum(prob_n)
+        return min(int(np.searchsorted(chances, np_random.random(), side="right")), len(chances) - 1)
 
     class DiscreteEnv(gym.Env):
         """An env of a table P[state][action] of (probability, next_state, reward, done), stepped as in old gym."""
@@ -99,28 +104,27 @@ def _discrete() -> types.ModuleType:
             self.P, self.isd, self.nS, self.nA, self.lastaction = P, isd, nS, nA, None
             self.action_space, self.observation_space = gym.spaces.Discrete(nA), gym.spaces.Discrete(nS)
             self.seed()
-            self.reset()
+            self.s = categorical_sample(self.isd, self.np_random)
 
         def seed(self, seed=None):
             """Seed the draws."""
-            self.np_random = np.random.default_rng(seed)
+            self.np_random, seed = gym.utils.seeding.np_random(seed)
             return [seed]
 
         def reset(self):
             """Start: the state."""
             self.lastaction = None
-            self.s = int(self.np_random.choice(len(self.isd), p=self.isd))
+            self.s = categorical_sample(self.isd, self.np_random)
             return self.s
 
         def step(self, action):
             """Act once: (state, reward, done, info)."""
             outcomes = self.P[self.s][action]
-            chances = np.cumsum([outcome[0] for outcome in outcomes])
-            k = min(int(np.searchsorted(chances, self.np_random.random(), side="right")), len(outcomes) - 1)
+            k = categorical_sample([outcome[0] for outcome in outcomes], self.np_random)
             probability, self.s, reward, done = outcomes[k]
             self.lastaction = action
             return self.s, reward, done, {"prob": probability}
 
     module = types.ModuleType("gym.envs.toy_text.discrete")
-    module.DiscreteEnv = DiscreteEnv
+    module.DiscreteEnv, module.categorical_sample = DiscreteEnv, categorical_sample
     return module

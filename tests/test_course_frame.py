@@ -250,6 +250,8 @@ class FrozenLakeEnv(discrete.DiscreteEnv):
     def __init__(self):
         P = {s: {a: [(0.5, 1, -1, False), (0.5, 1, -1, True)] for a in range(4)} for s in range(2)}
         super().__init__(2, 4, P, np.array([1.0, 0.0]))
+    def draw(self):
+        return discrete.categorical_sample([0, 1], self.np_random)
 simulator = FrozenLakeEnv()
 steps = {simulator.step(3)[:2] for _ in range(9)}
 """
