@@ -45,8 +45,9 @@ def solved(code: str) -> str:
 
 
 def converted(convert: Callable[[str], str]) -> nbformat.NotebookNode:
-    """The source notebook with its code cells converted, without outputs."""
+    """The source notebook with its code cells converted, without outputs and without nbgrader's test cells."""
     notebook = nbformat.read(SOURCE, 4)
+    notebook.cells = [cell for cell in notebook.cells if not cell.metadata.get("nbgrader", {}).get("grade")]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.source, cell.outputs, cell.execution_count = convert(cell.source), [], None

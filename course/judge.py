@@ -25,7 +25,12 @@ def judge(names: dict[str, object], seed: int = 0, items: Sequence[str] = ITEMS)
     for item in ITEMS:
         if item in items and item != "loads":
             try:
-                yield getattr(submission, item)()
+                error = submission.stops_at_once(item)
+                if error:
+                    seen = f"It stops before anything is learned: {error}."
+                    yield Finding(item, 0.0, True, seen, "Run your own cells, from the first to the last.")
+                else:
+                    yield getattr(submission, item)()
             except Missing as missing:
                 yield Finding(item, 0.0, True, f"Not found: {missing}.", "Keep the names of the assignment.")
             except Unjudged as why:
@@ -53,6 +58,19 @@ class Submission:
         if record.unjudged:
             raise Unjudged(record.unjudged)
         return record
+
+    def stops_at_once(self, item: str) -> str:
+        """The error with which all runs of an item end before anything is learned; "" where something is."""
+        errors = []
+        if item in ("policies", "episodes", "tests", "arguments"):
+            errors += [run.error if not run.learning else "" for run in self.both()]
+        if item in ("server", "collectors", "snapshots", "end", "traffic", "arguments"):
+            try:
+                errors += [record.play.error if not record.account.learned else "" for record in self.plays()]
+            except (Missing, Unjudged):
+                if item != "arguments":
+                    raise
+        return errors[0] if errors and all(errors) else ""
 
     def both(self, **settings) -> list[single.Run]:
         """The same run of Q-learning and of SARSA, of which one may be missing, or not come to its end."""
