@@ -223,7 +223,8 @@ class Submission:
         return distributed.finding("arguments", found, right)
 
     def _repeatable_run(self, kind: str, **settings) -> single.Run:
-        if self.run(kind).log.exhausted or not self.run(kind).learning:
+        plain = self.run(kind)
+        if plain.log.exhausted or (plain.error and not plain.learning):
             raise Fruitless
         return self._run(kind, **settings)
 

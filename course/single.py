@@ -456,7 +456,7 @@ def test_problems(run: Run) -> list[tuple[str, str]]:
     if run.error:
         return [(f"it stopped with an error: {run.error}.", "Run your own cells with other settings.")]
     if not run.learning:
-        return [("nothing was learned between tests.", "")]
+        return [("nothing was learned between tests.", "Where does your code write to the table?")]
     if results is None:
         return [("it returned no list of numbers; expected (total_rewards, q_table).", "What do your cells plot?")]
     wrong, groups = [], run.tests
