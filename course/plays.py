@@ -195,7 +195,7 @@ class Play(Watcher):
             chance.start_process(self.seed, 1 + getattr(strand, "number", -1))
             know_classes(no_classes())
 
-    def begins(self, process: Process, call: Call, arguments: tuple, settings: dict) -> None:
+    def begins(self, process: Process, call: Call, arguments: list, settings: dict) -> None:
         """Keep the table before a call, and what the call brings."""
         self.born.setdefault(process.number, self.simulation.now)
         given = (*arguments, *settings.values())

@@ -114,7 +114,7 @@ class Watcher:
     def resumed(self, strand: Strand) -> None:
         """A strand has its turn, its first one or again."""
 
-    def begins(self, process: Process, call: Call, arguments: tuple, settings: dict) -> None:
+    def begins(self, process: Process, call: Call, arguments: list, settings: dict) -> None:
         """A process begins a call; what is raised here it raises."""
 
     def ends(self, process: Process, call: Call, value) -> None:
