@@ -358,6 +358,19 @@ def late(records: list[Record]) -> list[Problem]:
     return [Problem("late", seen, "When are your evaluators started?", 0.25)]
 
 
+def crossing(plain: Record, record: Record) -> list[Problem]:
+    """That a test is lost where a batch is longer than a test interval, in which all is well otherwise."""
+    if plain.broken or len(plain.results or ()) != len(plain.due):
+        return []
+    due, settings = len(record.due), record.settings
+    if not record.broken and len(record.results or ()) == due:
+        return []
+    what = "the run does not end" if record.broken else f"{len(record.results or ())} results come back"
+    how = f"with batches of {settings['batch_size']} and a test every {settings['test_interval']} episodes"
+    seen = f"{how} {what}; expected {due}."
+    return [Problem("crossing", seen, "How many tests may fall due within one call?", 0.25)]
+
+
 SNAPSHOT_HINT = "What is in the list of tables to test: tables, or several names of one?"
 
 

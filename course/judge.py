@@ -160,7 +160,10 @@ class Submission:
     def snapshots(self) -> Finding:
         """Which tables are tested, and where the results are."""
         right = f"{len(self.play().due)} tests, each of the table at its episode, once, and all results in order."
-        return self.over_schedules("snapshots", distributed.snapshot_problems, right, distributed.late(self.plays()))
+        extra = distributed.late(self.plays())
+        if not self.play().broken:
+            extra += distributed.crossing(self.play(), self.play(0, batch_size=8))
+        return self.over_schedules("snapshots", distributed.snapshot_problems, right, extra)
 
     def end(self) -> Finding:
         """What is learned and what is left when the result is there."""

@@ -306,6 +306,9 @@ CORRECT = [
                                            "return int(self.q_table[s].argmax())", NUMPY_PICK)),
     right("ties broken at random", *standalone(f"np.zeros(({STATES}, action_space))", best=TIES)),
     right("a table without the exit state", *standalone("np.zeros((map_size * map_size, action_space))")),
+    right("single precision", Change("agent", "self.action_space))", "self.action_space), dtype=np.float32)")),
+    right("a table of random numbers", Change("agent", "np.zeros((self.state_space, self.action_space))",
+          "np.random.rand(self.state_space, self.action_space)")),
     right("other draws, in another order", Change("agent", "", solution()["agent"].replace(CHOICE, """\
         any_action = np.random.choice(self.action_space)
         return self.greedy_policy(curr_state) if np.random.uniform(0, 1) > self.epsilon else any_action

@@ -220,6 +220,22 @@ ONE_CORE = [
     one("a test too many", "tests", "agent", "        total_rewards = []\n", """\
         total_rewards = [self.evaluate(self.greedy_policy, self.test_interval)] if self.do_test else []
 """),
+    some(
+        "the curve is of exploring returns", "tests",
+        Change("agent", "            self.learn()\n", "            returns = self.learn()\n"),
+        Change("agent", "self.evaluate(self.greedy_policy, self.test_interval)", "sum(returns) / len(returns)"),
+        *(Change(cell, "        for _ in range(self.test_interval):\n", """\
+        returns = []
+        for _ in range(self.test_interval):
+            returns.append(0.0)
+""") for cell in ("q_learning", "sarsa")),
+        *(Change(cell, "                if terminated or truncated:\n                    break\n", """\
+                returns[-1] += reward
+                if terminated or truncated:
+                    break
+        return returns
+""") for cell in ("q_learning", "sarsa")),
+    ),
     one("tested every other interval", "tests", "agent", "if self.do_test:", "if self.do_test and _ % 2:"),
 ]  # fmt: skip
 
@@ -287,6 +303,15 @@ DISTRIBUTED = [
         "            if self.do_test and self.episode % self.test_interval == 0:\n"
         "                self.tables_to_test.append(self.q_table.copy())\n",
         "        if self.do_test:\n            self.tables_to_test.append(self.q_table.copy())\n", over_ray="results"),
+    one("a call may pass one test alone", "snapshots", "server", """\
+            self.episode += 1
+            if self.do_test and self.episode % self.test_interval == 0:
+                self.tables_to_test.append(self.q_table.copy())
+""", """\
+            self.episode += 1
+        if self.do_test and self.episode // self.test_interval > len(self.tables_to_test):
+            self.tables_to_test.append(self.q_table.copy())
+""", over_ray="long batches"),
     one("the evaluator explores", "snapshots", "workers", "simulator.step(int(np.argmax(q_table[state])))",
         "simulator.step(int(np.argmax(q_table[state])) if random.random() > 0.3 else random.randrange(4))"),
     one("the evaluator does not discount", "snapshots", "workers", "beta**step * reward", "reward"),
@@ -300,6 +325,14 @@ DISTRIBUTED = [
     one("results as text", "snapshots", "server", "return [self.results[number] for number in sorted(self.results)],",
         "return str(self.results),"),
     one("nobody tests", "snapshots", "distributed", "if self.do_test:", "if False:", "arguments", over_ray="results"),
+    some(
+        "a list of results that is too short", "snapshots",
+        Change("server", "        self.results = {}\n", "        self.results = [0.0] * 4\n"),
+        Change("server", "[self.results[number] for number in sorted(self.results)]", "self.results"),
+        Change("workers", "ray.get(server.add_result.remote(total_reward / trials, number))",
+               "server.add_result.remote(total_reward / trials, number)"),
+        follows=("end",), over_ray="results",
+    ),
     # The end
     one("surplus batches are learned", "end", "server", """\
             if self.episode == self.learning_episodes:

@@ -142,6 +142,7 @@ NEEDED = {
     ("snapshots", "order"): "results in order of arrival",
     ("snapshots", "returns"): "the evaluator does not discount",
     ("snapshots", "late"): "evaluators start when collecting is over",
+    ("snapshots", "crossing"): "a call may pass one test alone",
     ("end", "stuck"): "evaluators never end",
     ("end", "early"): "nobody is awaited",
     ("end", "episodes"): "surplus batches are learned",
@@ -302,14 +303,14 @@ RAISING = Change(
 )
 
 
-def over_ray(changes, do_test: bool, timeout: float = 60.0) -> tuple | None:
+def over_ray(changes, do_test: bool, timeout: float = 60.0, batch_size: int = 2) -> tuple | None:
     """What a solution returns over Ray with a collector and an evaluator, on a small lake; None where it hangs."""
     names: dict[str, object] = {"__name__": "__main__"}
     for number, code in enumerate(faults.code_of(changes)):
         exec(compile(code, f"cell {number}", "exec"), names)
     names["simulator"] = td.FrozenLakeEnv()
     agent = names["distributed_QL_agent"](
-        0.3, 0.1, 24, 4, cw_num=1, ew_num=1, test_interval=4, batch_size=2, do_test=do_test
+        0.3, 0.1, 24, 4, cw_num=1, ew_num=1, test_interval=4, batch_size=batch_size, do_test=do_test
     )
     outcome = queue.Queue()
 
@@ -347,6 +348,8 @@ def test_the_solution_is_right_over_ray(workers):
 def test_a_fault_that_shows_over_ray_shows_there(workers, fault):
     if fault.over_ray == "results":
         assert len(over_ray(fault.changes, True)[0]) != 6
+    elif fault.over_ray == "long batches":
+        assert len(over_ray(fault.changes, True, batch_size=8)[0]) == 3
     elif fault.over_ray == "zeros":
         assert not over_ray(fault.changes, False)[1].any()
     elif fault.over_ray == "hangs":
