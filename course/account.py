@@ -59,7 +59,8 @@ class Account:
         carried = [(number, (events[number], row)) for number, row in call.steps]
         pending = [(number, (events[number], [])) for number in self.unlearned] + carried
         if call.before is None or call.after is None or np.array_equal(call.before, call.after):
-            self.unlearned += [number for number, _ in carried]
+            if self.episodes < self.settings["learning_episodes"]:
+                self.unlearned += [number for number, _ in carried]
             if carried:
                 self.learned.append(Learned(call, len(carried), 0, "nothing"))
             return

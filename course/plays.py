@@ -34,6 +34,7 @@ SETTINGS = {
     "epsilon": 0.3, "learning_rate": 0.23, "learning_episodes": 24, "map_size": len(recorder.LAKE), "test_interval": 4,
     "action_space": 4, "beta": 0.999, "do_test": True, "cw_num": 3, "ew_num": 2, "batch_size": 2,
 }  # fmt: skip
+MOST = 20  # times as many episodes as were asked for are sent: nobody will end it
 IDLE = 6_000  # turns without a step of any process: nothing will come any more
 AFTERWARDS = 30.0  # seconds of the virtual clock that processes get to end in
 
@@ -82,6 +83,7 @@ class Play(Watcher):
     ):
         self.settings, self.schedule = SETTINGS | changed, schedule
         self.failing, self.most_events = failing, most_events
+        self._ends = 0  # of episodes that were sent
         self._turns, self._progress = 0, (0, 0)  # turns, and events of the log at one of them
         self.failed, self.raised = 0, False
         self.log = log = Log(budget=60_000)
@@ -203,6 +205,10 @@ class Play(Watcher):
         caller = getattr(call.caller, "number", -1)
         steps = self.shipped.steps_in(given, caller)
         self._around[process.number] = (caller, steps, self._held_table(process), len(self.log.events))
+        self._ends += sum(self.log.events[number].done for number, _ in steps)
+        if self._ends > MOST * self.settings["learning_episodes"]:
+            self.log.exhausted = True
+            raise Endless
         if self.failing == call.method:
             self.failed += 1
             if self.failed == 2:
