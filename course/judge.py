@@ -13,6 +13,7 @@ from .plays import Play
 from .roles import Missing
 
 KINDS = ("q_learning", "sarsa")
+CALLED = {"q_learning": "QLAgent", "sarsa": "SARSAagent", "distributed": "The distributed agent"}
 SCHEDULES = 6  # under which each distributed item is looked at
 
 
@@ -40,6 +41,10 @@ def judge(names: dict[str, object], seed: int = 0, items: Sequence[str] = ITEMS)
 
 class Unjudged(Exception):
     """An item cannot be told."""
+
+
+class Fruitless(Exception):
+    """A run comes to no result."""
 
 
 class Submission:
@@ -177,7 +182,7 @@ class Submission:
         """Calls per batch."""
         broken = [record.broken for record in self.plays() if record.broken]
         if len(broken) == len(self.plays()):
-            raise Unjudged(f"The runs came to no result: {broken[0].seen}")
+            return distributed.finding("traffic", broken[:1], "")
         right = f"{len(self.play().play.calls)} calls for {self.play().account.episodes} episodes and their tests."
         problems = lambda record: [] if record.broken else distributed.traffic_problems(record)
         found = [problem for record in self.plays() for problem in problems(record)]
@@ -187,7 +192,7 @@ class Submission:
 
     def arguments(self) -> Finding:
         """Whether arguments are used as given."""
-        found, repeats, missing = [], False, []
+        found, fruitless, repeats, missing = [], [], False, []
         runs = {kind: lambda kind=kind, **settings: self._repeatable_run(kind, **settings) for kind in KINDS}
         runs["distributed"] = self._repeatable_play
         for kind, run in runs.items():
@@ -198,13 +203,19 @@ class Submission:
                 continue
             except Unjudged:
                 continue
+            except Fruitless:
+                fruitless.append(kind)
+                continue
             if names is not None:
                 repeats = True
-                called = {"q_learning": "QLAgent", "sarsa": "SARSAagent"}.get(kind, "The distributed agent")
-                found += arguments.problems_of(called, names)
+                found += arguments.problems_of(CALLED[kind], names)
         if len(missing) == len(runs):
             raise missing[0]
-        if not repeats:
+        for kind in fruitless:
+            seen = f"{CALLED[kind]} comes to no result, whatever its arguments are."
+            hint = "Run it with the smallest settings."
+            found.append(Problem(f"{kind} fruitless", seen, hint, 0.5 if repeats else 1.0))
+        if not repeats and not fruitless:
             raise Unjudged("The runs do not repeat with seeded random numbers, so that they cannot be compared.")
         if "distributed" in runs:
             found += self.without_effect()
@@ -212,13 +223,14 @@ class Submission:
         return distributed.finding("arguments", found, right)
 
     def _repeatable_run(self, kind: str, **settings) -> single.Run:
-        if self.run(kind).log.exhausted:
-            raise Unjudged("It comes to no result.")
+        plain = self.run(kind)
+        if plain.log.exhausted or (plain.error and not plain.learning):
+            raise Fruitless
         return self._run(kind, **settings)
 
     def _repeatable_play(self, **settings) -> Play:
         if self.play().broken:
-            raise Unjudged("It comes to no result.")
+            raise Fruitless
         return self._play(0, **settings).play
 
     def without_effect(self) -> list[Problem]:

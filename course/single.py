@@ -359,7 +359,7 @@ def judge_policies(runs: dict[float, list[Run]]) -> Finding:
             judged += bool(run.learning)
     if not judged:
         error = next((run.error for each in runs.values() for run in each if run.error), "no table changed")
-        return Finding(item, 0.0, False, f"No step of learning was seen: {error}.", "")
+        return Finding(item, 0.0, True, f"No step of learning was seen: {error}.", "What does learn_and_evaluate run?")
     seen = "Greedy at epsilon 0; at 0.3 and 1 it explores as often as it should, at every step, all actions alike."
     return Finding(item, 1.0, True, seen, "")
 
@@ -444,7 +444,7 @@ def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run]) -> F
         seen = f"{due} tests of the greedy policy, discounted, each after its interval; none with do_test=False."
         return Finding("tests", 1.0, True, seen, "")
     distinct = list(dict.fromkeys(seen.partition(": ")[2] for seen, _ in wrong))
-    share = 0.5 if len(distinct) == 1 else 0.0
+    share = 0.5 if len(distinct) == 1 and any(run.learning for run in tested) else 0.0
     return Finding("tests", share, True, wrong[0][0], wrong[0][1])
 
 
@@ -456,7 +456,7 @@ def test_problems(run: Run) -> list[tuple[str, str]]:
     if run.error:
         return [(f"it stopped with an error: {run.error}.", "Run your own cells with other settings.")]
     if not run.learning:
-        return [("nothing was learned between tests.", "")]
+        return [("nothing was learned between tests.", "Where does your code write to the table?")]
     if results is None:
         return [("it returned no list of numbers; expected (total_rewards, q_table).", "What do your cells plot?")]
     wrong, groups = [], run.tests

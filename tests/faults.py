@@ -23,7 +23,7 @@ class Fault(NamedTuple):
     item: str
     changes: tuple[Change, ...]
     follows: frozenset[str] = frozenset()
-    over_ray: str = ""  # how it is seen over the real Ray, see test_course_probes; "schedules": under some alone
+    over_ray: str = ""  # what is seen of it over Ray; "schedules": under some alone; "": in the calls alone
 
 
 @functools.cache
@@ -225,18 +225,18 @@ ONE_CORE = [
 
 DISTRIBUTED = [
     # Server
-    some("the collector's old argmax", "server", *STALE, over_ray="batches"),
+    some("the collector's old argmax", "server", *STALE),
     one("learns the last episode alone", "server", "server", "terminated in experience:",
         "terminated in experience if experience is experiences[-1] else []:"),
     one("learns batches twice", "server", "server", "in experiences:\n", "in experiences + experiences:\n", "end",
-        "snapshots", over_ray="count"),
+        "snapshots"),
     one("learns the first step of an episode alone", "server", "server", "terminated in experience:",
         "terminated in experience[:1]:"),
     one("learns the reward alone", "server", "server", SERVER_TARGET, "                    pass\n"),
     one("a server without a discount", "server", "server", "self.beta * self", "1.0 * self", "arguments"),
     one("a server with a rate of its own", "server", "server", "self.learning_rate *", "0.05 *"),
     one("a batch is sent twice", "server", "workers", FETCH,
-        "        ray.get(server.learn.remote(experiences))\n" + FETCH, "end", "snapshots", over_ray="count"),
+        "        ray.get(server.learn.remote(experiences))\n" + FETCH, "end", "snapshots"),
     some(
         "numbers of episodes are sent alone", "server",
         Change("workers", "server.learn.remote(experiences)", "server.learn.remote(len(experiences))"),
@@ -304,17 +304,16 @@ DISTRIBUTED = [
     one("surplus batches are learned", "end", "server", """\
             if self.episode == self.learning_episodes:
                 break
-""", "", "snapshots", over_ray="count"),
+""", "", "snapshots"),
     one("a batch counts as one episode", "end", "server", "            self.episode += 1\n",
-        "            self.episode += experience is experiences[-1]\n", "snapshots", over_ray="count"),
+        "            self.episode += experience is experiences[-1]\n", "snapshots"),
     some(
         "collectors are not awaited", "end",
         Change("distributed", "        ray.get(workers)\n", "        ray.get(workers[self.cw_num :])\n"),
-        over_ray="table",
     ),
     some(
         "nobody is awaited", "end", Change("distributed", "        ray.get(workers)\n", ""),
-        follows=("snapshots", "server", "collectors", "traffic", "arguments"), over_ray="table",
+        follows=("snapshots", "server", "collectors", "traffic", "arguments"),
     ),
     some(
         "learn is not awaited", "end",
@@ -333,14 +332,14 @@ DISTRIBUTED = [
     ),
     one("an error in add_result that nobody sees", "end", "workers",
         "        ray.get(server.add_result.remote(total_reward / trials, number))\n",
-        "        server.add_result.remote(total_reward / trials, number)\n", "snapshots", over_ray="error"),
+        "        server.add_result.remote(total_reward / trials, number)\n", "snapshots", over_ray="silent"),
     one("errors are swallowed", "end", "distributed", "        ray.get(workers)\n", """\
         for worker in workers:
             try:
                 ray.get(worker)
             except Exception:
                 pass
-""", over_ray="error"),
+""", over_ray="silent"),
     one("evaluators never end", "end", "server", "return None, self.episode >= self.learning_episodes, None",
         "return None, False, None", "server", "collectors", "snapshots", "traffic", "arguments", over_ray="hangs"),
     one("collectors never end", "end", "server", "return self.q_table, self.episode >= self.learning_episodes",
@@ -364,13 +363,12 @@ DISTRIBUTED = [
     one("a call for every step", "traffic", "workers",
         "                state = next_state\n                if terminated",
         "                q_table, _ = ray.get(server.get_q_table.remote())\n"
-        "                state = next_state\n                if terminated", over_ray="calls"),
+        "                state = next_state\n                if terminated"),
     one("hundreds of questions at once", "traffic", "workers", "            time.sleep(0.05)\n",
         "            ray.get([server.ask_evaluation.remote() for _ in range(0)] + "
-        "[server.get_q_table.remote() for _ in range(400)])\n", over_ray="calls"),
+        "[server.get_q_table.remote() for _ in range(400)])\n"),
     # Arguments
-    one("counts workers by a global", "arguments", "distributed", CW, CW.replace("self.cw_num", "cw_num"),
-        over_ray="global"),
+    one("counts workers by a global", "arguments", "distributed", CW, CW.replace("self.cw_num", "cw_num")),
     one("a batch size by a global", "arguments", "distributed", "self.action_space, self.batch_size)",
         "self.action_space, batch_size)"),
     one("a rate by a global", "arguments", "q_learning", "self.learning_rate *", "learning_rate *"),

@@ -1,10 +1,13 @@
 """The probes: each fault is named at its item, correct solutions get full marks, and every probe is needed."""
 
+import queue
 import re
+import threading
 
 import correct
 import faults
 import pytest
+import ray
 from faults import Change, names_of
 
 import td_helpers as td
@@ -227,8 +230,6 @@ def test_bounds_are_those_of_the_binomial_distribution():
 
 
 def test_the_same_sheet_every_time_nothing_on_stderr_and_no_ray(capfd):
-    import ray
-
     items, started = ["policies", "traffic"], ray.is_initialized()
     lake, fault = td.FrozenLakeEnv, by_name("hundreds of questions at once")
     first = sheet(fault, items=items)
@@ -292,3 +293,67 @@ def test_what_the_simulated_ray_does_not_have_is_not_judged(code):
     exec(text, names)
     findings = list(judge.judge(names, 0, ["server", "snapshots", "end", "policies"]))
     assert [finding.judged for finding in findings] == [True, False, False, False]
+
+
+# Over the real Ray ------------------------------------------------------------------------------
+
+RAISING = Change(
+    "server", "        self.results[number] = result\n", "        raise LookupError('the boat has sunk')\n"
+)
+
+
+def over_ray(changes, do_test: bool, timeout: float = 60.0) -> tuple | None:
+    """What a solution returns over Ray with a collector and an evaluator, on a small lake; None where it hangs."""
+    names: dict[str, object] = {"__name__": "__main__"}
+    for number, code in enumerate(faults.code_of(changes)):
+        exec(compile(code, f"cell {number}", "exec"), names)
+    names["simulator"] = td.FrozenLakeEnv()
+    agent = names["distributed_QL_agent"](
+        0.3, 0.1, 24, 4, cw_num=1, ew_num=1, test_interval=4, batch_size=2, do_test=do_test
+    )
+    outcome = queue.Queue()
+
+    def run():
+        try:
+            outcome.put(agent.learn_and_evaluate())
+        except Exception as problem:
+            outcome.put(problem)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        returned = outcome.get(timeout=timeout)
+    except queue.Empty:
+        returned = None
+    ray.kill(agent.server)  # its workers end with it
+    if isinstance(returned, Exception):
+        raise returned
+    return returned
+
+
+@pytest.mark.long
+def test_the_solution_is_right_over_ray(workers):
+    results, table = over_ray((), True)
+    assert len(results) == 6 and table.any()
+    results, table = over_ray((), False)
+    assert results == [] and table.any()
+    with pytest.raises(LookupError):
+        over_ray((RAISING,), True)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "fault", [fault for fault in faults.FAULTS if fault.over_ray not in ("", "schedules")], ids=lambda one: one.name
+)
+def test_a_fault_that_shows_over_ray_shows_there(workers, fault):
+    if fault.over_ray == "results":
+        assert len(over_ray(fault.changes, True)[0]) != 6
+    elif fault.over_ray == "zeros":
+        assert not over_ray(fault.changes, False)[1].any()
+    elif fault.over_ray == "hangs":
+        assert over_ray(fault.changes, True, timeout=20.0) is None
+    elif fault.over_ray == "raises":
+        with pytest.raises(ZeroDivisionError):
+            over_ray(fault.changes, True)
+    else:
+        assert fault.over_ray == "silent"
+        assert len(over_ray((*fault.changes, RAISING), True)[0]) < 6
