@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
@@ -67,14 +68,13 @@ class Submission:
     def stops_at_once(self, item: str) -> str:
         """The error with which all runs of an item end before anything is learned; "" where something is."""
         errors = []
-        if item in ("policies", "episodes", "tests", "arguments"):
-            errors += [run.error if not run.learning else "" for run in self.both()]
-        if item in ("server", "collectors", "snapshots", "end", "traffic", "arguments"):
-            try:
-                errors += [record.play.error if not record.account.learned else "" for record in self.plays()]
-            except (Missing, Unjudged):
-                if item != "arguments":
-                    raise
+        if item in ("policies", "episodes", "tests"):
+            errors = [run.error if not run.learning else "" for run in self.both()]
+        elif item in ("server", "collectors", "snapshots", "end", "traffic"):
+            errors = [record.play.error if not record.account.learned else "" for record in self.plays()]
+        elif item == "arguments":
+            with contextlib.suppress(Missing, Unjudged):
+                return self.stops_at_once("episodes") and self.stops_at_once("server")
         return errors[0] if errors and all(errors) else ""
 
     def both(self, **settings) -> list[single.Run]:
