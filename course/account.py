@@ -16,6 +16,7 @@ from .plays import Asked, Play
 from .recorder import Event
 
 Steps = list[tuple[Event, list]]
+DEFAULT_BETA = "a discount of 0.999"
 
 
 class Learned(NamedTuple):
@@ -244,6 +245,7 @@ def in_other_orders(steps: Steps, before: np.ndarray, settings: dict) -> Iterato
 
 def other_settings(settings: dict) -> Iterator[tuple[str, dict]]:
     """Settings that a server may have in the place of those given."""
+    yield DEFAULT_BETA, settings | {"beta": 0.999}
     yield "no discount", settings | {"beta": 1.0}
     yield "rate and discount exchanged", settings | {
         "beta": settings["learning_rate"], "learning_rate": settings["beta"]

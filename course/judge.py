@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 
 from . import arguments, distributed, schedules, single
+from .account import DEFAULT_BETA
 from .distributed import Problem, Record
 from .findings import ITEMS, Finding
 from .plays import Play
@@ -250,7 +251,9 @@ class Submission:
                 continue
             changed = self.play(0, **{name: value})
             same = arguments.fingerprint(changed.play) == arguments.fingerprint(plain.play)
-            if same or (name == "do_test" and changed.tests):
-                seen = f"the distributed agent does the same with {name}={value}; expected that it has an effect."
+            same |= name == "do_test" and bool(changed.tests)
+            same |= name == "beta" and any(one.rule == DEFAULT_BETA for one in changed.account.learned)
+            if same:
+                seen = f"the distributed agent learns the same with {name}={value}; expected that it has an effect."
                 found.append(Problem(f"no effect of {name}", seen, f"Follow {name} from your agent on.", weight))
         return found

@@ -399,15 +399,15 @@ DISTRIBUTED = [
         "                state = next_state\n                if terminated"),
     one("hundreds of questions at once", "traffic", "workers", "            time.sleep(0.05)\n",
         "            ray.get([server.ask_evaluation.remote() for _ in range(0)] + "
-        "[server.get_q_table.remote() for _ in range(400)])\n"),
+        "[server.get_q_table.remote() for _ in range(1200)])\n"),
     # Arguments
     one("counts workers by a global", "arguments", "distributed", CW, CW.replace("self.cw_num", "cw_num")),
     one("a batch size by a global", "arguments", "distributed", "self.action_space, self.batch_size)",
         "self.action_space, batch_size)"),
     one("a rate by a global", "arguments", "q_learning", "self.learning_rate *", "learning_rate *"),
     one("an epsilon by a global", "arguments", "agent", "random.random() < self.epsilon", "random.random() < epsilon"),
-    one("an interval by a global", "arguments", "agent", "self.test_interval = test_interval\n",
-        "self.test_interval = globals()['test_interval']\n"),
+    one("a number of episodes by a global", "arguments", "agent", "range(self.learning_episodes //",
+        "range(learning_episodes //"),
     one("the server takes a global rate", "arguments", "server", "self.learning_rate *", "learning_rate *"),
     some(
         "distributed tests in spite of do_test", "arguments",
