@@ -236,7 +236,7 @@ def exploring(epsilon: float, records: list[Record]) -> Problem | None:
         return None
     seen = (
         f"at epsilon {epsilon:g} {others} of {steps} steps were not greedy by the table that the collector had got "
-        f"last; expected about {0.75 * epsilon * steps:.0f}."
+        f"last; expected {f'about {0.75 * epsilon * steps:.0f}' if epsilon else 'none'}."
     )
     return Problem("exploring", seen, "Which epsilon, which actions and which table does a collector use?")
 

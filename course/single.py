@@ -240,9 +240,10 @@ def target_of(update: Update, settings: dict) -> list[str]:
 
 
 WORDS = {
-    "max": "take the maximum at s'", "taken": "the action then taken", "other": "another action at s'",
-    "zero": "nothing beyond the reward", "nothing": "change nothing", "elsewhere": "change other entries, too",
-    "mean": "the mean over the policy", "own": "the entry itself", "unknown": "fit none of these", "min": "the minimum",
+    "max": "take the maximum at s'", "taken": "take the action then taken", "other": "take another action at s'",
+    "zero": "take the reward alone", "nothing": "change nothing", "elsewhere": "change other entries, too",
+    "mean": "take the mean over the policy", "own": "take the entry itself", "min": "take the minimum at s'",
+    "unknown": "fit none of these",
 }  # fmt: skip
 
 
@@ -320,7 +321,11 @@ def scaled(updates: list[Update], wanted: str, settings: dict) -> tuple[str, str
         steps = np.array([one.step for one, _ in rows])
         delta, scale = new - old, 1 + np.abs(new).max()
         fits = lambda guess: np.mean(np.abs(delta - guess) < CLOSE * scale) > 0.95  # noqa: B023
-        what = "" if name == wanted else f", and of {'the maximum' if name == 'max' else 'the action then taken'}"
+        what = (
+            ""
+            if name == wanted
+            else f", and the value that of {'the maximum' if name == 'max' else 'the action then taken'}"
+        )
         # delta = p * reward + q * value - w * old
         (p, q, w), *_ = np.linalg.lstsq(np.column_stack([reward, value, -old]), delta, rcond=None)
         if fits(p * reward + q * value - w * old) and abs(p) > 1e-9:
@@ -333,8 +338,8 @@ def scaled(updates: list[Update], wanted: str, settings: dict) -> tuple[str, str
                 wrong.append(f"the learning rate is {p:.3g} where {rate:g} was given")
             if abs(q / p - beta) > 1e-4:
                 wrong.append(f"the discount is {q / p:.3g} where {beta:g} was given")
-            if wrong or what:
-                seen = "In all updates " + " and ".join(wrong or ["the scale is right"]) + what + "."
+            if wrong:
+                seen = "In all updates " + " and ".join(wrong) + what + "."
                 return seen, "Which of your variables is the learning rate, and which the discount?"
         for power in (steps, steps + 1):
             if fits(rate * (reward + beta**power * value - old)):
@@ -374,8 +379,8 @@ def policy_problem(run: Run, epsilon: float) -> tuple[str, str] | None:
         greedy = [one for one in map(run.greedy, steps) if one is not None]
         others = len(greedy) - sum(greedy)
         if not chance.likely(others, len(greedy), 0.75 * epsilon):
-            due = round(0.75 * epsilon * len(greedy))
-            seen = f"of {len(greedy)} {which} {others} took another action than the greedy one; expected about {due}."
+            due = f"about {0.75 * epsilon * len(greedy):.0f}" if epsilon else "none"
+            seen = f"of {len(greedy)} {which} {others} took another action than the greedy one; expected {due}."
             return seen, "How often do you explore, and from how many actions do you draw then?"
     if epsilon < 1:
         return None
