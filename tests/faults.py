@@ -278,6 +278,11 @@ DISTRIBUTED = [
     one("collectors keep their first table", "collectors", "workers", FETCH, """\
         _, learning_is_over = ray.get(server.learn.remote(experiences))
 """),
+    some(
+        "collectors get no new table", "collectors",
+        Change("server", "        return self.get_q_table()\n", "        return None, self.get_q_table()[1]\n"),
+        Change("workers", FETCH, "        _, learning_is_over = ray.get(server.learn.remote(experiences))\n"),
+    ),
     one("collectors act on zeros", "collectors", "workers", FETCH, FETCH + """\
         q_table = np.zeros_like(q_table)
 """),

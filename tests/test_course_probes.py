@@ -130,7 +130,7 @@ NEEDED = {
     ("collectors", "count"): "a collector too few",
     ("collectors", "exploring"): "collectors do not explore",
     ("collectors", "batches"): "one episode a batch",
-    ("collectors", "tables"): "collectors keep their first table",
+    ("collectors", "tables"): "collectors get no new table",
     ("collectors", "numbers"): "all collectors have one seed",
     ("snapshots", "results"): "results as text",
     ("snapshots", "none"): "nobody tests",
