@@ -1,12 +1,13 @@
 # make          install, run the notebook in place, print its comparison
 # make test     install, lint, check types, run pytest and nbval on two files at a time, first the notebook
 # make test-long  run the tests that take half a minute or more each
+# make handout  write the student's notebook, and grade the solved one
 # make report   rerun the experiments of the report's nine items; make figures: rebuild both reports from the data
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONHASHSEED := 0
 
-.PHONY: all test test-long lab report figures bench
+.PHONY: all test test-long lab handout report figures bench
 all: .venv/installed
 	$(BIN)/python tests/run_notebook.py distributed_td.ipynb
 
@@ -26,6 +27,9 @@ test-long: .venv/installed
 
 lab: .venv/installed
 	$(BIN)/jupyter lab distributed_td.ipynb
+
+handout: .venv/installed
+	$(BIN)/python -m course.handout --check
 
 report: .venv/installed
 	$(BIN)/python figures/make_figures.py

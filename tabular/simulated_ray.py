@@ -46,9 +46,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from .checks import check_count, check_number
-from .simulation import FATES, Call, ObjectRef, Packed, Process, Simulation, Stuck, begun, pack, running
+from .simulation import FATES, Call, ObjectRef, Packed, Process, Simulation, Stuck, Watcher, begun, pack, running
 
-__all__ = ["FATES", "NotSimulated", "Stuck", "simulated"]
+__all__ = ["FATES", "NotSimulated", "Stuck", "Watcher", "simulated"]
 
 
 class NotSimulated(AttributeError, NotImplementedError):
@@ -259,7 +259,9 @@ def get(references: Any, *, timeout: float | None = None) -> Any:
         if one.error is not None:
             one.value()
     values = [one.value() for one in wanted]
-    return values if several else values[0]
+    value = values if several else values[0]
+    simulation.watcher.received(simulation.me(), value)
+    return value
 
 
 def wait(

@@ -109,6 +109,25 @@ class Strand:
         raise _Ended
 
 
+class Watcher:
+    """What a simulation reports while it runs, to be overridden by an observer; these methods do nothing."""
+
+    def paused(self, strand: Strand) -> None:
+        """A strand gives up its turn."""
+
+    def resumed(self, strand: Strand) -> None:
+        """A strand gets its turn, the first one or again."""
+
+    def begins(self, process: Process, call: Call, arguments: list, settings: dict) -> None:
+        """A process begins a call; an error raised here is raised by the call."""
+
+    def ends(self, process: Process, call: Call, value: Any) -> None:
+        """A process has finished a call with this result."""
+
+    def received(self, strand: Strand, value: Any) -> None:
+        """A strand has received the result of a call, or a list of results."""
+
+
 class Simulation:
     """The state of a simulation: its clock, its agenda of future events, its processes and its random draws.
 
@@ -130,6 +149,7 @@ class Simulation:
         self._chances = random.Random(seed)  # decides fates, apart from the calls' draws, which given fates thus keep
         self._stuck: Stuck | None = None
         self.initialized = True
+        self.watcher = Watcher()
         self.driver = Strand("driver")
         self.running: Any = self.driver  # the strand whose turn it is; None at the end
         self.threads: dict[int | None, Strand] = {threading.get_ident(): self.driver}
@@ -153,11 +173,13 @@ class Simulation:
         me = self.running
         following = self._next_strand()
         if following is not me:
+            self.watcher.paused(me)
             self.running = following
             following.turn.release()
             if me.ended:
                 return
             me.turn.acquire()
+            self.watcher.resumed(me)
         if me is self.driver and self._stuck:
             raise self._stuck
         if me.doomed:
@@ -246,6 +268,7 @@ class Call:
         shown = ", ".join(repr(one) for one in arguments if type(one) in (int, float, str, tuple))
         self.process, self.method, self.task = process, method, f"{process.name}.{method}({shown})"
         self.starts = method == "__init__"
+        self.caller = simulation.running
         self.number = simulation.calls
         simulation.calls += 1
         self.draws = simulation.draws(self.number)
@@ -372,6 +395,7 @@ class Process(Strand):
     def live(self) -> None:
         """Run queued calls until the process dies; the body of its thread."""
         self.turn.acquire()
+        self.simulation.watcher.resumed(self)
         try:
             while not self.doomed:
                 while self.busy or not self.started or not self.waiting:
@@ -425,11 +449,15 @@ class Process(Strand):
         places = unpack(call.packed) | {place: one.value() for place, one in call.needs.items()}
         arguments = [places[place] for place in range(len(places)) if place in places]
         settings = {name: one for name, one in places.items() if isinstance(name, str)}
+        watcher = self.simulation.watcher
+        watcher.begins(self, call, arguments, settings)
         if call.starts:
-            self.held = unpack(self.target)(*arguments, **settings)
-            return pack(None)
-        method = unpack(self.target) if self.is_task else getattr(self.held, call.method)
-        return pack(method(*arguments, **settings))
+            value, self.held = None, unpack(self.target)(*arguments, **settings)
+        else:
+            method = unpack(self.target) if self.is_task else getattr(self.held, call.method)
+            value = method(*arguments, **settings)
+        watcher.ends(self, call, value)
+        return pack(value)
 
     def reply(self, call: Call, packed: Any, error: Exception | None) -> None:
         """Put an answer in transit, where it may get lost."""

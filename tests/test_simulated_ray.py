@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import td_helpers as td
-from tabular.simulated_ray import FATES, NotSimulated, Stuck, simulated
+from tabular.simulated_ray import FATES, NotSimulated, Stuck, Watcher, simulated
 
 
 @pytest.fixture
@@ -438,3 +438,36 @@ def test_simulations_cannot_be_nested_or_used_from_other_threads(ray):
     other.start()
     other.join()
     assert "for the thread that entered it" in caught[0]
+
+
+# Who looks on -----------------------------------------------------------------------------------
+
+
+def test_a_watcher_sees_calls_results_and_turns():
+    seen = []
+
+    class Onlooker(Watcher):
+        def begins(self, process, call, arguments, settings):
+            seen.append(("begins", process.number, call.method, arguments, settings))
+
+        def ends(self, process, call, value):
+            seen.append(("ends", process.number, call.method, value))
+
+        def received(self, strand, value):
+            seen.append(("received", strand.name, value))
+
+        def resumed(self, strand):
+            turns.append(strand.name)
+
+    turns = []
+    with simulated(3) as simulation:
+        import ray
+
+        simulation.watcher = Onlooker()
+        box = ray.remote(Box).remote(1)
+        ray.get(box.add.remote(2))
+    assert seen == [
+        ("begins", 0, "__init__", [1], {}), ("ends", 0, "__init__", None), ("begins", 0, "add", [2], {}),
+        ("ends", 0, "add", [1, 2]), ("received", "driver", [1, 2]),
+    ]  # fmt: skip
+    assert {"Box 0", "driver"} == set(turns)

@@ -1,0 +1,1 @@
+"""The course: the assignment to hand out, and a grader that judges what submitted code does."""

@@ -1,0 +1,509 @@
+"""What a distributed agent does: its server, collectors, snapshots, end and traffic, under many schedules."""
+
+from __future__ import annotations
+
+import collections
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from . import chance
+from .account import Account, is_greedy
+from .findings import Finding
+from .plays import STATES, Play, tables_in
+from .single import greedy_actions, in_list, numbers
+
+
+class Problem(NamedTuple):
+    """Something that is wrong."""
+
+    kind: str  # the same for the same fault under another schedule
+    seen: str
+    hint: str
+    weight: float = 1.0  # the share of the item's points that it costs
+
+
+class Record:
+    """A play and what can be told of it."""
+
+    def __init__(self, play: Play):
+        self.play, self.settings = play, play.settings
+
+    @functools.cached_property
+    def account(self) -> Account:
+        """What the server learned."""
+        return Account(self.play)
+
+    @property
+    def unjudged(self) -> str:
+        """Why nothing can be told; "" where it can."""
+        if self.play.not_simulated:
+            return f"It uses what the simulated Ray does not have: {self.play.not_simulated}."
+        return ""
+
+    @property
+    def broken(self) -> Problem | None:
+        """That the run came to no result."""
+        play = self.play
+        if play.stuck:
+            return Problem("stuck", f"the run does not come to an end: {play.stuck}.", HINTS["stuck"])
+        if play.error:
+            return Problem("error", f"the run stopped with an error: {play.error}.", "Run it with other settings.")
+        return None
+
+    @property
+    def due(self) -> list[int]:
+        """After how many episodes a test is due."""
+        settings = self.settings
+        if not settings["do_test"]:
+            return []
+        return list(range(settings["test_interval"], settings["learning_episodes"] + 1, settings["test_interval"]))
+
+    @property
+    def results(self) -> list[float] | None:
+        """The test results that were returned."""
+        returned = self.play.returned
+        found = returned[0] if isinstance(returned, tuple) and returned else None
+        return [] if found is None else numbers(found)
+
+    @functools.cached_property
+    def tests(self) -> list[Test]:
+        """What evaluators did with each table that they got; where there are none, what collectors tested."""
+        collectors = self.account.collectors
+        others = self._greedy_work(lambda process: process not in collectors)
+        if others or not self.due:
+            return others
+        return self._greedy_work(lambda process: process in collectors, shipped=self._sent())
+
+    def _sent(self) -> set[int]:
+        return {number for call in self.account.calls for number, _ in call.steps}
+
+    def _greedy_work(self, of: Callable[[int], bool], shipped: set[int] = frozenset()) -> list[Test]:
+        """The episodes of some processes by the table that they had got; of collectors, greedy ones that stayed."""
+        log, groups, steps = self.play.log, {}, {}
+        for number, event in enumerate(log.events):
+            if not of(event.process) or event.process == self.account.server:
+                continue
+            if event.action is None:
+                steps[event.simulator] = []
+                if event.table is not None:
+                    group = groups.setdefault((event.process, id(event.table)), Test(event.process, event.table, []))
+                    group.episodes.append(steps[event.simulator])
+            else:
+                steps.setdefault(event.simulator, []).append(number)
+        kept = lambda one: one and not (shipped and (one[0] in shipped or not self._all_greedy(one)))
+        tests = [test._replace(episodes=list(filter(kept, test.episodes))) for test in groups.values()]
+        return [test for test in tests if test.episodes]
+
+    def _all_greedy(self, steps: list[int]) -> bool:
+        events = self.play.log.events
+        return all(is_greedy(events[i]) for i in steps if events[i].table is not None)
+
+
+class Test(NamedTuple):
+    """An evaluator's work on one table."""
+
+    process: int
+    table: np.ndarray
+    episodes: list[list[int]]  # the numbers of their steps in the log
+
+    def mean(self, record: Record) -> float:
+        """The mean discounted return."""
+        events, beta = record.play.log.events, record.settings["beta"]
+        returns = [sum(beta**t * events[i].reward for t, i in enumerate(steps)) for steps in self.episodes]
+        return float(np.mean(returns))
+
+
+HINTS = {
+    "stuck": "Follow one worker from its first call to its last: who tells it to stop?",
+    "rule": "Which table does the bootstrapped value come from, and when was its action chosen?",
+    "whole": "Does the server learn from every step of a batch, up to its last episode?",
+    "count": "Which of two collectors notices that learning is over, and what happens to the other's batch?",
+}
+
+
+# Server ------------------------------------------------------------------------------------------
+
+
+def server_problems(record: Record) -> list[Problem]:
+    """Each batch learned once and whole, by the server's own maximum."""
+    account, found = record.account, []
+    if record.broken and not account.learned:
+        return [record.broken]
+    asked = record.settings["learning_episodes"]
+    rules = collections.Counter(one.rule for one in account.learned if one.rule not in ("own maximum", "nothing"))
+    batches = sum(one.rule != "nothing" for one in account.learned)
+    if rules:
+        rule, count = rules.most_common(1)[0]
+        what = RULES.get(rule, f"are learned with {rule}")
+        seen = f"of {batches} batches {count} {what}; expected the maximum of the server's table at s'."
+        found.append(Problem("rule", seen, HINTS["rule"]))
+    partly = [
+        one for one, episodes in zip(account.learned, ends_so_far(account), strict=True)
+        if 0 < one.learned < one.steps and episodes < asked
+    ]  # fmt: skip
+    if partly:
+        seen = f"of a batch of {partly[0].steps} steps {partly[0].learned} were learned; expected all."
+        found.append(Problem("whole", seen, HINTS["whole"]))
+    dropped = [one for one in account.learned if one.rule == "nothing"]
+    if dropped and account.episodes < asked:
+        seen = f"{len(dropped)} batches that reached the server changed nothing; expected each to be learned."
+        found.append(Problem("whole", seen, HINTS["whole"]))
+    carried = collections.Counter(number for call in account.calls for number, _ in call.steps)
+    twice = sum(count > 1 for count in carried.values())
+    if twice:
+        found.append(Problem("twice", f"{twice} steps reached the server twice; expected once.", HINTS["whole"]))
+    if not account.learned and not found:
+        found.append(Problem("nothing", "no step reached the server's table.", "What does the server get?"))
+    return found
+
+
+def ends_so_far(account: Account) -> list[int]:
+    """The episodes that were learned after each call that carried some."""
+    by_call = dict(zip(map(id, account.calls), account.after_call, strict=True))
+    return [by_call[id(one.call)] for one in account.learned]
+
+
+RULES = {
+    "carried": "bootstrap from an action that came with the batch",
+    "taken": "bootstrap from the action that the collector took next",
+    "reward alone": "take the reward alone",
+    "another rule": "change the table in a way that no rule explains",
+    "twice": "are learned twice",
+    "last episode alone": "are learned by their last episode alone",
+}
+
+
+# Collectors --------------------------------------------------------------------------------------
+
+
+def collector_problems(records: list[Record], shares: dict[float, list[Record]]) -> list[Problem]:
+    """As many as asked for; their exploring, batches, tables and random numbers."""
+    broken = [record.broken for record in records if record.broken]
+    if broken and not any(record.account.learned for record in records):
+        return broken[:1]
+    found = [how_many(records)]
+    found += [exploring(epsilon, of_one) for epsilon, of_one in shares.items()]
+    found += [batches(records), fresh_tables(records), same_numbers(records)]
+    return [problem for problem in found if problem]
+
+
+def how_many(records: list[Record]) -> Problem | None:
+    """As many collectors at once as were asked for."""
+    wanted = records[0].settings["cw_num"]
+    counts = [at_once(record, record.account.collectors) for record in records]
+    if max(counts) == wanted:
+        return None
+    seen = f"{max(counts)} collectors worked at once; expected {wanted}, as cw_num says."
+    return Problem("count", seen, "Where does the number of collectors come from?")
+
+
+def at_once(record: Record, processes: set[int]) -> int:
+    """How many of these processes lived at the same time, at the most."""
+    actors = [actor for actor in record.play.actors if actor.number in processes]
+    times = sorted([(actor.born, 1) for actor in actors] + [(actor.ended, -1) for actor in actors if actor.ended])
+    most = now = 0
+    for _, change in times:
+        now += change
+        most = max(most, now)
+    return most
+
+
+def exploring(epsilon: float, records: list[Record]) -> Problem | None:
+    """Collectors act greedily by the table that they got, and explore as often as epsilon says."""
+    steps = others = 0
+    counts = collections.Counter()
+    for record in records:
+        events = record.play.log.events
+        for call in record.account.calls:
+            for number, _ in call.steps:
+                event = events[number]
+                counts[event.action] += 1
+                if event.table is None or event.state == STATES - 1:
+                    continue
+                best = greedy_actions(event.table[event.state])
+                if len(best) == 1:
+                    steps, others = steps + 1, others + (event.action not in best)
+    drawn = counts.total()
+    rare = [action for action in range(4) if not chance.likely(counts[action], drawn, 0.25)] if epsilon == 1 else []
+    if rare:
+        name = ("left", "down", "right", "up")[rare[0]]
+        seen = f"at epsilon 1 {counts[rare[0]]} of {drawn} actions were {name}; expected about {drawn // 4}."
+        return Problem("exploring", seen, "From how many actions does a collector draw?")
+    if not steps or chance.likely(others, steps, 0.75 * epsilon):
+        return None
+    seen = (
+        f"at epsilon {epsilon:g} {others} of {steps} steps were not greedy by the table that the collector had got "
+        f"last; expected {f'about {0.75 * epsilon * steps:.0f}' if epsilon else 'none'}."
+    )
+    return Problem("exploring", seen, "Which epsilon, which actions and which table does a collector use?")
+
+
+def batches(records: list[Record]) -> Problem | None:
+    """Batches are of as many episodes, or steps, as batch_size says."""
+    wanted, sizes = records[0].settings["batch_size"], []
+    for record in records:
+        events = record.play.log.events
+        for call in record.account.calls:
+            if call.steps:
+                sizes.append((sum(events[number].done for number, _ in call.steps), len(call.steps)))
+    if not sizes:
+        return None
+    by_episodes = sum(ends == wanted for ends, _ in sizes)
+    by_steps = sum(steps == wanted for _, steps in sizes)
+    if max(by_episodes, by_steps) >= 0.6 * len(sizes):
+        return None
+    common = collections.Counter(sizes).most_common(1)[0][0]
+    ends = collections.Counter(ends for ends, _ in sizes).most_common(1)[0][0]
+    what = f"{ends} episodes" if ends else f"{common[1]} steps"
+    seen = f"most calls bring {what}; expected batches of {wanted}, as batch_size says."
+    return Problem("batches", seen, "When does a collector send what it has?")
+
+
+def fresh_tables(records: list[Record]) -> Problem | None:
+    """Collectors go on with a new table after a batch."""
+    for record in records:
+        sent = collections.Counter()
+        for call in record.account.calls:
+            makers = {record.play.log.events[number].process for number, _ in call.steps}
+            sent.update(makers)
+        for process, count in sent.items():
+            got = len(record.play.got.get(process, ()))
+            if count >= 3 and got < count / 2:
+                seen = f"a collector sent {count} batches and got {got} tables; expected a new one for each batch."
+                return Problem("tables", seen, "Which table does a collector act by in its second batch?")
+    return None
+
+
+def same_numbers(records: list[Record]) -> Problem | None:
+    """No two collectors have the same random numbers."""
+    for record in records:
+        log, own = record.play.log, collections.defaultdict(list)
+        for event in log.events:
+            if event.process in record.account.collectors and event.action is not None:
+                own[event.process].append((event.state, event.action, event.next_state))
+        lists = [steps[:60] for steps in own.values() if len(steps) >= 60]
+        if any(one == other for i, one in enumerate(lists) for other in lists[:i]):
+            seen = "two collectors took the same 60 steps; expected random numbers of their own for each."
+            return Problem("numbers", seen, "Where does each collector's first random number come from?", 0.5)
+        first = [log.drawn[process][1:2] for process in own if len(log.drawn.get(process, ())) > 1]
+        streams = collections.Counter(stream for ((stream, _),) in first)
+        if not log.old_style and streams and streams.most_common(1)[0][1] > 1:
+            seen = "two collectors' lakes slip at the same steps; expected random numbers of their own for each."
+            return Problem("numbers", seen, "What does a copy of a simulator share with the original?", 0.5)
+    return None
+
+
+# Snapshots ---------------------------------------------------------------------------------------
+
+
+def snapshot_problems(record: Record) -> list[Problem]:
+    """Each test is of the table at its episode, once, and its result in its place."""
+    if record.broken:
+        return [record.broken]
+    found, due, results, tests = [], record.due, record.results, record.tests
+    if results is None:
+        return [Problem("results", "what came back is no list of numbers.", "What do your cells plot?")]
+    if not tests:
+        return [Problem("none", f"no test was run; expected {len(due)}.", "Who calls the evaluators?")]
+    found += wrong_tables(record, tests)
+    tested = [record.play.log.events[i] for test in tests for steps in test.episodes for i in steps]
+    others = sum(not is_greedy(event) for event in tested if event.table is not None and event.state < STATES - 1)
+    if others:
+        seen = f"of {len(tested)} steps of tests {others} were not greedy; expected none."
+        found.append(Problem("greedy", seen, "Which policy is tested?"))
+    if len(results) != len(due):
+        seen = f"{len(results)} results came back; expected {len(due)}."
+        found.append(Problem("number", seen, "When is the last result there, and who waits for it?", 0.5))
+    elif not found:
+        found += wrong_results(record, tests, results)
+    return found
+
+
+def wrong_tables(record: Record, tests: list[Test]) -> list[Problem]:
+    """Tests of other tables than those that are due."""
+    account, due = record.account, record.due
+    if not account.known:
+        return []
+    tested = [account.episode_of(test.table) for test in tests]
+    if sorted(tested, key=str) == sorted(due, key=str):
+        return []
+    counts = collections.Counter(tested)
+    twice = [episode for episode in due if counts[episode] > 1]
+    missing = [episode for episode in due if not counts[episode]]
+    others = sorted(episode for episode in counts if episode is not None and episode not in due)
+    if counts[None]:
+        seen = f"{counts[None]} tests were of a table that the server never had after an episode."
+        return [Problem("tables", seen, SNAPSHOT_HINT)]
+    if others or (missing and twice):
+        what = f"of the tables after {in_list(sorted(map(int, counts.elements())))} episodes"
+        seen = f"the tests were {what}; expected those after {in_list(due)}."
+        return [Problem("tables", seen, SNAPSHOT_HINT)]
+    if missing:
+        seen = f"the tables after {in_list(missing)} episodes were not tested; expected a test after {in_list(due)}."
+        return [Problem("lost", seen, "Which tests are still due when the last episode is learned?")]
+    seen = f"the tables after {in_list(twice)} episodes were tested twice; expected once each."
+    return [Problem("twice", seen, "How does the server know that a table is being tested?")]
+
+
+def late(records: list[Record]) -> list[Problem]:
+    """That under no schedule a test begins before all is learned."""
+    for record in records:
+        firsts = [steps[0] for test in record.tests for steps in test.episodes[:1]]
+        if record.broken or not firsts or not record.account.steps or min(firsts) < max(record.account.steps):
+            return []
+    seen = f"under {len(records)} schedules no test began before the last episode was learned; expected some."
+    return [Problem("late", seen, "When are your evaluators started?", 0.25)]
+
+
+def crossing(plain: Record, record: Record) -> list[Problem]:
+    """That a test is lost where a batch is longer than a test interval, in which all is well otherwise."""
+    if plain.broken or len(plain.results or ()) != len(plain.due):
+        return []
+    due, settings = len(record.due), record.settings
+    if not record.broken and len(record.results or ()) == due:
+        return []
+    what = "the run does not end" if record.broken else f"{len(record.results or ())} results come back"
+    how = f"with batches of {settings['batch_size']} and a test every {settings['test_interval']} episodes"
+    seen = f"{how} {what}; expected {due}."
+    return [Problem("crossing", seen, "How many tests may fall due within one call?", 0.25)]
+
+
+SNAPSHOT_HINT = "What is in the list of tables to test: tables, or several names of one?"
+
+
+def wrong_results(record: Record, tests: list[Test], results: list[float]) -> list[Problem]:
+    """Results that are not those of their tests, or not in their order."""
+    account = record.account
+    means = [test.mean(record) for test in tests]
+    if account.known:
+        order = sorted(range(len(tests)), key=lambda i: account.episode_of(tests[i].table) or 0)
+        means = [means[i] for i in order]
+    if np.allclose(means, results, rtol=1e-6):
+        return []
+    if np.allclose(sorted(means), sorted(results), rtol=1e-6):
+        pairs = enumerate(zip(means, results, strict=True))
+        place = next(i for i, pair in pairs if not np.isclose(*pair, rtol=1e-6))
+        at = [i for i, result in enumerate(results) if np.isclose(result, means[place], rtol=1e-6)]
+        seen = f"the result of test {place + 1} came back as number {at[0] + 1}; expected them in the tests' order."
+        return [Problem("order", seen, "What decides where a result goes, its test or its arrival?", 0.5)]
+    bad = next(i for i, pair in enumerate(zip(means, results, strict=True)) if not np.isclose(*pair, rtol=1e-6))
+    seen = f"result {bad + 1} is {results[bad]:.1f}, and the mean discounted return of its test {means[bad]:.1f}."
+    return [Problem("returns", seen, "Add up one short episode by hand.", 0.5)]
+
+
+# The end -----------------------------------------------------------------------------------------
+
+
+def end_problems(record: Record) -> list[Problem]:
+    """All episodes learned, none more; nothing goes on afterwards; the last table comes back."""
+    if record.broken:
+        return [record.broken]
+    found, account, play = [], record.account, record.play
+    asked = record.settings["learning_episodes"]
+    if account.known:
+        before = {id(call) for call in play.calls[: play.returned_at]}
+        done = sum(id(call) in before for call in account.calls)
+        at_return = account.after_call[done - 1] if done else 0
+        if at_return < asked and account.episodes > at_return:
+            seen = f"it returned when {at_return} of {asked} episodes were learned, and learning went on."
+            found.append(Problem("early", seen, "For whom does your agent wait, and for what calls?"))
+        elif account.episodes != asked:
+            seen = f"{account.episodes} episodes were learned; expected {asked}."
+            found.append(Problem("episodes", seen, HINTS["count"]))
+        found += wrong_table(record, at_return)
+    if play.running:
+        names = collections.Counter(process.name.rpartition(" ")[0] for process in play.running)
+        who = ", ".join(f"{count} {name}" for name, count in names.items())
+        seen = f"half a minute after the result was there, {who} still ran; expected that they end."
+        found.append(Problem("running", seen, HINTS["stuck"]))
+    return found
+
+
+def wrong_table(record: Record, at_return: int) -> list[Problem]:
+    """That another table came back than the one that was learned."""
+    tables = tables_in(record.play.returned)
+    if not tables:
+        return [Problem("table", "no table came back; expected (total_rewards, q_table).", "What do your cells plot?")]
+    episode = record.account.episode_of(tables[-1])
+    if episode == record.account.episodes or (episode == at_return and episode != 0):
+        return []
+    what = f"that after {episode} episodes" if episode is not None else "one that the server never had"
+    what = "all zeros" if not tables[-1].any() else what
+    seen = f"the table that came back is {what}; expected that after all {record.account.episodes}."
+    return [Problem("table", seen, "When is the table fetched, and from whom?")]
+
+
+def swallowed(record: Record) -> Problem | None:
+    """That an error in a call went unnoticed, and something is missing for it."""
+    play = record.play
+    if not play.raised or play.error or play.not_simulated:
+        return None
+    if play.stuck:
+        seen = f"where {play.failing} raises an error, the run hangs; expected the error to come out."
+        return Problem("swallowed", seen, "Who fetches the result of that call?", 0.5)
+    complete = not end_problems(record) and not snapshot_problems(record)
+    if complete:
+        return None
+    seen = f"an error in {play.failing} was not noticed, and what came back was not complete; expected it to come out."
+    return Problem("swallowed", seen, "Who fetches the result of that call?", 0.5)
+
+
+# Traffic -----------------------------------------------------------------------------------------
+
+
+def traffic_problems(record: Record) -> list[Problem]:
+    """Few calls for a batch, and nobody asks a thousand times meanwhile."""
+    play, settings = record.play, record.settings
+    asked_at: dict[int, tuple] = {}
+    work, polls, most = 0, collections.Counter(), 0
+    steps_by = collections.Counter()
+    seen_events = 0
+    for call in play.calls:
+        for event in play.log.events[seen_events : call.taken]:
+            steps_by[event.process] += event.action is not None
+        seen_events = max(seen_events, call.taken)
+        key = (call.method, steps_by[call.caller])
+        if not call.steps and asked_at.get(call.caller) == key:
+            polls[call.caller] += 1
+            most = max(most, polls[call.caller])
+        else:
+            work += 1
+        asked_at[call.caller] = key
+        if call.steps:
+            polls.clear()
+    if most > 1000:
+        seen = f"one process asked {most} times between two batches; expected fewer than 1,000."
+        return [Problem("polls", seen, "How long does one who waits pause between two questions?")]
+    events = play.log.events
+    taken = sum(event.action is not None and event.process in record.account.collectors for event in events)
+    sizes = [len(call.steps) for call in play.calls if call.steps]
+    size = settings["batch_size"]
+    by_steps = bool(sizes) and sum(one == size for one in sizes) >= 0.6 * len(sizes)
+    due = taken / size if by_steps else settings["learning_episodes"] / size + settings["cw_num"]
+    allowed = 6 * due + 4 * len(record.due) + 6 * (settings["cw_num"] + settings["ew_num"])
+    if work > allowed:
+        episodes = max(1, record.account.episodes)
+        seen = f"{work / episodes:.0f} calls per episode, and {work / max(1, taken):.1f} per step; expected some "
+        seen += f"{max(1, round(2 * due / episodes))} per episode, a few for each batch."
+        return [Problem("calls", seen, "What could travel together?")]
+    return []
+
+
+# Findings ----------------------------------------------------------------------------------------
+
+
+def finding(item: str, problems: list[Problem], right: str, story: str = "") -> Finding:
+    """One finding of all problems: each kind costs once."""
+    kinds = {problem.kind: problem for problem in reversed(problems)}
+    if not kinds:
+        return Finding(item, 1.0, True, right, "")
+    share = max(0.0, 1.0 - sum(problem.weight for problem in kinds.values()))
+    first = problems[0]
+    others = [problem for kind, problem in kinds.items() if kind != first.kind]
+    seen = first.seen[0].upper() + first.seen[1:]
+    if others:
+        seen += f" Also, {others[0].seen}"
+    return Finding(item, share, True, seen + story, first.hint)

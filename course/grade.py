@@ -1,0 +1,168 @@
+"""The grader: `python -m course.grade submissions/*.ipynb` prints a sheet for each submission.
+
+What a submission does is judged, not what it happens to learn; course/README.md tells how.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import queue
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from course import marks, pages, sheets
+from course.fence import Fence, Limits, clean
+from course.findings import ITEMS
+from course.marks import Sheet
+from tabular.files import atomic_write, check_writable
+
+
+class Parser(argparse.ArgumentParser):
+    """One that tells in a line what is wrong with a command."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def parser() -> Parser:
+    """The command's arguments."""
+    made = Parser(prog="python -m course.grade", description=__doc__.partition("\n")[0])
+    add = made.add_argument
+    add("submissions", nargs="+", type=Path, metavar="FILE", help="notebooks, or folders of them")
+    add("--csv", type=Path, metavar="FILE", help="write a table: a row for each submission")
+    add("--json", type=Path, metavar="FILE", help="write everything that the sheets say")
+    add("--html", type=Path, metavar="DIR", help="write a page for each submission, and index.html for the teacher")
+    add("--points", type=Path, metavar="FILE", default=marks.POINTS, help="points of the items, if not points.json's")
+    add("--only", action="append", choices=ITEMS, metavar="ITEM", help=f"judge this alone: {', '.join(ITEMS)}")
+    add("--seed", type=int, default=0, help="of all that is drawn (0)")
+    add("--jobs", type=int, default=os.cpu_count() or 1, help="submissions judged at once (the number of cores)")
+    add("--seconds", type=float, default=Limits().seconds, help="of computing, for each item (%(default)g)")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Grade what the command line names: 0, or 2 where the command itself is wrong."""
+    made = parser()
+    options = made.parse_args(arguments)
+    try:
+        points = checked(options)
+        paths = notebooks(options.submissions)
+    except ValueError as error:
+        made.error(str(error))
+    with contextlib.suppress(AttributeError, ValueError):
+        sys.stdout.reconfigure(errors="replace")  # names of files in a terminal that cannot show them
+    graded = []
+    limits = Limits(seconds=options.seconds)
+    try:
+        with contextlib.closing(grade(paths, points, options.seed, options.jobs, limits)) as sheets_of_all:
+            for sheet in sheets_of_all:
+                graded.append(sheet)
+                tqdm.write(("\n" if len(graded) > 1 else "") + sheets.as_text(sheet), file=sys.stdout, end="")
+    except KeyboardInterrupt:
+        print(f"interrupted after {len(graded)} of {len(paths)} submissions", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever reads the sheets has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    try:
+        write(graded, options)
+    except OSError as error:
+        made.error(f"{error.filename} could not be written: {error.strerror}")
+    return 0
+
+
+def checked(options: argparse.Namespace) -> dict[str, int]:
+    """The points of the items to judge; ValueError where an option cannot be used."""
+    points = marks.read_points(options.points)
+    if not 0 <= options.seed < 2**63:
+        raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {options.seed}")
+    if options.jobs < 1:
+        raise ValueError(f"--jobs must be 1 or more, got {options.jobs}")
+    if not 0.1 <= options.seconds <= 3600:
+        raise ValueError(f"--seconds must be from 0.1 to 3600, got {options.seconds:g}")
+    for name in ("csv", "json"):
+        if getattr(options, name) is not None:
+            check_writable(f"--{name}", getattr(options, name))
+    if options.html is not None:
+        try:
+            options.html.mkdir(parents=True, exist_ok=True)
+            check_writable("--html", options.html / "index.html")
+        except OSError as error:
+            raise ValueError(f"--html must be a folder, got {options.html}: {error.strerror}") from None
+    return {item: points[item] for item in ITEMS if item in (options.only or ITEMS)}
+
+
+def notebooks(paths: Sequence[Path]) -> list[Path]:
+    """The files to grade, of each folder its notebooks; ValueError where one is not there, or no regular file."""
+    found = []
+    for path in paths:
+        try:
+            if path.is_dir():
+                inside = sorted(path.rglob("*.ipynb"))
+                inside = [one for one in inside if one.is_file() and ".ipynb_checkpoints" not in one.parts]
+                if not inside:
+                    raise ValueError(f"{path} holds no notebooks")
+                found += inside
+            elif path.is_file():
+                found.append(path)
+            else:
+                raise ValueError(f"{path} {'is not a regular file' if path.exists() else 'is not there'}")
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    return list(dict.fromkeys(found))
+
+
+def grade(
+    paths: Sequence[Path], points: dict[str, int], seed: int = 0, jobs: int = 1, limits: Limits | None = None
+) -> Iterator[Sheet]:
+    """Judge submissions, `jobs` at once, and yield their sheets in the order of `paths`.
+
+    `points` has the items to judge. A bar on stderr, where that is a terminal, shows how many are done.
+    """
+    fences = queue.SimpleQueue()
+    pool = ThreadPoolExecutor(jobs)
+    with contextlib.ExitStack() as stack:
+        for _ in range(min(jobs, len(paths))):
+            fences.put(stack.enter_context(Fence(limits)))
+        bar = stack.enter_context(tqdm(total=len(paths), unit="submission", disable=None))
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+
+        def one(path: Path) -> Sheet:
+            fence = fences.get()
+            try:
+                loaded, findings = fence.judge(path, seed, tuple(points))
+            finally:
+                fences.put(fence)
+            bar.update()
+            return marks.sheet_of(shown(path), loaded, findings, points)
+
+        yield from pool.map(one, paths)
+
+
+def shown(path: Path) -> str:
+    """A path as it is shown, whatever bytes its name has."""
+    return clean(os.fsencode(path).decode("utf-8", "replace"), 1000)
+
+
+def write(graded: Sequence[Sheet], options: argparse.Namespace) -> None:
+    """Write the files that were asked for."""
+    for path, form in (options.csv, sheets.as_csv), (options.json, sheets.as_json):
+        if path is not None:
+            with atomic_write(path) as file:
+                file.write(form(graded).encode("utf-8"))
+    if options.html is not None:
+        for name, page in pages.site(graded).items():
+            with atomic_write(options.html / name) as file:
+                file.write(page.encode("utf-8"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""What submitted code does, item by item: run on recorders and on the simulated Ray, and compared with the rules."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+from . import arguments, distributed, schedules, single
+from .account import DEFAULT_BETA
+from .distributed import Problem, Record
+from .findings import ITEMS, Finding
+from .plays import Play
+from .roles import Missing
+
+KINDS = ("q_learning", "sarsa")
+CALLED = {"q_learning": "QLAgent", "sarsa": "SARSAagent", "distributed": "The distributed agent"}
+SCHEDULES = 6  # under which each distributed item is looked at
+
+
+def judge(names: dict[str, object], seed: int = 0, items: Sequence[str] = ITEMS) -> Iterator[Finding]:
+    """Yield a finding of each item but "loads", in the order of ITEMS, as soon as it is known.
+
+    `names` is the namespace that the defining cells have made, which is changed. Everything random follows from
+    `seed`. Nothing that the submission raises comes out.
+    """
+    submission = Submission(names, seed)
+    for item in ITEMS:
+        if item in items and item != "loads":
+            try:
+                error = submission.stops_at_once(item)
+                if error:
+                    seen = f"It stops before anything is learned: {error}."
+                    yield Finding(item, 0.0, True, seen, "Run your own cells, from the first to the last.")
+                else:
+                    yield getattr(submission, item)()
+            except Missing as missing:
+                yield Finding(item, 0.0, True, f"Not found: {missing}.", "Keep the names of the assignment.")
+            except Unjudged as why:
+                yield Finding(item, 0.0, False, str(why), "")
+
+
+class Unjudged(Exception):
+    """An item cannot be told."""
+
+
+class Fruitless(Exception):
+    """A run comes to no result."""
+
+
+class Submission:
+    """A submission and its runs, each of which is made when it is first asked for."""
+
+    def __init__(self, names: dict[str, object], seed: int):
+        self.names, self.seed = names, seed
+        names.setdefault("__name__", "__main__")
+        self.run = functools.cache(self._run)
+        self.play = functools.cache(self._play)
+
+    def _run(self, kind: str, **settings) -> single.Run:
+        return single.Run(self.names, kind, self.seed, **settings)
+
+    def _play(self, schedule: int = 0, **settings) -> Record:
+        record = Record(Play(self.names, self.seed, schedule=schedule, **settings))
+        if record.unjudged:
+            raise Unjudged(record.unjudged)
+        return record
+
+    def stops_at_once(self, item: str) -> str:
+        """The error with which all runs of an item end before anything is learned; "" where something is."""
+        errors = []
+        if item in ("policies", "episodes", "tests"):
+            errors = [run.error if not run.learning else "" for run in self.both()]
+        elif item in ("server", "collectors", "snapshots", "end", "traffic"):
+            errors = [record.play.error if not record.account.learned else "" for record in self.plays()]
+        elif item == "arguments":
+            with contextlib.suppress(Missing, Unjudged):
+                return self.stops_at_once("episodes") and self.stops_at_once("server")
+        return errors[0] if errors and all(errors) else ""
+
+    def both(self, **settings) -> list[single.Run]:
+        """The same run of Q-learning and of SARSA, of which one may be missing, or not come to its end."""
+        runs, endless, missing = [], [], None
+        for kind in KINDS:
+            try:
+                plain = self.run(kind)
+                if settings and plain.log.exhausted:
+                    endless.append(plain)
+                else:
+                    runs.append(self.run(kind, **settings))
+            except Missing as problem:
+                missing = problem
+        if not runs and not endless:
+            raise missing
+        return runs or endless
+
+    def plays(self, **settings) -> list[Record]:
+        """The same run under several schedules; two that come to no result are enough."""
+        records: list[Record] = []
+        for schedule in range(SCHEDULES):
+            if sum(record.broken is not None for record in records) < 2:
+                records.append(self.play(schedule, **settings))
+        return records
+
+    def over_schedules(
+        self, item: str, problems: Callable[[Record], list[Problem]], right: str, extra: Sequence[Problem] = ()
+    ) -> Finding:
+        """A finding of what is wrong under any schedule, with the smallest one that shows it."""
+        found, story = [], ""
+        for record in self.plays():
+            if record.broken and found:
+                continue
+            new = [problem for problem in problems(record) if problem.kind not in {one.kind for one in found}]
+            found += new
+        if found:
+            story = schedules.smallest(self.names, self.seed, found[0].kind, problems)
+        return distributed.finding(item, [*found, *extra], right, story)
+
+    # One core
+
+    def policies(self) -> Finding:
+        """Greedy and exploring."""
+        settings = {"learning_episodes": 80, "test_interval": 20, "do_test": False}
+        return single.judge_policies({epsilon: self.both(epsilon=epsilon, **settings) for epsilon in (0.0, 0.3, 1.0)})
+
+    def q_learning(self) -> Finding:
+        """Its update."""
+        return single.judge_update(self.run("q_learning"), "q_learning")
+
+    def sarsa(self) -> Finding:
+        """Its update."""
+        return single.judge_update(self.run("sarsa"), "sarsa")
+
+    def episodes(self) -> Finding:
+        """Their number, beginnings and ends."""
+        return single.judge_episodes(self.both())
+
+    def tests(self) -> Finding:
+        """Of which policy, when, and what they return."""
+        limited = {"learning_episodes": 1, "test_interval": 1, "longest": 5_000}
+        return single.judge_tests(self.both(), self.both(do_test=False), self.both(**limited))
+
+    # Distributed
+
+    def server(self) -> Finding:
+        """What it learns from batches."""
+        if not any(record.account.known for record in self.plays()) and not any(r.broken for r in self.plays()):
+            raise Unjudged("No actor was found that holds a table of action values.")
+        batches = sum(len(record.account.learned) for record in self.plays())
+        right = f"All {batches} batches under {SCHEDULES} schedules are learned once and whole, by the own maximum."
+        return self.over_schedules("server", distributed.server_problems, right)
+
+    def collectors(self) -> Finding:
+        """Their number, exploring, batches, tables and random numbers."""
+        shares = {0.3: self.plays(), 0.0: [self.play(0, epsilon=0.0)], 1.0: [self.play(0, epsilon=1.0)]}
+        problems = distributed.collector_problems(self.plays(), shares)
+        wanted = self.play().settings["cw_num"]
+        right = f"{wanted} collectors explore as epsilon says, on new tables, with batches and numbers of their own."
+        return distributed.finding("collectors", problems, right)
+
+    def snapshots(self) -> Finding:
+        """Which tables are tested, and where the results are."""
+        right = f"{len(self.play().due)} tests, each of the table at its episode, once, and all results in order."
+        extra = distributed.late(self.plays())
+        if not self.play().broken:
+            extra += distributed.crossing(self.play(), self.play(0, batch_size=8))
+        return self.over_schedules("snapshots", distributed.snapshot_problems, right, extra)
+
+    def end(self) -> Finding:
+        """What is learned and what is left when the result is there."""
+        extra = distributed.end_problems(self.play(do_test=False)) + self.swallowed()[:1]
+        asked = self.play().settings["learning_episodes"]
+        right = f"Under {SCHEDULES} schedules {asked} episodes are learned, nothing is left, and errors come out."
+        return self.over_schedules("end", distributed.end_problems, right, extra)
+
+    def swallowed(self) -> list[Problem]:
+        """Errors that nobody notices, one kind of call after another."""
+        record = self.play()
+        if record.broken:
+            return []
+        methods = {call.method for call in record.play.calls} | {a.name for a in record.play.actors if a.is_task}
+        found = [distributed.swallowed(self.play(0, failing=method)) for method in sorted(methods)]
+        return [problem for problem in found if problem]
+
+    def traffic(self) -> Finding:
+        """Calls per batch."""
+        broken = [record.broken for record in self.plays() if record.broken]
+        if len(broken) == len(self.plays()):
+            return distributed.finding("traffic", broken[:1], "")
+        right = f"{len(self.play().play.calls)} calls for {self.play().account.episodes} episodes and their tests."
+        problems = lambda record: [] if record.broken else distributed.traffic_problems(record)
+        found = [problem for record in self.plays() for problem in problems(record)]
+        return distributed.finding("traffic", found, right)
+
+    # Both
+
+    def arguments(self) -> Finding:
+        """Whether arguments are used as given."""
+        found, fruitless, repeats, missing = [], [], False, []
+        runs = {kind: lambda kind=kind, **settings: self._repeatable_run(kind, **settings) for kind in KINDS}
+        runs["distributed"] = self._repeatable_play
+        for kind, run in runs.items():
+            try:
+                names = arguments.read_globals(run)
+            except Missing as problem:
+                missing.append(problem)
+                continue
+            except Unjudged:
+                continue
+            except Fruitless:
+                fruitless.append(kind)
+                continue
+            if names is not None:
+                repeats = True
+                found += arguments.problems_of(CALLED[kind], names)
+        if len(missing) == len(runs):
+            raise missing[0]
+        for kind in fruitless:
+            seen = f"{CALLED[kind]} comes to no result, whatever its arguments are."
+            hint = "Run it with the smallest settings."
+            found.append(Problem(f"{kind} fruitless", seen, hint, 0.5 if repeats else 1.0))
+        if not repeats and not fruitless:
+            raise Unjudged("The runs do not repeat with seeded random numbers, so that they cannot be compared.")
+        if "distributed" in runs:
+            found += self.without_effect()
+        right = "All classes use their arguments, whatever the notebook's variables are."
+        return distributed.finding("arguments", found, right)
+
+    def _repeatable_run(self, kind: str, **settings) -> single.Run:
+        plain = self.run(kind)
+        if plain.log.exhausted or (plain.error and not plain.learning):
+            raise Fruitless
+        return self._run(kind, **settings)
+
+    def _repeatable_play(self, **settings) -> Play:
+        if self.play().broken:
+            raise Fruitless
+        return self._play(0, **settings).play
+
+    def without_effect(self) -> list[Problem]:
+        """Arguments of the distributed agent that are given and change nothing."""
+        try:
+            plain = self.play()
+        except (Missing, Unjudged):
+            return []
+        if plain.broken:
+            return []
+        found = []
+        for name, value, weight in (("beta", 0.9, 0.25), ("ew_num", 1, 0.5), ("do_test", False, 0.5)):
+            if name not in plain.play.taken:
+                continue
+            changed = self.play(0, **{name: value})
+            same = arguments.fingerprint(changed.play) == arguments.fingerprint(plain.play)
+            same |= name == "do_test" and bool(changed.tests)
+            same |= name == "beta" and any(one.rule == DEFAULT_BETA for one in changed.account.learned)
+            if same:
+                seen = f"the distributed agent learns the same with {name}={value}; expected that it has an effect."
+                found.append(Problem(f"no effect of {name}", seen, f"Follow {name} from your agent on.", weight))
+        return found
