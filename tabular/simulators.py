@@ -220,9 +220,8 @@ def _copies_act_apart(simulator: Any) -> bool:
         except Exception:  # the run will raise it
             return True
         try:
-            beside = _first_results(
-                one for one, _ in zip(_episodes(copies[1], 0), _episodes(copies[2], 1), strict=False)
-            )
+            in_turn = zip(_episodes(copies[1], 0), _episodes(copies[2], 1), strict=False)
+            beside = _first_results(result for result, _ in in_turn)
         except Exception:
             return False
     return _are_alike(alone, beside) or not _are_alike(alone, again)
