@@ -245,7 +245,7 @@ def _send(call: Call) -> Any:
 
 
 def get(references: Any, *, timeout: float | None = None) -> Any:
-    """Wait for the results of calls and return them; raise a call's error, or GetTimeoutError after `timeout` seconds."""
+    """Wait for calls and return their results; raise a call's error, or GetTimeoutError after `timeout` seconds."""
     several = isinstance(references, list)
     wanted = _checked_references(references if several else [references])
     simulation = running()

@@ -38,7 +38,7 @@ class Sources:
         self.arrays = [(array, array.tobytes()) for value in values for array in _arrays(value)]
 
     def changed(self) -> bool:
-        """Whether anything has changed since the snapshot. It takes about 1 us: it runs before each use of compiled code."""
+        """Whether anything has changed since the snapshot. Takes about 1 us; each use of compiled code calls this."""
         for function, code, defaults in self.code:
             if function.__code__ is not code or function.__defaults__ is not defaults:
                 return True
