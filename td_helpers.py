@@ -211,7 +211,7 @@ class TDAgent:
 
     @property
     def episode(self) -> int:
-        """The number of episodes learned, and the number of the next, which selects its draws. A custom `learn` adds to it."""
+        """The number of episodes learned; it also selects the next one's random draws. A custom `learn` adds to it."""
         return self._learned.episode
 
     @episode.setter

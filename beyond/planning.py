@@ -237,7 +237,7 @@ def sweep(model, planner, beta, tolerance, most):
 
 @cached_jit
 def back_up_added(model, planner, counts, beta, tolerance):
-    """Back up the pairs of added rows; enqueue the latest first, so that changes spread back along the path taken."""
+    """Back up the pairs of added rows; enqueue their states latest first: changes spread back along the path taken."""
     actions = planner.q_table.shape[1]
     for i in range(len(counts)):
         back_up(model, planner, beta, counts[i]["pair"])

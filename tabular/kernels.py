@@ -104,7 +104,7 @@ def draw(key, counter):
 
 
 def key_of(seed: int) -> int:
-    """Hash a seed to a key of 62 bits, so that nearby seeds are unrelated and key ^ stream, an env's seed, fits 63."""
+    """Hash a seed to a key of 62 bits, so that nearby seeds are unrelated and key ^ stream, an env's seed, has 63."""
     return int(mix(seed)) >> 2
 
 

@@ -24,7 +24,7 @@ OURS = "tabular", "beyond", "td_helpers", "contextlib"  # modules whose frames d
 
 
 def note_line(error: Exception, functions: Iterable[Callable]) -> None:
-    """Note in an error the innermost line of these functions that it came from, and cut its traceback to that line."""
+    """Add a note to an error with the innermost line of these functions in its traceback, which is cut to that line."""
     own = {code for function in functions for code in codes(function)}
     last = _last_frame(error, lambda code: code in own)
     if last is None:
@@ -36,7 +36,7 @@ def note_line(error: Exception, functions: Iterable[Callable]) -> None:
 
 
 def note_compiled_line(error: Exception, functions: Iterable[Callable]) -> None:
-    """Note the line in an error from compiled code, if numba gives it: it does for a raise, not for a bad index."""
+    """Add a note with the line to an error from compiled code; numba gives it for a raise, but not for a bad index."""
     own = {(code.co_filename, code.co_name) for function in functions for code in codes(function)}
     last = _last_frame(error, lambda code: (code.co_filename, code.co_name) in own)
     names = " or ".join(function.__name__ for function in functions)
@@ -97,7 +97,7 @@ def _line_in(problem: str, functions: Iterable[Callable]) -> str:
 
 
 def _line_of(complaint: str, functions: Iterable[Callable]) -> str:
-    """Return the first line of these functions that reads the undefined name, which numba's message does not locate."""
+    """Return the first line of these functions that reads the undefined name; numba's message does not say which."""
     for function in functions:
         for code in codes(function):
             line = code.co_firstlineno

@@ -55,7 +55,7 @@ class Snapshot(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What an agent has learned, in one object, so that an interrupt sees all of the old state or of the new one."""
+    """What an agent has learned, in one object, so that an interrupt never sees a mixture of old and new."""
 
     q_table: np.ndarray | Version  # float64, (states, actions)
     episode: int  # number of episodes learned

@@ -367,20 +367,20 @@ def _join_cluster(address: str) -> None:
     _read_settings_again()
     tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # ray.init does this only for "auto"
     if address == "auto":
-        place = _find_cluster()
+        head = _find_cluster()
     else:
         try:
-            place = canonicalize_bootstrap_address(address)
+            head = canonicalize_bootstrap_address(address)
         except ValueError as error:
             raise ConnectionError(f"RAY_ADDRESS must be host:port, local or auto, got {address}") from error
-        _check_cluster(place, f"RAY_ADDRESS={address}")
+        _check_cluster(head, f"RAY_ADDRESS={address}")
     modules = [str(FOLDER / name) for name in MODULES if (FOLDER / name).exists()]
     try:
-        ray.init(address=place, runtime_env={"py_modules": modules, "excludes": NOT_SENT}, **QUIET)
+        ray.init(address=head, runtime_env={"py_modules": modules, "excludes": NOT_SENT}, **QUIET)
     except Exception as error:
         ray.shutdown()
-        hint = f"is this machine a node of it (ray start --address={place}), with the same versions of ray and Python?"
-        raise ConnectionError(f"the Ray cluster at {place} cannot be joined ({error}); {hint}") from error
+        hint = f"is this machine a node of it (ray start --address={head}), with the same versions of ray and Python?"
+        raise ConnectionError(f"the Ray cluster at {head} cannot be joined ({error}); {hint}") from error
 
 
 def _find_cluster() -> str:
@@ -388,24 +388,24 @@ def _find_cluster() -> str:
     from ray._private import services
 
     latest = services.find_bootstrap_address(None)  # written by `ray start`
-    for place in dict.fromkeys(filter(None, [latest, *sorted(services.find_gcs_addresses())])):
+    for head in dict.fromkeys(filter(None, [latest, *sorted(services.find_gcs_addresses())])):
         with contextlib.suppress(ConnectionError):  # another user's cluster, or a private Ray
-            place = services.canonicalize_bootstrap_address(place)
-            _check_cluster(place, place)
-            return place
+            head = services.canonicalize_bootstrap_address(head)
+            _check_cluster(head, head)
+            return head
     hint = "start one (ray start --head), name the head node's host:port, or unset RAY_ADDRESS"
     raise ConnectionError(f"RAY_ADDRESS=auto, but no Ray cluster on this machine can be joined: {hint}")
 
 
-def _check_cluster(place: str, name: str) -> None:
-    """Raise ConnectionError, within seconds, unless a Ray head that accepts our token answers at `place`, host:port."""
+def _check_cluster(head: str, name: str) -> None:
+    """Raise ConnectionError, within seconds, unless a Ray head that accepts our token answers at `head`, host:port."""
     from ray._raylet import GcsClient
     from ray.exceptions import AuthenticationError, RpcError
 
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
-        _check_listener(place, name)  # Ray itself would try for 40 s, several times
+        _check_listener(head, name)  # Ray itself would try for 40 s, several times
     try:
-        GcsClient(address=place)
+        GcsClient(address=head)
     except AuthenticationError as error:
         problem = f"the Ray cluster at {name} asks for a token, and ours is missing or wrong"
         hint = "copy the head node's ~/.ray/auth_token to this user's, or set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
@@ -414,10 +414,10 @@ def _check_cluster(place: str, name: str) -> None:
         raise ConnectionError(f"no Ray head node answers at {name} ({error}): is this the right port?") from error
 
 
-def _check_listener(place: str, name: str) -> None:
-    """Raise ConnectionError unless something at `place`, host:port, speaks HTTP/2, as Ray does."""
+def _check_listener(head: str, name: str) -> None:
+    """Raise ConnectionError unless something at `head`, host:port, speaks HTTP/2, as Ray does."""
     hint = "start a cluster there, or unset RAY_ADDRESS to use this machine alone"
-    host, _, port = place.rpartition(":")
+    host, _, port = head.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS_FRAME)
