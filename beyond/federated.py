@@ -245,7 +245,7 @@ def effective_rates(rate, visits):
 
 @cached_jit
 def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
-    """Add a report: its visits, and visits * (mean target - old value), which is its change / the effective rate."""
+    """Add a report: its visits, and visits * change / effective rate, which is visits * (mean target - old value)."""
     rates = effective_rates(local_rate, visits)
     for i in range(len(pairs)):
         change = values[i] - old_values[pairs[i]]

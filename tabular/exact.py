@@ -123,7 +123,8 @@ def _swept_values(
     limit = 10_000 if beta == 1.0 else 10_000_000  # a sweep contracts errors by beta: enough for beta up to 0.999995
     arrays = table.probability, table.next_state, table.reward, table.terminated
     if _sweep(values, *arrays, policy, beta, epsilon, tolerance, limit) > tolerance:
-        raise RuntimeError(f"with beta={beta:.15g} the values still grow after {limit} sweeps: some policy never ends")
+        problem = f"with beta={beta:.15g} the values still change after {limit} sweeps"
+        raise RuntimeError(f"{problem}: some policy never ends")
     return values
 
 

@@ -467,7 +467,7 @@ class _Rehearsal:
         return _checked(self.rule.policy)(row, actions, epsilon, explore)
 
     def judge(self) -> bool:
-        """Return whether it was conclusive; raise TypeError if update returned a value, warn if it changed nothing."""
+        """Return whether the rehearsal was conclusive; raise TypeError for a returned value, warn of no change."""
         name = self.rule.update.__name__
         if self.returned is not None:
             message = f"{name} must change q_table[state][action] and return nothing, it returned {self.returned!r}"

@@ -19,7 +19,7 @@ from .files import AnyPath, regular_file
 FORMAT = 2  # of saves, in their header; raise it when older saves would be misread
 EARLIER = {"format": 1, "in_flight": 2}  # header fields missing from older saves, which had no other values
 LONGEST_HEADER = 2**16  # characters
-METHODS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # those that numpy uses; others unpack to any size before a check
+METHODS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # those that numpy uses; others unpack without a limit
 
 
 class Save:

@@ -35,7 +35,8 @@ NOT_SENT = ["*.csv", "*.png", "*.md", "*.ipynb"]  # files in MODULES that worker
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 SETTINGS_FRAME = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # of HTTP/2, which gRPC speaks
 IGNORE_LOST_ERRORS = "RAY_IGNORE_UNHANDLED_ERRORS"
-PREFIX, ALIVE = "ray-", "alive"  # of a private Ray's folder's name, and a file in it that its driver keeps locked
+PREFIX = "ray-"  # of the names of private Rays' folders
+ALIVE = "alive"  # a file in such a folder, locked while its driver is alive
 UNSET = {  # variables that would make a private Ray part of something else
     "RAY_ENABLE_K8S_TOKEN_AUTH",  # Kubernetes would be asked about the token
     "RAY_USE_TLS",  # needs a cluster's certificates
@@ -66,7 +67,7 @@ def start_ray(num_cpus: int | None = None) -> None:
         if _ray_runs():
             return
         _restore_kept_variables()
-        with _process_restored():
+        with _global_state_restored():
             _import_ray()
             logging.getLogger("ray").setLevel(logging.ERROR)
             # Runs send lost calls again, but Ray would print the error of each of them.
@@ -106,7 +107,7 @@ def _import_ray() -> None:
 
 
 @contextlib.contextmanager
-def _process_restored() -> Iterator[None]:
+def _global_state_restored() -> Iterator[None]:
     """Restore what importing and starting Ray changes in the user's process."""
     environment, path, state = dict(os.environ), list(sys.path), random.getstate()
     hook, handler, dumps = sys.excepthook, signal.getsignal(signal.SIGTERM), faulthandler.is_enabled()

@@ -385,7 +385,7 @@ class Process(Strand):
             self.simulation.pass_turn()
 
     def work(self, call: Call) -> None:
-        """Run a call in no virtual time, then stay busy for as long as it takes on the virtual clock."""
+        """Run a call, then stay busy for a random time on the virtual clock."""
         if call.fate == "dies before":
             self.die()
             raise _Ended
