@@ -69,12 +69,12 @@ class ChangeLog:
 
 
 class Replica:
-    """A worker's two tables: the q_table as last received, and a copy to learn on."""
+    """A worker's two tables: one as received, and a copy to learn on."""
 
-    received: np.ndarray
-    owned: bool
-    copy: np.ndarray
-    steps: int
+    received: np.ndarray  # the q_table as last received
+    owned: bool  # whether `received` may be changed: it then is not an array that others share
+    copy: np.ndarray  # the one to learn on
+    steps: int  # of the last snapshot
 
     def __init__(self) -> None:
         self.learned: np.ndarray | None = None  # the pairs that the last batch updated; None before and during one
