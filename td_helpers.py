@@ -124,8 +124,8 @@ class TDAgent:
     `steps` and, last, to `episode`.
 
     One thread uses an agent at a time; a second one gets a RuntimeError. A copy (`copy.copy`, `copy.deepcopy`, pickle)
-    shares nothing that learning changes, so both may learn at the same time. The first two kinds share `workers`, a
-    pickle has none. No copy writes to the original's `checkpoint`.
+    shares nothing that learning changes, so both may learn at the same time. A copy shares the original's `workers`; an
+    unpickled one has none. No copy writes to the original's `checkpoint`.
     """
 
     agent_name = "TD agent"
@@ -185,12 +185,12 @@ class TDAgent:
         try:
             return copy.deepcopy(self)
         except Exception as error:
-            told = f"this agent cannot be copied, since its simulator cannot ({error})"
-            raise TypeError(f"{told}: construct another one with its own simulator") from error
+            problem = f"this agent cannot be copied, since its simulator cannot ({error})"
+            raise TypeError(f"{problem}: construct another one with its own simulator") from error
 
     @property
     def simulator(self) -> Any:
-        """The env, which cannot be assigned: for another env construct another agent."""
+        """The env; it cannot be assigned: for another env, construct another agent."""
         return self._simulator
 
     @property
@@ -211,7 +211,7 @@ class TDAgent:
 
     @property
     def episode(self) -> int:
-        """The number of episodes learned, and of the next one, whose draws it selects. A custom `learn` adds to it."""
+        """The number of episodes learned; it also selects the next one's random draws. A custom `learn` adds to it."""
         return self._learned.episode
 
     @episode.setter
@@ -312,11 +312,11 @@ class TDAgent:
         return self.episode > 0 and self.episode % self.test_interval == 0 and self.episode not in self.rewards
 
     def _episodes_asked_for(self, episodes: int | None) -> int:
-        """The number of episodes that `learn` was called for."""
+        """Return the number of episodes that `learn` was called for."""
         return self.test_interval if episodes is None else check_count("episodes", episodes, 0, MAX_EPISODES)
 
     def _check_settings(self) -> None:
-        """Raise if the settings conflict; each was checked by itself when it was assigned."""
+        """Raise TypeError or ValueError if the settings conflict; each was checked by itself when it was assigned."""
         if not isinstance(self.kernel, Rule | None):
             raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
         if type(self).learn is TDAgent.learn:
@@ -454,9 +454,9 @@ class SARSAAgent(TDAgent):
 
 
 # Distributed ------------------------------------------------------------------------------
-# The roles are plain classes, which can be read and run without Ray. What a collector or an evaluator does depends only
-# on the arguments, and the agent has the server's table after every batch, so any call can be sent again. (Large tables
-# travel as changes, see `tabular.changes`; whatever is sent again starts from whole ones.)
+# The roles are plain classes, which can be read and run without Ray. What a collector or an evaluator returns depends
+# only on the arguments, and the agent has the server's q_table after every batch, so any call can be sent again. (Large
+# q_tables travel as changes, see `tabular.changes`; after a loss whole ones are sent first.)
 #
 #     q[i] = server.learn(collector[i % cw_num].collect(q[i - lag], batch i))     lag: cw_num * (in_flight - 1)
 #     rewards[test] = evaluator[test % ew_num].evaluate(q at the test, test)
@@ -526,7 +526,7 @@ def _play(
 ) -> Any:
     """Make a worker that plays a role, with its own agent."""
     agent = agent_class(simulator, **settings)
-    agent.kernel = kernel  # the driver's, which may have been assigned; a class imported here has the one in its file
+    agent.kernel = kernel  # the driver's, which may have been assigned; a class imported here has its file's
     return role(agent, **options)
 
 
@@ -549,8 +549,9 @@ class DistributedQLAgent(QLAgent):
     session share processes, which the first run starts. A process that dies, or has not answered for `patience` seconds
     (or twice the longest batch so far, if that is longer), is replaced, and its work sent again. A run raises
     RuntimeError if the same work is lost more than 5 times in a row, or a process cannot be reached for `patience`
-    seconds, with nothing learned or tested in between; what was learned is kept. With `checkpoint`, a path, the agent
-    is also saved there every `checkpoint_seconds`, and when a run ends; a save that fails warns, and the run continues.
+    seconds, with nothing learned or tested meanwhile; what was learned is kept. With `checkpoint`, a path, the agent
+    is also saved there every `checkpoint_seconds` and when a run ends; if a save fails, a warning says so, and the run
+    continues.
 
     `restarts` counts the processes replaced, `batches` the batches learned; `cost` is the total `Cost`.
     """
@@ -585,7 +586,7 @@ class DistributedQLAgent(QLAgent):
         super().__init__(simulator, epsilon, learning_rate, learning_episodes, **settings)
         self.restarts, self.batches, self.cost = 0, 0, Cost()
         self._untested: dict[int, np.ndarray] = {}  # episode: the q_table to test, until its result is in
-        self._warn_of_cut_batches()
+        self._warn_of_truncated_batches()
 
     @property
     def kernel(self) -> Rule:  # type: ignore[override]  # cannot be assigned, unlike the workers'
@@ -599,7 +600,7 @@ class DistributedQLAgent(QLAgent):
 
     @property
     def behind(self) -> int:
-        """The number of batches from one table that a collector is sent to the next."""
+        """How many batches apart the tables are that a collector is sent."""
         return self.cw_num
 
     @property
@@ -663,7 +664,7 @@ class DistributedQLAgent(QLAgent):
                 recovery.recover(lost)
 
     def _rehearse(self) -> None:
-        """Also try out a new rule in this process, since nobody sees a worker's warnings."""
+        """Also rehearse a new rule in this process, since a worker's warnings are not shown."""
         super()._rehearse()
         if self.kernel is None or self.kernel.tried:
             return
@@ -678,7 +679,7 @@ class DistributedQLAgent(QLAgent):
         return pool.submit("server", 0, "learn", collected)
 
     def _commit(self, batch: Batch, snapshot: Snapshot) -> None:
-        """Commit a batch's result; nothing else in a run changes what was learned."""
+        """Commit a batch's result; nothing else changes the learned state during a run."""
         self._learned = self._learned.after(batch, snapshot, self.lag)
         self.batches += 1
         self.cost = self.cost.plus(snapshot.cost)
@@ -694,7 +695,7 @@ class DistributedQLAgent(QLAgent):
         return [Snapshot(frozen(materialized(q_table)), self.steps) for q_table in q_tables]
 
     def _own_arrays(self) -> None:
-        """Copy the arrays that came from Ray: they are read-only, and occupy its store while they are held."""
+        """Copy the arrays that came from Ray: they are read-only, and occupy its store while they are referenced."""
         self._learned = with_own_arrays(self._learned)
         self._untested = {episode: np.array(q_table) for episode, q_table in self._untested.items()}
 
@@ -756,11 +757,11 @@ class DistributedQLAgent(QLAgent):
         if not isinstance(self.kernel, Rule) or self.kernel.needs_next_action:
             raise TypeError(
                 f"{self.single.__name__} cannot be replayed by a server: its update needs the next action of the "
-                "policy that acted, which is no longer that of the server's table. Let its workers learn on their own: "
+                "policy that acted, but the server's table has changed since. Let its workers learn on their own: "
                 "beyond.FederatedSARSAAgent, or a FederatedQLAgent with `single` set to it"
             )
 
-    def _warn_of_cut_batches(self) -> None:
+    def _warn_of_truncated_batches(self) -> None:
         """Warn if tests truncate batches."""
         if self.do_test and self.episodes_a_batch > self.test_interval:
             warnings.warn(
@@ -782,7 +783,7 @@ class DistributedQLAgent(QLAgent):
         }
 
     def _restore(self, saved: Save) -> None:
-        most = max(1000, self.lag, 2 * self.ew_num + 1)  # tables; a run with more processes may have saved more
+        most = max(1000, self.lag, 2 * self.ew_num + 1)  # q_tables; another agent's settings may have led to more
         recent = saved.read("recent", np.float64, (None, *self._shape), most)
         untested = saved.read_episodes("untested", most)
         q_tables = saved.read("untested_q_tables", np.float64, (len(untested), *self._shape))
@@ -795,6 +796,6 @@ class DistributedQLAgent(QLAgent):
             if value != own:
                 warnings.warn(
                     f"saved with {name}={value}, this agent has {own}: it continues from what was learned, but the "
-                    "result will differ from that of one uninterrupted run",
+                    "result will differ from one uninterrupted run's",
                     stacklevel=4,
                 )

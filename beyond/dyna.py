@@ -1,7 +1,7 @@
 """Dyna-Q: agents that count the transitions they see, and plan with the counts.
 
 Q-learning learns from a step once. Dyna (Sutton 1990; Sutton and Barto, chapter 8) also learns a model from it, and
-learns from the model while the world is slow. Here the model is counts, planning is prioritised sweeping with expected
+learns from the model between real steps. Here the model is counts, planning is prioritised sweeping with expected
 updates (`planning`; with full sweeps it would be the adaptive real-time dynamic programming of Barto, Bradtke and Singh
 1995), and initial values are optimistic, so that untried actions get tried (Brafman and Tennenholtz 2002).
 
@@ -11,12 +11,12 @@ When not to use it:
   up to 4 outcomes, takes up to 560 bytes (250 on 128 x 128 after 4 million steps), against 32 in a q_table.
 - Many outcomes. In an env with a thousand outcomes per pair each backup of a pair reads a thousand rows, and each count
   searches them. Continuous rewards cost nothing extra, because only their sum is kept.
-- Drift. Counts never forget, so planning uses an average over all time (Sutton and Barto 8.3). On Dangerous Hallway,
+- Drift. No count is discarded, so planning uses an average over all time (Sutton and Barto 8.3). On Dangerous Hallway,
   with all actions rotated by a quarter turn after 2,000 episodes, the policy is within 5 of the optimum again after
-  84,000 steps, against 7,000 for Q-learning at a rate of .1, and 6,000 for Dyna-Q from scratch (medians of 5 seeds).
+  84,000 steps, against 7,000 for Q-learning at a rate of 0.1, and 6,000 for Dyna-Q from scratch (medians of 5 seeds).
 - Bad luck. The outcome of a pair tried once is trusted until exploration retries it. On one 64 x 64 lake with epsilon
-  .05, half the seeds stay 12 below the optimum for 20 million steps; with .1 they come within 5 in one million.
-- Small simulators. A batch has an overhead of about .1 ms: on an 8 x 8 lake, Q-learning at its best rate needs four
+  0.05, half the seeds stay 12 below the optimum for 20 million steps; with 0.1 they come within 5 in one million.
+- Small simulators. A batch has an overhead of about 0.1 ms: on an 8 x 8 lake, Q-learning at its best rate needs four
   times the steps, but no more time.
 """
 
@@ -48,8 +48,8 @@ class Planning(NamedTuple):
     """How far to plan after a batch."""
 
     beta: float
-    tolerance: float  # a state whose value is off by no more than this is not updated
-    planning_steps: int  # states that may pass their value on, per learning step
+    tolerance: float  # a state's value is not updated if it is off by no more than this
+    planning_steps: int  # state values that may be updated per learning step
 
 
 class Counted(NamedTuple):
@@ -67,7 +67,7 @@ class Planned(NamedTuple):
     steps: int
     recent: tuple  # of a distributed agent: the tables that the next rounds act on, latest last
     planner: Planner  # of the same q_table
-    beta: float | None  # used in planning; None if the q_table was assigned, and is not planned with yet
+    beta: float | None  # the one planned with; None from an assignment of q_table until it is planned with
     model: Model
 
 
@@ -78,12 +78,12 @@ class PlannedSnapshot(NamedTuple):
     steps: int
     values: np.ndarray
     waiting: np.ndarray
-    counts: np.ndarray  # ROW: of the batch that led to it, or all counts if a server starts from it
+    counts: np.ndarray  # ROW: the latest round's or, if a server starts from it, all
     cost: Cost = Cost()
 
 
 class DynaWorker:
-    """A worker that acts as a collector does, and reports counts of what it saw."""
+    """A worker that acts as a collector does, and reports counts of the transitions it saw."""
 
     def __init__(self, agent: TDAgent, **recorder: Any):
         self.agent, self.collector = agent, CollectingWorker(agent, **recorder)
@@ -130,7 +130,7 @@ class DynaServer:
 
 
 class _PlanningAgent(TDAgent):
-    """Base class of the Dyna-Q agents: they also learn counts, and derive an assigned q_table's values from them."""
+    """Base class of the Dyna-Q agents: they keep counts, and recompute an assigned q_table from them where they can."""
 
     _shown: tuple[np.ndarray, int] | None = None  # the q_table that the user was last given, with its checksum
     planning_steps = Setting(count_between(0, 2**30))
@@ -157,7 +157,7 @@ class _PlanningAgent(TDAgent):
         self.tolerance = (1e-4 * float(largest) or 1e-4) if tolerance is None else tolerance
 
     def _known_rewards(self) -> np.ndarray | None:
-        """The rewards in the simulator's table; None if it has none."""
+        """The rewards in the simulator's transition table; None if it has no table."""
         table = self._table
         if table is None:
             with contextlib.suppress(ValueError):
@@ -177,8 +177,8 @@ class _PlanningAgent(TDAgent):
     def q_table(self) -> np.ndarray:
         """The action values, float64, (states, actions); read-only within a loop over `learn_in_batches`.
 
-        An assigned table is checked, copied and planned with: pairs that were tried get the values that follow from the
-        counts and the other values. A table changed in place is treated likewise when the agent next learns or saves.
+        An assigned q_table is checked, copied and planned with: pairs that were tried get the values that follow from
+        the counts and the other values. One changed in place is treated likewise when the agent next learns or saves.
         """
         q_table = self._learned.q_table
         if self._usage.in_batches:
@@ -194,7 +194,7 @@ class _PlanningAgent(TDAgent):
         self._assign(check_q_table("q_table", q_table, self._shape))
 
     def _assign(self, q_table: np.ndarray) -> None:
-        """Replace the q_table by one that is not planned with yet."""
+        """Replace the q_table with one that is not planned with yet."""
         planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
         learned = self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
@@ -206,7 +206,7 @@ class _PlanningAgent(TDAgent):
         return self._learned.steps
 
     # Counts are added in place. The compiled call that adds them also sets a switch, which selects the newer of two
-    # versions of what was learned: an interrupt sees the old version or the new one, never half.
+    # versions of what was learned: an interrupt sees the old version or the new one, never a mixture.
 
     @property
     def _learned(self) -> Any:  # Planned, once it is constructed
@@ -283,11 +283,11 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     While it acts it also learns as Q-learning does, at `learning_rate`, or it would walk in circles until the next
     plan. After each batch (truncated at tests, with `do_test`) it plans from the counts, until no state's value is off
-    by more than `tolerance` or `planning_steps` states per learning step have passed their value on. `tolerance` (None:
-    a ten thousandth of the largest reward in the simulator's table, or of `initial_value` if it has none) should be
-    well below the cost of a step, since smaller differences are ignored. `initial_value` should be the highest possible
-    return; None takes the highest reward in the table, and raises ValueError if there is no table. Planning works with
-    lower values, too, but the agent may then never try actions that are better than those it knows.
+    by more than `tolerance` or `planning_steps` state values per learning step have been updated. `tolerance` (None: a
+    ten thousandth of the largest reward in the transition table, or of `initial_value` if there is none) should be well
+    below the cost of a step, since smaller differences are ignored. `initial_value` should be the highest possible
+    return; None takes the highest reward in the transition table, and raises ValueError if there is none. Planning
+    works with lower values, too, but the agent may then never try actions that are better than those it knows.
 
     `counts` has the counts. An interrupt leaves the agent as it was after a batch. The rest is as in `QLAgent`.
     """
@@ -348,8 +348,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 
     A round is `batch_size` episodes per worker, all from the latest table; with `do_test` it is truncated at tests.
     Counts add up exactly, in any order and from any number of workers: nothing is averaged. With one worker the result
-    is `DynaQAgent`'s, bit for bit. With `in_flight=3` a round acts on the table from two rounds earlier, so that nobody
-    waits for the slowest worker, or for the server. The rest is as in `DynaQAgent` and `DistributedQLAgent`, even if
+    is `DynaQAgent`'s, bit for bit. With `in_flight=3` a round acts on the table from two rounds earlier, so that no
+    worker waits for the slowest one or for the server. The rest is as in `DynaQAgent` and `DistributedQLAgent`, even if
     processes are killed: a snapshot carries its round's counts, and the agent keeps all counts for a new server.
     """
 
@@ -376,7 +376,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 
     def _submit(self, pool: Pool, batch: Batch, snapshot: Any) -> Reference:
         """Have each worker act for an even share of the episodes, and the server add their counts, in their order."""
-        if isinstance(snapshot, PlannedSnapshot):  # that a server started from; workers do not need its counts
+        if isinstance(snapshot, PlannedSnapshot):  # workers do not need its counts
             snapshot = snapshot._replace(counts=snapshot.counts[:0])
         reports = [
             pool.submit("collector", worker, "collect", snapshot, first, episodes)

@@ -24,7 +24,7 @@ from td_helpers import CollectingWorker, DistributedQLAgent, QLAgentServer, SARS
 class Report(NamedTuple):
     """What a worker learned from the table that it started with."""
 
-    pairs: np.ndarray | None  # int32, the pairs it visited, as state * actions + action; None for all
+    pairs: np.ndarray | None  # int32, the pairs it visited, as state * actions + action; None if all are sent
     values: np.ndarray  # float64, its values of these pairs
     visits: np.ndarray  # int32, how often it updated each
     steps: int
@@ -37,12 +37,12 @@ class Report(NamedTuple):
 
 
 class CountingReplica(Replica):
-    """A replica that also has a count of visits per pair, all 0 before it is learned on."""
+    """A replica that also counts visits per pair; a worker resets them to 0 after each batch."""
 
     visits: np.ndarray
 
     def writable(self, q_table: np.ndarray) -> np.ndarray:
-        """A copy of a table, and `visits` of the same shape."""
+        """Return a writable copy of a table, and make `visits` of the same shape."""
         # A pair's count is next to its value, in the same cache line: counting then costs 5%, not 30%.
         row = np.dtype([("values", "f8", q_table.shape[1]), ("visits", "i4", q_table.shape[1])])
         rows = np.zeros(len(q_table), row)
@@ -69,7 +69,7 @@ class FederatedWorker(CollectingWorker):
         counts = visits[places]
         if counts.sum() != steps:
             raise RuntimeError(f"the rule counted {counts.sum()} of {steps} visits: nothing to merge by")
-        if len(pairs) * 16 < q_table.size * 12:  # bytes per pair, with its number and without
+        if len(pairs) * 16 < q_table.size * 12:  # bytes per pair, with and without its number
             report = pairs, q_table[places], counts
         else:
             report = None, q_table.flatten(), visits.flatten()
@@ -97,7 +97,7 @@ class FederatedServer(QLAgentServer):
             self.place[pairs] = np.arange(len(pairs))
             reports = tuple(report._replace(pairs=self.place[report.pairs]) for report in reports)
         values = table[pairs]
-        if len(reports) == 1:  # one worker: exactly what one core would have learned
+        if len(reports) == 1:  # one worker has learned exactly what one core would have
             values[:] = reports[0].values
         else:
             self.combine(values, learning_rate, reports)
@@ -132,10 +132,10 @@ class FederatedQLAgent(DistributedQLAgent):
     """Q-learning on `cw_num` workers that learn on their own, and a server that merges what they learned.
 
     A round is `batch_size` episodes per worker, all from the same table; with `do_test` it is truncated at tests.
-    Workers learn at `local_rate`, at most the larger of `learning_rate` and `cap` (None: cw_num / 100, clipped to .2 to
-    .6), and `federated.merge` has the formula of the merge. With one worker the result is the single-core agent's, bit
-    for bit. The rest is as in `DistributedQLAgent`, even if processes are killed. `single`, the class of the workers'
-    agents, may have any rule.
+    Workers learn at `local_rate`, at most the larger of `learning_rate` and `cap` (None: cw_num / 100, clipped to 0.2
+    to 0.6), and the server merges by the formula of `federated.merge`. With one worker the result is the single-core
+    agent's, bit for bit. The rest is as in `DistributedQLAgent`, even if processes are killed. `single`, the class of
+    the workers' agents, may have any rule.
     """
 
     agent_name = "Federated Q-learning"
@@ -154,7 +154,7 @@ class FederatedQLAgent(DistributedQLAgent):
 
     @property
     def behind(self) -> int:
-        """The number of rounds from one table that a worker is sent to the next: 1, since it is sent every one."""
+        """How many rounds apart the tables are that a worker is sent: 1, since it is sent every one."""
         return 1
 
     @property
@@ -166,10 +166,11 @@ class FederatedQLAgent(DistributedQLAgent):
     def local_rate(self) -> float:
         """The workers' learning rate: max(learning_rate, min(cap, 1 - (1 - learning_rate)**(1.5 * cw_num))).
 
-        With the exponent cw_num, one visit by a worker would count as much as `cw_num` visits on a single core. That
-        takes 16 workers 1.1 times a single core's steps, on 64 x 64 lakes at a learning rate of .01; with the default
-        it is 1.0. With 64 workers it is 2.0 at a cap of .2, and 1.4 by default (beyond/figures/scaling.py). Raising a
-        single core's learning rate by half helps it more. Few workers need no cap above .2, so the cap grows with them.
+        With the exponent cw_num, one visit by a worker would count as much as `cw_num` visits on a single core. On 64 x
+        64 lakes at a learning rate of 0.01, 16 workers would then take 1.1 times a single core's steps; with 1.5 *
+        cw_num they take 1.0 times. 64 workers take 2.0 times at a cap of 0.2, and 1.4 by default
+        (beyond/figures/scaling.py). A small number of workers needs no cap above 0.2, so the cap grows with cw_num. A
+        single core gains more if its own learning rate is raised by half.
         """
         if self.cw_num == 1 or self.learning_rate == 1.0:
             return self.learning_rate
@@ -220,14 +221,14 @@ def visited(visits):
 
 @cached_jit
 def effective_rates(rate, visits):
-    """Return a table of 1 - (1 - rate)**n, the effective rate of n updates at `rate`, up to the largest of `visits`.
+    """Return an array of 1 - (1 - rate)**n, the effective rate of n updates at `rate`, up to the largest of `visits`.
 
-    Entry n is where n updates take 0 if their target is 1, by the arithmetic of the update rules. Sums and products
-    have the same bits on every machine and in plain Python; a library's expm1 and pow do not.
+    Entry n is the value that n updates with target 1 reach from 0, in the arithmetic of the update rules. Sums and
+    products have the same bits on every machine and in plain Python; a library's expm1 and pow do not.
 
-    Entries never decrease, since nothing negative is added. They never exceed 1: at most the rest, 1 - entry, is added,
-    and rounding keeps the sum at 1. Once an update changes nothing, no later one does. The table then ends, and its
-    last entry, at most some 2**-54 / rate below 1, holds for all larger n.
+    Entries never decrease, since nothing negative is added. They never exceed 1: at most 1 - entry is added, and
+    the sum rounds to at most 1. Once an update changes nothing, no later one does. The array then ends, and its last
+    entry, at most some 2**-54 / rate below 1, holds for all larger n.
     """
     most = 0
     for n in visits:
@@ -244,7 +245,7 @@ def effective_rates(rate, visits):
 
 @cached_jit
 def add_report(old_values, targets, counts, pairs, values, visits, local_rate):
-    """Add a report: its visits, and visits * (mean target - old value), which is its change over the effective rate."""
+    """Add a report: its visits, and visits * change / effective rate, which is visits * (mean target - old value)."""
     rates = effective_rates(local_rate, visits)
     for i in range(len(pairs)):
         change = values[i] - old_values[pairs[i]]

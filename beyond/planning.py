@@ -1,10 +1,10 @@
-"""Planning from counts: a model of what followed each action, and prioritised sweeping of what new counts change.
+"""Planning from counts: a model of what followed each action, and prioritised sweeping after new counts.
 
 The model is the maximum-likelihood one: how often a state and action led to each next state, and the sum of the
-rewards. Counts of several workers add up exactly, in any order. Values are planned by prioritised sweeping (Moore and
+rewards. Counts of several workers add up exactly, in any order. Values are computed by prioritised sweeping (Moore and
 Atkeson 1993) with small backups (van Seijen and Sutton 2013): when the value of a state changes, only the pairs that
 were seen to lead to it change, each by one multiplication. The queue is first come, first served. Ordered by the
-largest change, as in the paper, it would have .8 to 1.6 times as many states pass their value on.
+largest change, as in the paper, planning would update 0.8 to 1.6 times as many state values.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Model(NamedTuple):
 
     def counts(self) -> np.ndarray:
         """Return all counts as an array of ROW, from which `of` makes an equal model, bit for bit."""
-        return packed(self.rows[: self.size[0]])
+        return without_links(self.rows[: self.size[0]])
 
 
 class Planner(NamedTuple):
@@ -98,8 +98,8 @@ class Planner(NamedTuple):
         return self.queue[np.arange(first, last) % len(self.queue)]
 
 
-def packed(rows: np.ndarray) -> np.ndarray:
-    """Return the rows without their links."""
+def without_links(rows: np.ndarray) -> np.ndarray:
+    """Return a model's rows as counts, without their links."""
     counts = np.empty(len(rows), ROW)
     for name in COLUMNS:
         counts[name] = rows[name]
@@ -128,7 +128,7 @@ def add_row(model, pair, next_state, count, reward_sum):
 
 @cached_jit
 def count_steps(model, pairs, rewards, actions):
-    """Add the steps of recorded experience, in which -1 terminates an episode and -2 - state truncates it."""
+    """Count the steps of recorded experience, in which -1 terminates an episode and -2 - state truncates it."""
     end = len(model.sources) - 1
     for i in range(len(pairs)):
         if pairs[i] >= 0:
@@ -202,7 +202,7 @@ def join_queue(planner, state, tolerance):
 
 @cached_jit
 def sweep(model, planner, beta, tolerance, most):
-    """Process the queue until it is empty, or `most` states have passed their value on to pairs that lead to them."""
+    """Process the queue until it is empty or `most` state values were updated, each with the pairs that lead to it."""
     # One loop over plain arrays: calls within it, each with tuples of arrays as arguments (seventy numbers), would take
     # most of the time.
     rows, visits, sources = model.rows, model.visits, model.sources
@@ -210,8 +210,8 @@ def sweep(model, planner, beta, tolerance, most):
     first, last = planner.ends
     states, actions = q_table.shape
     flat, width = q_table.reshape(-1), np.uint32(actions)  # 32 bits divide faster than 64
-    passed = 0
-    while first < last and passed < most:
+    updates = 0
+    while first < last and updates < most:
         state = queue[first % states]
         first += 1
         waits[state] = False
@@ -220,7 +220,7 @@ def sweep(model, planner, beta, tolerance, most):
         if abs(change) <= tolerance:
             continue
         values[state] = value
-        passed += 1
+        updates += 1
         i = sources[state]
         while i >= 0:
             row = rows[i]
@@ -236,8 +236,8 @@ def sweep(model, planner, beta, tolerance, most):
 
 
 @cached_jit
-def take_in(model, planner, counts, beta, tolerance):
-    """Back up the pairs of added rows; enqueue the latest first, so that changes spread back along the path taken."""
+def back_up_added(model, planner, counts, beta, tolerance):
+    """Back up the pairs of added rows; enqueue their states latest first: changes spread back along the path taken."""
     actions = planner.q_table.shape[1]
     for i in range(len(counts)):
         back_up(model, planner, beta, counts[i]["pair"])
@@ -249,10 +249,10 @@ def take_in(model, planner, counts, beta, tolerance):
 def learn_counts(model, planner, counts, beta, tolerance, planning_steps, switch):
     """Add rows of counts, plan what they change and set the switch, in one call that Ctrl-C cannot interrupt.
 
-    Besides one state per row, at most `planning_steps` states per step pass their value on; the others stay queued.
+    At most one state value per row, plus `planning_steps` per learning step, is updated; other states stay queued.
     """
     add_counts(model, counts)
-    take_in(model, planner, counts, beta, tolerance)
+    back_up_added(model, planner, counts, beta, tolerance)
     steps = 0
     for i in range(len(counts)):
         steps += counts[i]["count"]
@@ -262,7 +262,7 @@ def learn_counts(model, planner, counts, beta, tolerance, planning_steps, switch
 
 @cached_jit
 def plan_anew(model, planner, beta, tolerance):
-    """Back up all pairs again, for example with a new beta, and enqueue the states whose value changes."""
+    """Back up all pairs again, for example with a new beta, and enqueue the states whose value is then off."""
     for pair in range(len(model.visits)):
         if model.visits[pair] > 0:
             back_up(model, planner, beta, pair)

@@ -12,14 +12,14 @@ from typing import Any
 
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-_told: set[str] = set()  # folders that a warning has named
+_warned_of: set[str] = set()  # folders that a warning has named
 
 
 class KernelCache(FunctionCache):
     """numba's cache of a function. What cannot be read is compiled again; what cannot be written stays in memory.
 
-    Either causes one warning per folder. `options` are the compiler's: code compiled with others is not loaded, though
-    numba would. Raises RuntimeError if no folder for the cache can be written to.
+    Either causes one warning per folder. `options` are the compiler's: code compiled with other options is not loaded,
+    though numba would load it. Raises RuntimeError if no folder for the cache can be written to.
     """
 
     def __init__(self, function: Callable, options: dict):
@@ -34,7 +34,7 @@ class KernelCache(FunctionCache):
         try:
             return super().load_overload(sig, target_context)
         except Exception as error:  # a damaged file can raise anything
-            self._tell(error)
+            self._warn(error)
             with contextlib.suppress(OSError):
                 self.flush()  # an index that cannot be read cannot be added to, either
             return None
@@ -44,11 +44,11 @@ class KernelCache(FunctionCache):
         try:
             super().save_overload(sig, data)
         except Exception as error:
-            self._tell(error)
+            self._warn(error)
 
-    def _tell(self, error: Exception) -> None:
-        if self.cache_path not in _told:
-            _told.add(self.cache_path)
+    def _warn(self, error: Exception) -> None:
+        if self.cache_path not in _warned_of:
+            _warned_of.add(self.cache_path)
             problem = f"numba's cache in {self.cache_path} is damaged, or cannot be written to"
             reason = f"{type(error).__name__}: {error}"
             warnings.warn(f"{problem} ({reason}): functions are compiled again as needed", stacklevel=2)
@@ -77,7 +77,7 @@ class CheckedFile(IndexDataCacheFile):
 
 
 def _checksum(content: bytes) -> bytes:
-    """Four bytes to append to a pickle; unpickling ignores what follows it."""
+    """Return four bytes to append to a pickle; unpickling ignores what follows it."""
     return zlib.crc32(content).to_bytes(4, "little")
 
 

@@ -3,8 +3,8 @@
     server, with a `ChangeLog`  --Changes-->  worker, with a `Replica`
                                 --Changes-->  agent, with a `Version`
 
-A receiver is first sent a whole table, and again whenever the changes would take more bytes. A run that continues after
-a loss also starts from whole tables, so a new process can replace any other.
+A receiver is first sent a whole q_table, and again whenever the changes would take more bytes. A run that continues
+after a loss also starts from whole ones, so a new process can replace any other. In this module a table is a q_table.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Changes(NamedTuple):
 class ChangeLog:
     """The server's record of the pairs that the last `behind` batches changed in its q_table.
 
-    A receiver's last table is from `behind` batches ago; None sends whole tables only.
+    A receiver's last table is from `behind` batches ago; with None only whole tables are sent.
     """
 
     def __init__(self, q_table: np.ndarray, steps: int, behind: int | None):
@@ -69,15 +69,15 @@ class ChangeLog:
 
 
 class Replica:
-    """A worker's two tables: the q_table as last received, and a copy to learn on."""
+    """A worker's two tables: one as received, and a copy to learn on."""
 
-    received: np.ndarray
-    owned: bool
-    copy: np.ndarray
-    steps: int
+    received: np.ndarray  # the q_table as last received
+    owned: bool  # whether `received` may be changed: it then is not an array that others share
+    copy: np.ndarray  # the one to learn on
+    steps: int  # of the last snapshot
 
     def __init__(self) -> None:
-        self.learned: np.ndarray | None = None  # the pairs that the last batch updated; None during a batch
+        self.learned: np.ndarray | None = None  # the pairs that the last batch updated; None before and during one
 
     def take(self, snapshot: Snapshot) -> np.ndarray:
         """Bring the copy to a snapshot's q_table, and return it to learn on.
@@ -109,7 +109,7 @@ class Replica:
 
 
 class Version:
-    """An agent's q_table, kept as changes to the previous one until the table itself is needed."""
+    """An agent's q_table, stored as changes to the previous one until the table itself is needed."""
 
     def __init__(self, before: np.ndarray | Version, changes: Changes):
         self.nbytes: int = before.nbytes

@@ -108,12 +108,12 @@ class Setting(Generic[T]):
 
 
 def as_given(name: str, value: Any) -> Any:
-    """Return the value unchecked, for settings that are checked together with others when they are used."""
+    """Return the value unchecked: the check of a setting that is checked with others when it is used."""
     return value
 
 
 def setting_names(kind: type) -> list[str]:
-    """Return the names of all settings of a class, with its bases' first."""
+    """Return the names of all settings of a class, those of its base classes first."""
     return list(dict.fromkeys(
         name for base in reversed(kind.__mro__) for name, value in vars(base).items() if isinstance(value, Setting)
     ))  # fmt: skip
@@ -130,9 +130,9 @@ def count_between(low: int, high: int) -> Callable[[str, Any], int]:
 
 
 def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str, own: Container[str] = ()) -> None:
-    """Raise TypeError if a class overrides a method that runs do not call, as it would silently have no effect.
+    """Raise TypeError if a class overrides a method that runs do not call: the override would silently do nothing.
 
-    `own` has an instance's attributes, which may override it, too.
+    `own` has an instance's attributes, which may override a method, too.
     """
     for name in names:
         if name in own or getattr(kind, name) is not getattr(base, name):

@@ -33,7 +33,7 @@ def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.99
     """Compute the exact value of every state, shape (states,), under the (epsilon-)greedy policy of `q_table`.
 
     Solves the Bellman equation (Sutton and Barto 4.1); for beta < 1 and more than 300,000 states by sweeps to 1e-10.
-    With beta=1 a state from which the policy never ends has no value: it gets nan if no episode can reach it, else
+    With beta=1 a state from which an episode never ends has no value: it gets nan if no episode can reach it, else
     RuntimeError is raised. Raises TypeError or ValueError for bad arguments.
     """
     beta, epsilon = _check_arguments(table, beta, epsilon)
@@ -71,16 +71,16 @@ def likeliest_path(table: TransitionTable, q_table: np.ndarray) -> list[int]:
 
 
 def _markov_chain(table: TransitionTable, policy: np.ndarray, epsilon: float) -> tuple[Any, np.ndarray, np.ndarray]:
-    """The Markov chain under a policy: sparse transition matrix, mean rewards, and where an episode may end."""
+    """Return the Markov chain under a policy: sparse transition matrix, mean rewards, and where an episode may end."""
     from scipy import sparse  # imported here because workers never need it
 
     states, actions = table.shape
     share = np.full(table.shape, epsilon / actions)
     share[np.arange(states), policy] += 1.0 - epsilon
     probability = share[:, :, None] * table.probability
-    goes_on = (probability > 0.0) & ~table.terminated
-    row = np.broadcast_to(np.arange(states)[:, None, None], probability.shape)[goes_on]
-    chain = sparse.csr_array((probability[goes_on], (row, table.next_state[goes_on])), shape=(states, states))
+    continues = (probability > 0.0) & ~table.terminated
+    row = np.broadcast_to(np.arange(states)[:, None, None], probability.shape)[continues]
+    chain = sparse.csr_array((probability[continues], (row, table.next_state[continues])), shape=(states, states))
     ends = (probability * table.terminated).any(axis=(1, 2))
     return chain, (probability * table.reward).sum(axis=(1, 2)), ends
 
@@ -115,7 +115,7 @@ def _reached(chain: Any, start: np.ndarray) -> np.ndarray:
 def _swept_values(
     table: TransitionTable, policy: np.ndarray, beta: float, epsilon: float, tolerance: float
 ) -> np.ndarray:
-    """The state values under a policy (optimal ones if it is empty), swept until they converge."""
+    """Sweep the state values under a policy (optimal ones if it is empty) until they converge; return them."""
     # The values start at the cost of never ending, from which the goal's value spreads in a few sweeps. From 0, a cell
     # far from the goal would first sink for about 1 / (1 - beta) sweeps.
     idle = table.reward.min(where=~table.terminated, initial=0.0) / (1.0 - beta) if beta < 1.0 else 0.0
@@ -123,7 +123,8 @@ def _swept_values(
     limit = 10_000 if beta == 1.0 else 10_000_000  # a sweep contracts errors by beta: enough for beta up to 0.999995
     arrays = table.probability, table.next_state, table.reward, table.terminated
     if _sweep(values, *arrays, policy, beta, epsilon, tolerance, limit) > tolerance:
-        raise RuntimeError(f"with beta={beta:.15g} the values still grow after {limit} sweeps: some policy never ends")
+        problem = f"with beta={beta:.15g} the values still change after {limit} sweeps"
+        raise RuntimeError(f"{problem}: some policy never ends")
     return values
 
 

@@ -104,7 +104,7 @@ def draw(key, counter):
 
 
 def key_of(seed: int) -> int:
-    """Hash a seed to 62 bits, so that nearby seeds are unrelated and key ^ stream, an env's seed, fits 63 bits."""
+    """Hash a seed to a key of 62 bits, so that nearby seeds are unrelated and key ^ stream, an env's seed, has 63."""
     return int(mix(seed)) >> 2
 
 
@@ -124,7 +124,7 @@ def evaluation_stream(test, trial):
 
 # One episode loop serves both, because it calls `reset` and `step` below. In plain Python they look at `simulator.env`:
 # None on every `PackedTable`, the env itself on a `Stepped` (quicker than isinstance). Compiled loops only ever get
-# tables; there numba puts the @overload versions in the place of both functions, so nothing is asked at run time.
+# tables; for them numba substitutes the @overload versions of both functions, so nothing is tested at run time.
 
 
 @cached_jit
@@ -245,16 +245,16 @@ def _(row, actions):
 def explore_or_exploit(row, actions, epsilon, explore):
     """The epsilon-greedy action: `explore`, uniform in [0, 1), decides whether to explore and which action to take."""
     if explore < epsilon:
-        return min(_whole(explore * (len(actions) / epsilon)), len(actions) - 1)
+        return min(_integer_part(explore * (len(actions) / epsilon)), len(actions) - 1)
     return greedy_action(row, actions)
 
 
-def _whole(number):
+def _integer_part(number):
     """The integer part of a non-negative number."""
     return int(number)
 
 
-@overload(_whole)
+@overload(_integer_part)
 def _(number):
     # Cast to unsigned, as in `sample_step`, because it is used as an index.
     return lambda number: np.int64(np.uint32(number))
@@ -264,10 +264,10 @@ def _(number):
 
 
 class Experience(NamedTuple):
-    """A log of every step, for a learner elsewhere to replay.
+    """A log of every step, for a server to replay.
 
     A step is recorded as its pair, state * actions + action, and its reward. One more entry, of reward 0, ends an
-    episode: its pair is -1 if the episode terminated, or -2 - next_state if it was truncated, since the learner
+    episode: its pair is -1 if the episode terminated, or -2 - next_state if it was truncated, since the update
     bootstraps from next_state.
     """
 
@@ -277,11 +277,11 @@ class Experience(NamedTuple):
 
     @classmethod
     def empty(cls, entries: int) -> Experience:
-        """An empty log with room for `entries`; each step takes one, and the end of an episode another."""
+        """Make an empty log with room for `entries`; each step takes one, and the end of an episode another."""
         return cls(np.zeros(entries, np.int32), np.zeros(entries), np.zeros(1, np.int64))
 
     def episodes_that_fit(self, max_step: int) -> int:
-        """How many more episodes of at most `max_step` steps are sure to fit."""
+        """Return how many more episodes fit for certain, if each has at most `max_step` steps."""
         return (len(self.pairs) - int(self.length[0])) // (max_step + 1)
 
     def clear(self) -> None:
@@ -323,7 +323,7 @@ def record(log, t, state, action, reward, actions):
 
 
 def finish(log, t, next_state, terminated):
-    """Log that an episode ended after step t, and in which state."""
+    """Log that an episode ended after step t, and in which state; visits have no entry for it."""
     if type(log) is GrowingExperience:
         log.pairs.append(-1 if terminated else -2 - next_state)
         log.rewards.append(0.0)
@@ -512,11 +512,11 @@ def evaluate(policy, simulator, parameters, test, first, trials, total=0.0):
 # Stopping ----------------------------------------------------------------------------------------
 
 PART_SECONDS = 0.05  # a compiled call cannot be interrupted, so none should take much longer
-FIRST_STEPS = 2**18  # at most in the first part, whose pace is not known yet
+FIRST_STEPS = 2**18  # at most this many steps in the first part, whose pace is not known yet
 
 
 def in_parts(episodes: int, max_step: int) -> Iterator[tuple[int, int]]:
-    """Yield (episodes done, episodes to do) of parts of some 0.05 s each, between which Ctrl-C is handled."""
+    """Yield (episodes done, episodes to do next) for parts of some 0.05 s each, between which Ctrl-C is handled."""
     done, size = 0, max(1, FIRST_STEPS // max_step)
     while done < episodes:
         stop_if_ended()

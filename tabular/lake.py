@@ -31,8 +31,8 @@ class FrozenLakeEnv(gym.Env):
 
     `desc` is a list of equally long strings of the letters S, F, H, G, or None for `map_name` (a key of `MAPS`; both
     None: a random 8 x 8 map). Action a (LEFT, DOWN, RIGHT, UP) moves in direction (a + k) % 4 with probability
-    `transition_prob[k]`; a wall keeps the agent in place. A step from S or F costs 1. Standing on H or G, any action
-    pays -1000 or +1000 and leads to the exit state, number nrow * ncol, which ends the episode. States are numbered
+    `transition_prob[k]`; a wall keeps the agent in place. A step from S or F costs 1. On H or G any action pays -1000
+    or +1000 and leads to the exit state, number nrow * ncol, which ends the episode. States are numbered
     row by row. Raises TypeError or ValueError if the map is ragged or empty, has unknown letters or lacks S or G, if
     the map name is unknown, or if the probabilities are not four numbers that sum to 1.
     """
@@ -51,7 +51,7 @@ class FrozenLakeEnv(gym.Env):
         if desc is None:
             desc = generate_random_map() if map_name is None else MAPS[map_name]
         self.desc = parse_map(desc)
-        self.desc.flags.writeable = False  # `table` would not follow an edit
+        self.desc.flags.writeable = False  # `table` would ignore an edit
         self.nrow, self.ncol = self.desc.shape
         self._transition_prob = check_probabilities("transition_prob", transition_prob, 4)
         self.render_mode = render_mode
@@ -68,7 +68,7 @@ class FrozenLakeEnv(gym.Env):
         self.lastaction: int | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what is derived from the map; a process that unpickles the lake makes it again."""
+        """Leave out what is derived from the map; it is made again when the unpickled lake needs it."""
         derived = ("table", "P", "initial_state_distrib", "_moves")
         return {name: value for name, value in self.__dict__.items() if name not in derived}
 
@@ -87,7 +87,7 @@ class FrozenLakeEnv(gym.Env):
 
     @property
     def transition_prob(self) -> tuple[float, ...]:
-        """The probabilities of the intended and the three other directions; to change them make a new lake."""
+        """The probabilities of the intended and the three other directions; to change them, make a new lake."""
         return self._transition_prob
 
     @samples_table
@@ -109,7 +109,7 @@ class FrozenLakeEnv(gym.Env):
 
     @samples_table
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[int, dict]:
-        """Return to S, chosen at random if there are several; return (state, info)."""
+        """Start at S, or at one of several chosen at random; return (state, info)."""
         super().reset(seed=seed)
         if seed is not None:
             self._draws = []
@@ -160,7 +160,7 @@ class FrozenLakeEnv(gym.Env):
     def P(self) -> dict:
         """The dynamics as gym has them: P[state][action] lists (probability, next_state, reward, terminated).
 
-        It is read-only, because `table` and `step` would not follow an edit; to change the dynamics override `step`.
+        It is read-only, because `table` and `step` would ignore an edit; to change the dynamics, override `step`.
         """
         return read_only_lists(self._moves, len(self.table.next_state), np.argsort(self._order).tolist())
 

@@ -24,7 +24,7 @@ OURS = "tabular", "beyond", "td_helpers", "contextlib"  # modules whose frames d
 
 
 def note_line(error: Exception, functions: Iterable[Callable]) -> None:
-    """Note in an error the innermost line of these functions that it came from, and cut its traceback to that line."""
+    """Add a note to an error with the innermost line of these functions in its traceback, which is cut to that line."""
     own = {code for function in functions for code in codes(function)}
     last = _last_frame(error, lambda code: code in own)
     if last is None:
@@ -36,7 +36,7 @@ def note_line(error: Exception, functions: Iterable[Callable]) -> None:
 
 
 def note_compiled_line(error: Exception, functions: Iterable[Callable]) -> None:
-    """Note the line in an error from compiled code, if numba gives it: it does for a raise, not for a bad index."""
+    """Add a note with the line to an error from compiled code; numba gives it for a raise, but not for a bad index."""
     own = {(code.co_filename, code.co_name) for function in functions for code in codes(function)}
     last = _last_frame(error, lambda code: (code.co_filename, code.co_name) in own)
     names = " or ".join(function.__name__ for function in functions)
@@ -55,7 +55,7 @@ def _last_frame(error: Exception, is_own: Callable[[types.CodeType], bool]) -> t
 def not_compiled(error: Exception, functions: Iterable[Callable], replays: bool) -> Exception:
     """Return the error to raise if numba cannot compile functions that plain Python can run.
 
-    `replays` says whether it was the replay loop that failed, which has no plain form to fall back on.
+    `replays` is whether the replay loop failed: no plain form of it can be used instead.
     """
     text = str(error)
     # numba nests problems; the innermost one comes last.
@@ -80,7 +80,7 @@ def not_compiled(error: Exception, functions: Iterable[Callable], replays: bool)
 
 
 def mistake(error: Error) -> Error:
-    """Mark an error as a mistake in the rule, so that `in_few_lines` shortens it; return it."""
+    """Mark an error as a mistake in the rule, so that `in_few_lines` shortens its traceback; return it."""
     error.__dict__["in_rule"] = True
     return error
 
@@ -97,7 +97,7 @@ def _line_in(problem: str, functions: Iterable[Callable]) -> str:
 
 
 def _line_of(complaint: str, functions: Iterable[Callable]) -> str:
-    """Return the first line of these functions that reads the undefined name, which numba's message does not locate."""
+    """Return the first line of these functions that reads the undefined name; numba's message does not say which."""
     for function in functions:
         for code in codes(function):
             line = code.co_firstlineno
@@ -132,7 +132,7 @@ class in_few_lines(contextlib.ContextDecorator):
             last = error.__traceback__
             while last.tb_next is not None:
                 last = last.tb_next
-            error.__traceback__ = None if _is_of(OURS, last.tb_frame) else last
+            error.__traceback__ = None if _belongs_to(OURS, last.tb_frame) else last
             error.__dict__["_render_traceback_"] = functools.partial(_lines, error)  # IPython asks for this
         return False
 
@@ -140,19 +140,19 @@ class in_few_lines(contextlib.ContextDecorator):
 def _lines(error: BaseException) -> list[str]:
     """Format an error as plain Python does, two lines per frame, and leave out IPython's own frames."""
     entry = error.__traceback__
-    while entry is not None and _is_of(("IPython", "ipykernel"), entry.tb_frame):
+    while entry is not None and _belongs_to(("IPython", "ipykernel"), entry.tb_frame):
         entry = entry.tb_next
     return "".join(traceback.format_exception(type(error), error, entry)).splitlines()
 
 
 def warn_caller(message: str) -> None:
-    """Issue a warning that points to the line outside this project which led here."""
+    """Issue a warning that points to the caller's line outside this project."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and _is_of(OURS, frame):
+    while frame.f_back is not None and _belongs_to(OURS, frame):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, stacklevel=level)
 
 
-def _is_of(modules: tuple[str, ...], frame: types.FrameType) -> bool:
+def _belongs_to(modules: tuple[str, ...], frame: types.FrameType) -> bool:
     """Whether a frame belongs to one of these modules or packages."""
     return str(frame.f_globals.get("__name__")).partition(".")[0] in modules

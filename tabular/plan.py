@@ -12,7 +12,7 @@ from .changes import Changes, Version, following, materialized
 
 
 class Batch(NamedTuple):
-    """Episodes `first`, ..., `last` - 1 of a run, learned together. `number` counts the batches of a call from 0."""
+    """Episodes `first`, ..., `last` - 1, learned together. `number` counts the batches of a run from 0."""
 
     number: int
     first: int
@@ -31,7 +31,7 @@ class Cost(NamedTuple):
     replay: float = 0.0
     evaluate: float = 0.0
     bytes: int = 0  # shipped to the server
-    sent: int = 0  # by the server: tables or changes, counted once per batch however many processes receive them
+    sent: int = 0  # by the server: tables or changes, counted once per batch, not once per receiver
 
     def plus(self, other: Cost) -> Cost:
         """Return the sum, field by field."""
@@ -43,7 +43,7 @@ class Collected(NamedTuple):
 
     pairs: np.ndarray  # int32, as in `Experience`
     rewards: np.ndarray  # float32 if that is exact, else float64
-    seconds: float  # of collecting
+    seconds: float  # spent on collecting
 
 
 class Snapshot(NamedTuple):
@@ -55,7 +55,7 @@ class Snapshot(NamedTuple):
 
 
 class Learned(NamedTuple):
-    """What an agent has learned, in one object, so that an interrupt sees all of the old state or of the new one."""
+    """What an agent has learned, in one object, so that an interrupt never sees a mixture of old and new."""
 
     q_table: np.ndarray | Version  # float64, (states, actions)
     episode: int  # number of episodes learned
@@ -63,11 +63,11 @@ class Learned(NamedTuple):
     recent: tuple = ()  # of a distributed agent: the tables after the latest batches, the last of them q_table
 
     def after(self, batch: Batch, snapshot: Snapshot, lag: int) -> Learned:
-        """Return what is learned after one more batch, which led to `snapshot`."""
+        """Return the state after one more batch, whose result is `snapshot`."""
         q_table = following(self.q_table, snapshot.q_table)
         recent = (*tables_to_act_on(self, lag)[1:], q_table)
         if isinstance(q_table, Version) and q_table.fills_a_table():
-            materialized(recent[0])  # so that it drops the changes before it
+            materialized(recent[0])  # so that the changes before it can be dropped
         return Learned(q_table, batch.last, snapshot.steps, recent)
 
 
@@ -81,7 +81,7 @@ def tables_to_act_on(learned: Learned, lag: int) -> tuple:
 
 
 def with_own_arrays(learned: Any) -> Any:
-    """Return a copy without arrays from Ray, which are read-only, and occupy its store while they are held.
+    """Return a copy without arrays from Ray, which are read-only and occupy its store while they are referenced.
 
     The last table is the one that users get, and may change in place.
     """

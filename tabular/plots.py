@@ -1,4 +1,4 @@
-"""Plots, which take data and return a figure, and what else notebooks display: films and source code."""
+"""Plots, which take data and return a figure, and two other displays for notebooks: films and source code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
 
-COLORS = {
+COLORS = {  # from the palette of Okabe and Ito
     "Q-learning": "#0072B2", "SARSA": "#D55E00", "Distributed": "#009E73", "Federated": "#CC79A7", "Dyna-Q": "#E69F00",
 }  # fmt: skip
 CELLS = {b"S": "#F0E442", b"F": "#DCEBF5", b"H": "#333333", b"G": "#009E73"}  # for a grid drawn without values
@@ -31,7 +31,7 @@ _ARROWS: dict[str, Any] = {
 
 
 def color_of(label: str) -> str | None:
-    """Return the colour of the algorithm named in a label, the last one if several are (Okabe and Ito's palette)."""
+    """Return the colour of the algorithm named in a label, None if none is; of several, the last in `COLORS` counts."""
     found = [name for name in COLORS if name.lower() in label.lower()]
     return COLORS[found[-1]] if found else None
 
@@ -111,8 +111,8 @@ def plot_grid(
     axes.set(title=title, xlabel="column", ylabel="row")
     axes.locator_params(integer=True)
     span = f"{np.nanmin(values):.0f} to {np.nanmax(values):.0f}"
-    way = f", and the likeliest path, {len(path)} cells from {path[0]} to {path[-1]}" if len(path) else ""
-    figure.set_label(f"{title}. A grid of {rows} x {cols} cells with values from {span}, the actions as arrows{way}")
+    route = f", and the likeliest path, {len(path)} cells from {path[0]} to {path[-1]}" if len(path) else ""
+    figure.set_label(f"{title}. A grid of {rows} x {cols} cells with values from {span}, the actions as arrows{route}")
     return figure
 
 
@@ -190,8 +190,8 @@ def _rgb(color: str) -> list[int]:
     return list(bytes.fromhex(color[1:]))
 
 
-class Belief(NamedTuple):
-    """One picture of a q_table: values, actions and path as in `plot_grid`, and a line of text to show below."""
+class Picture(NamedTuple):
+    """One picture of a film: values, actions and path as in `plot_grid`, and a line of text to show below."""
 
     values: np.ndarray
     actions: np.ndarray
@@ -199,25 +199,25 @@ class Belief(NamedTuple):
     text: str
 
 
-def film(letters: np.ndarray, beliefs: dict[str, list[Belief]], titles: list[str], seconds: float = 0.2) -> bytes:
+def film(letters: np.ndarray, panels: dict[str, list[Picture]], titles: list[str], seconds: float = 0.2) -> bytes:
     """Make an animated GIF of q_tables on a grid world, side by side; the same arguments give the same bytes.
 
-    `beliefs` maps the name of a panel to its pictures, one for each of `titles`. Each picture is shown for `seconds`,
+    `panels` maps the name of a panel to its pictures, one for each of `titles`. Each picture is shown for `seconds`,
     the last one for two seconds more. Raises ValueError if the numbers of pictures differ.
     """
     import matplotlib.pyplot as plt
     from PIL import Image
 
-    if not titles or any(len(pictures) != len(titles) for pictures in beliefs.values()):
-        counts = {name: len(pictures) for name, pictures in beliefs.items()}
+    if not titles or any(len(pictures) != len(titles) for pictures in panels.values()):
+        counts = {name: len(pictures) for name, pictures in panels.items()}
         raise ValueError(f"film needs one or more titles, {len(titles)} given, and a picture for each, got {counts}")
-    scale = max(np.nanmax(picture.values) for pictures in beliefs.values() for picture in pictures)
+    scale = max(np.nanmax(picture.values) for pictures in panels.values() for picture in pictures)
     side = 3.0 / max(letters.shape)  # inches per cell
-    size = (len(beliefs) * (side * letters.shape[1] + 0.3), side * letters.shape[0] + 0.9)
-    figure, panels = plt.subplots(1, len(beliefs), figsize=size, dpi=100, squeeze=False)
+    size = (len(panels) * (side * letters.shape[1] + 0.3), side * letters.shape[0] + 0.9)
+    figure, grid = plt.subplots(1, len(panels), figsize=size, dpi=100, squeeze=False)
     figure.subplots_adjust(left=0.02, right=0.98, bottom=0.5 / size[1], top=1 - 0.6 / size[1], wspace=0.06)
     drawn = []
-    for axes, (name, pictures) in zip(panels[0], beliefs.items(), strict=True):
+    for axes, (name, pictures) in zip(grid[0], panels.items(), strict=True):
         image = axes.imshow(pictures[0].values, vmin=0.0, vmax=max(scale, 1.0))
         row, col = np.nonzero(np.isin(letters, [b"S", b"F"]))
         arrows = axes.quiver(col, row, 0 * col, 0 * row, **_ARROWS)
@@ -305,7 +305,7 @@ class Film:
 
 
 def show(figure: Figure, alt: str | None = None) -> None:
-    """Show a figure in a notebook as a small PNG, and close it; `alt` is its alternative text (None: its label)."""
+    """Show a figure in a notebook, as a compact PNG, and close it; `alt` is its alternative text (None: its label)."""
     import matplotlib.pyplot as plt
     from IPython.display import Image, display
     from PIL import Image as Pillow

@@ -1,9 +1,9 @@
-"""Where calls run: at once in this process, or in Ray processes. Only this module and session.py need Ray.
+"""Where calls run: immediately in this process, or in Ray processes. Only this module and session.py need Ray.
 
-A pool plays roles, which are plain classes: "server", "collector" and "evaluator", as many of each as a run needs.
-`run(makers)` sets what makes each role; `submit` sends a call and returns at once, with a reference for which `result`
-waits. An argument of `submit` may be such a reference: the call then starts when the result is there, and receives it.
-So a run is a graph of calls, wired once, and no process polls another for work.
+A pool has workers, objects that play the roles "server", "collector" and "evaluator", as many of each as a run needs.
+`run(makers)` sets how they are made; `submit` sends a call to one and returns immediately, with a reference for which
+`result` waits. An argument of `submit` may be such a reference: the call then starts when that result is there, and
+receives it. So a run is a graph of calls, and no process polls another for work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .checks import Setting, check_count, count_between
 from .session import FOLDER, check_not_forked, start_ray
 
 READY_SECONDS = 120  # how long to wait for the next process to start
-START_TRIES = 3  # if a process dies, or cannot be reached, while it starts
+START_TRIES = 3  # for a process that dies, or cannot be reached, while it starts
 
 
 class Lost(Exception):
@@ -57,7 +57,7 @@ class Missed(Lost):
     problem = "has missed a call before"
 
 
-class OutOfTurn(Exception):
+class OutOfOrder(Exception):
     """Raised by a process that is sent any call but the next one of its sequence."""
 
 
@@ -78,9 +78,9 @@ class Call(NamedTuple):
 
 
 class Pool:
-    """Base class of the pools: runs take turns, and a run started inside another one in the same thread raises."""
+    """Base class of the pools: runs take turns; one started inside another, in the same thread, raises RuntimeError."""
 
-    ships = True  # whether results leave the process, and so are packed tightly by their makers
+    ships = True  # whether results leave the process, so that workers return compact copies
     cw_num: Any  # how many collectors and evaluators it has: an int, or inf
     ew_num: Any
     ahead: int  # a run sends up to `ahead` * `lag` batches before it waits for the first result
@@ -92,7 +92,7 @@ class Pool:
         self._process = os.getpid()
 
     def run(self, makers: Makers) -> contextlib.AbstractContextManager[Pool]:
-        """Reserve the pool for a run; within the block each role is played by what its maker makes."""
+        """Reserve the pool for a run; within the block each role is played by what its maker returns."""
         raise NotImplementedError
 
     def submit(self, role: str, i: int, method: str, *arguments: Any) -> Reference:
@@ -133,7 +133,7 @@ class Pool:
 
 
 class InProcess(Pool):
-    """Runs each call at once in this process, without Ray: for a debugger, or to simulate a thousand workers.
+    """Runs each call immediately in this process, without Ray: for a debugger, or to simulate a thousand workers.
 
     All workers of a role are one object, because the results of their calls depend only on the arguments (and there is
     only one server). Passed as `workers=`, it gives the same result as `Workers`, bit for bit.
@@ -145,7 +145,7 @@ class InProcess(Pool):
 
     @contextlib.contextmanager
     def run(self, makers: Makers) -> Iterator[InProcess]:
-        """Reserve the pool for a run; within the block each role is played by what its maker makes."""
+        """Reserve the pool for a run; within the block each role is played by what its maker returns."""
         with self._turn():
             self._makers, self._players = dict(makers), {}
             try:
@@ -172,10 +172,10 @@ class Workers(Pool):
 
     A server's state depends on its earlier calls, and a collector's may, too. Their calls are numbered in sequences,
     each started by the server's `begin`. A process refuses every call but the next one of the latest sequence, and so
-    any that follows a lost call, comes late or comes twice.
+    any that follows a lost call, arrives late or arrives twice.
     """
 
-    ahead = 2  # times `lag` batches: while one is collected another one waits for its table
+    ahead = 2  # times `lag` batches: while one is collected, another waits for its table
 
     cw_num = Setting(check_count)
     ew_num = Setting(count_between(0, 2**40))
@@ -231,7 +231,7 @@ class Workers(Pool):
 
     @contextlib.contextmanager
     def run(self, makers: Makers) -> Iterator[Workers]:
-        """Reserve the pool for a run; within the block each process of a role holds what the role's maker makes."""
+        """Reserve the pool for a run; within the block each process holds what its role's maker returns."""
         check_not_forked()
         with self._turn():
             self.start()
@@ -253,12 +253,12 @@ class Workers(Pool):
         if method == "begin":
             self._begin_sequence()
         # An evaluator's result depends only on the arguments, so it accepts calls in any order.
-        turn = None if role == "evaluator" else (self._sequence, next(self._sent[role, i]))
+        position = None if role == "evaluator" else (self._sequence, next(self._sent[role, i]))
         process = self._processes[role, i]
-        # Without the calls that they wait for, or each call would keep all earlier ones alive.
+        # They are kept without the calls that they waited for, or each call would keep all earlier ones alive.
         waits_for = tuple(argument._replace(waits_for=()) for argument in arguments if isinstance(argument, Call))
         references = (argument.reference if isinstance(argument, Call) else argument for argument in arguments)
-        reference = process.call.remote(turn, self._makers[role], method, *references)
+        reference = process.call.remote(position, self._makers[role], method, *references)
         numbers = ", ".join(str(argument) for argument in arguments if isinstance(argument, int | float))
         return Call(role, i, f"{method}({numbers})", process, reference, waits_for)
 
@@ -291,7 +291,7 @@ class Workers(Pool):
         return len(dead)
 
     def _dead(self) -> set[Slot]:
-        """Return the slots of processes that Ray knows to be dead; busy processes do not answer, and do not count."""
+        """Return the slots of processes that Ray knows to be dead; busy ones do not answer, and are not counted."""
         import ray
 
         answers = {process.ready.remote(): slot for slot, process in self._processes.items()}
@@ -340,7 +340,7 @@ def _host() -> Any:
 
 @functools.cache
 def _host_of(ray: types.ModuleType) -> Any:
-    """Make the actor class of `Workers`: an actor holds what a maker makes, and passes calls on to it.
+    """Make the actor class of `Workers`: an actor holds what a maker returns, and passes calls on to it.
 
     The maker comes with every call, so that any process can replace any other. The class is defined inside a function
     because Ray then sends its code: a process starts before it needs any module of this project, and then finds them
@@ -361,14 +361,14 @@ def _host_of(ray: types.ModuleType) -> Any:
         def ready(self) -> None:
             """Return, as a sign that the process is up."""
 
-        def call(self, turn: tuple[int, int] | None, maker: bytes, method: str, *arguments: Any) -> Any:
-            if turn is not None:
-                self.take_turn(*turn)
+        def call(self, position: tuple[int, int] | None, maker: bytes, method: str, *arguments: Any) -> Any:
+            if position is not None:
+                self.check_in(*position)
             if maker != self.maker:
                 self.maker, self.held = maker, pickle.loads(maker)()
             from ray.exceptions import RayError
 
-            from tabular.pool import travelling
+            from tabular.pool import as_picklable
 
             try:
                 return getattr(self.held, method)(*arguments)
@@ -377,23 +377,23 @@ def _host_of(ray: types.ModuleType) -> Any:
             except KeyboardInterrupt as error:  # likewise: Ray would take the call for cancelled
                 raise RuntimeError(f"{method} failed with KeyboardInterrupt, which only drivers should get") from error
             except Exception as error:
-                raise travelling(error) from None
+                raise as_picklable(error) from None
 
-        def take_turn(self, sequence: int, number: int) -> None:
-            """Count a call; raise OutOfTurn unless it is the next one of the latest sequence."""
+        def check_in(self, sequence: int, number: int) -> None:
+            """Count a call; raise OutOfOrder unless it is the next one of the latest sequence."""
             if number == 0 and sequence > self.sequence:
                 self.sequence, self.next = sequence, 0
             if (sequence, number) != (self.sequence, self.next):
-                from tabular.pool import OutOfTurn
+                from tabular.pool import OutOfOrder
 
-                raise OutOfTurn(f"got call {number} of sequence {sequence}, expected {self.next} of {self.sequence}")
+                raise OutOfOrder(f"got call {number} of sequence {sequence}, expected {self.next} of {self.sequence}")
             self.next += 1
 
     return Host
 
 
-def travelling(error: Exception) -> Exception:
-    """Return an error that can be sent to another process: itself, or if it cannot be pickled, one with its text."""
+def as_picklable(error: Exception) -> Exception:
+    """Return an error that can be sent to another process: this one or, if it cannot be pickled, one with its text."""
     import ray
 
     try:
@@ -401,10 +401,10 @@ def travelling(error: Exception) -> Exception:
         return error
     except Exception:  # any kind, since its class decides
         pass
-    told = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
+    substitute = RuntimeError(f"{type(error).__name__}: {error}").with_traceback(error.__traceback__)
     for note in getattr(error, "__notes__", []):
-        told.add_note(note)
-    return told
+        substitute.add_note(note)
+    return substitute
 
 
 def _pickled(maker: Callable) -> bytes:
@@ -470,17 +470,17 @@ def _error_of(reference: Any) -> Exception | None:
     if _is_pending(reference):
         return None
     try:
-        ray.get(reference, timeout=READY_SECONDS)  # a result that cannot be fetched by then counts as lost
+        ray.get(reference, timeout=READY_SECONDS)  # a result that cannot be fetched in that time counts as lost
     except ray.exceptions.RayError as error:
         return getattr(error, "cause", None) or error
     return None
 
 
 def _kind_of_loss(error: Exception | None) -> type[Lost] | None:
-    """Return which kind of loss an error means; None if it means none, like a simulator's own error."""
+    """Return which kind of loss an error means; None if none, for example if it is the simulator's own."""
     from ray import exceptions
 
-    if isinstance(error, OutOfTurn):
+    if isinstance(error, OutOfOrder):
         return Missed
     if isinstance(error, exceptions.ActorUnavailableError):
         return Unreachable

@@ -13,10 +13,10 @@ LARGEST_LOG = 2**18  # entries, unless a single episode may need more
 
 
 class Recorder:
-    """Records learned steps in logs that are used in turn, because allocating a log takes as long as learning.
+    """Records learned steps in logs, which are reused in turn because allocating one takes as long as learning.
 
-    An episode has at most `max_step` steps. `logs` is the number of records that may be in use at the same time. With
-    `ships=False` records are not copied: they are views, which are overwritten when their log's turn comes again.
+    An episode has at most `max_step` steps. `logs` is the number of logs that may be in use at the same time. With
+    `ships=False` the experience is not copied: it is returned as views, which the next use of their log overwrites.
     """
 
     def __init__(self, max_step: int, ships: bool = True, logs: int = 1):
@@ -24,10 +24,10 @@ class Recorder:
         self.logs = deque([Experience.empty(0)] * logs)
 
     def record(self, learn: Callable, first: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Call `learn(first, episodes, log)`, and return its (pairs, rewards), as in `Experience`.
+        """Call `learn(first, episodes, log)`, in parts if the log is full, and return its (pairs, rewards).
 
-        Raises RuntimeError if the log does not have the number of steps that `learn` returns. With `ships`, rewards
-        are float32 if that is exact.
+        They are as in `Experience`; with `ships`, rewards are float32 if that is exact. Raises RuntimeError if the log
+        does not have the number of steps that `learn` returns.
         """
         log = self._next_log(episodes)
         parts: list[Sequence[np.ndarray]] = []
@@ -44,7 +44,7 @@ class Recorder:
         pairs, rewards = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
         if len(pairs) != steps + episodes:  # an episode has one more entry, for its end
             raise RuntimeError(f"the rule recorded {len(pairs) - episodes} of {steps} steps: nothing to replay")
-        return packed(pairs, rewards) if self.ships else (pairs, rewards)
+        return compact(pairs, rewards) if self.ships else (pairs, rewards)
 
     def _next_log(self, episodes: int) -> Experience:
         """Return an empty log that holds the episodes at their longest, or as many as fit into `LARGEST_LOG`."""
@@ -57,7 +57,7 @@ class Recorder:
         return self.logs[0]
 
 
-def packed(pairs: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return copies to ship; rewards as float32 if that is exact."""
+def compact(pairs: np.ndarray, rewards: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return copies of experience to ship, with rewards as float32 if that is exact."""
     short = rewards.astype(np.float32)
     return pairs.copy(), short if np.array_equal(short, rewards) else rewards.copy()

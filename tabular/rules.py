@@ -40,7 +40,7 @@ from .sources import Sources, pickled
 from .stepping import Rows, Stepped
 from .tables import PackedTable
 
-REHEARSAL_STEPS = 1000  # at most; they take about 2 ms in plain Python
+REHEARSAL_STEPS = 1000  # at most this many; they take about 2 ms in plain Python
 INT32, FLOAT64 = np.dtype(np.int32), np.dtype(np.float64)
 
 
@@ -95,8 +95,8 @@ def _check_policy(policy: Any) -> None:
         raise TypeError(f"{policy.__name__} must take ({', '.join(needed)}), got ({', '.join(found)})")
 
 
-def _check_table(q_table: Any, shape: tuple[int, int]) -> None:
-    """Raise ValueError unless a q_table can be updated in place."""
+def _check_writable(q_table: Any, shape: tuple[int, int]) -> None:
+    """Raise ValueError unless a q_table has this shape, is float64 and can be updated in place."""
     if type(q_table) is not np.ndarray or not q_table.flags.writeable:
         kind = f"a {type(q_table).__name__}" if type(q_table) is not np.ndarray else "a read-only one"
         raise ValueError(f"q_table must be a plain, writable array, got {kind}")
@@ -112,7 +112,7 @@ def _check_task(
     shape = (states, len(actions))
     if type(simulator) is PackedTable and simulator.outcomes.shape[1] != len(actions):
         raise ValueError(f"actions must number {simulator.outcomes.shape[1]}, as in the simulator, got {len(actions)}")
-    _check_table(q_table, shape)
+    _check_writable(q_table, shape)
     if isinstance(log, Experience):
         room = log.episodes_that_fit(parameters.max_step)
         if episodes > room:
@@ -125,7 +125,7 @@ def _check_task(
 
 def _check_experience(q_table: np.ndarray, pairs: np.ndarray, rewards: np.ndarray, actions: Any) -> None:
     """Raise ValueError unless the arrays have the types and shapes of experience; `belongs` checks the pairs."""
-    _check_table(q_table, (len(q_table), len(actions)))
+    _check_writable(q_table, (len(q_table), len(actions)))
     if pairs.ndim != 1 or pairs.dtype != INT32:
         raise ValueError(f"pairs must be a one-dimensional array of int32, got {pairs.dtype} of shape {pairs.shape}")
     if rewards.shape != pairs.shape or rewards.dtype.kind != "f":
@@ -163,7 +163,7 @@ class Rule:
     """
 
     def __init__(self, update: Callable, policy: Callable = explore_or_exploit):
-        # If numba has compiled a function already, take the plain one.
+        # Of a function that numba has compiled already, take the plain one.
         update, policy = (getattr(function, "py_func", function) for function in (update, policy))
         self.needs_next_action = _check_update(update)
         _check_policy(policy)
@@ -173,7 +173,7 @@ class Rule:
         self._episode = sarsa_episode if self.needs_next_action else q_learning_episode
         self.py_func = learning_loop(self._episode, update, _checked(policy))
         self._own = [function for function in (update, policy) if function.__module__ != kernels.__name__]
-        self.tried = not self._own  # in plain Python; the functions of kernels.py need no trial
+        self.tried = not self._own  # in plain Python; the functions of kernels.py need no rehearsal
         self._loops: Any = None  # _Loops, once they are needed
 
     def __call__(
@@ -196,7 +196,7 @@ class Rule:
         self, q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, first: int, episodes: int,
         log: Log = None,
     ) -> int:  # fmt: skip
-        """Do the same in plain Python, even on a packed table."""
+        """Learn as a call of the rule does, but in plain Python even on a packed table."""
         rows, steps = Rows(q_table), 0
         plain_log: Any = log
         if isinstance(log, Experience):
@@ -209,8 +209,8 @@ class Rule:
         try:
             with place_noted():
                 if not self.tried and episodes:
-                    steps, trial = self._first_episode(rows, simulator, actions, quick, first, plain_log)
-                    self.tried = trial.judged()
+                    steps, rehearsal = self._first_episode(rows, simulator, actions, quick, first, plain_log)
+                    self.tried = rehearsal.judge()
                     first, episodes = first + 1, episodes - 1
                 steps += self.py_func(rows, simulator, actions, quick, first, episodes, plain_log)
         except Exception as error:
@@ -234,7 +234,7 @@ class Rule:
         if self.needs_next_action:
             raise TypeError(f"{self.__name__} cannot be replayed: it needs the next action, which is not recorded")
         _check_experience(q_table, pairs, rewards, actions)
-        # For any other kind of array, even a read-only one, numba would compile the loop once more.
+        # For another type of array, even a read-only one, numba would compile the loop once more.
         if not pairs.flags.carray:
             pairs = np.array(pairs)
         if rewards.dtype != FLOAT64 or not rewards.flags.carray:
@@ -250,9 +250,9 @@ class Rule:
         return steps
 
     def rehearse(self, q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, first: int) -> None:
-        """Try a new rule on episode `first`, and raise or warn of its mistakes; do nothing if it was tried before.
+        """Try a new rule on episode `first`, and raise or warn about its mistakes; do nothing if it was tried before.
 
-        The q_table is not changed; an env is stepped. A distributed run calls this first, in the driver, because
+        The q_table is not changed, but an env is stepped. A distributed run calls this first, in the driver, because
         warnings in other processes are not shown.
         """
         if self.tried:
@@ -272,7 +272,7 @@ class Rule:
     def replay_kernel(self) -> Any:
         """The compiled replay loop; None if the rule needs the next action.
 
-        If a pair lies outside the table it replays nothing and returns -1; it checks no shapes.
+        If the pairs are invalid it replays nothing and returns -1; it checks no shapes.
         """
         return self._up_to_date().replay
 
@@ -304,7 +304,7 @@ class Rule:
     def _call(
         self, loop: Any, first_episode: Callable[[Any], _Rehearsal] | None, q_table: np.ndarray, *arguments: Any
     ) -> int:
-        """Call a compiled loop, after a trial in plain Python if the rule has not been tried."""
+        """Call a compiled loop, after a rehearsal in plain Python if the rule has not been tried."""
         problem = None
         if not self.tried and first_episode is not None:
             problem = self._tried_in_plain_python(first_episode, q_table)
@@ -349,9 +349,9 @@ class Rule:
             table: Any = copy(q_table)
             try:
                 with place_noted():
-                    trial = first_episode(table)
+                    rehearsal = first_episode(table)
                     if not learned:
-                        self.tried = trial.judged()
+                        self.tried = rehearsal.judge()
                 learned.append(table.as_array() if copy is Rows else table)
             except Exception as error:
                 if learned:  # it works on lists; whether it works compiled, numba will show
@@ -375,18 +375,19 @@ class Rule:
         self, table: Any, simulator: Any, actions: Any, parameters: Any, first: int, log: Any = None
     ) -> tuple[int, _Rehearsal]:
         """Learn one episode in plain Python; return the number of steps and a record of what the rule did."""
-        trial = _Rehearsal(self, table, parameters)
-        loop = learning_loop(self._episode, trial.update, trial.policy)
-        return loop(table, simulator, actions, parameters, first, 1, log), trial
+        rehearsal = _Rehearsal(self, table, parameters)
+        loop = learning_loop(self._episode, rehearsal.update, rehearsal.policy)
+        return loop(table, simulator, actions, parameters, first, 1, log), rehearsal
 
     def _first_replayed(
         self, table: Any, pairs: np.ndarray, rewards: np.ndarray, actions: Any, parameters: Parameters
     ) -> _Rehearsal:
         """Replay the first recorded episode in plain Python; return a record of what the rule did."""
-        trial, end = _Rehearsal(self, table, parameters), min(REHEARSAL_STEPS, int(np.argmax(pairs < 0))) + 1
+        rehearsal = _Rehearsal(self, table, parameters)
+        end = min(REHEARSAL_STEPS, int(np.argmax(pairs < 0))) + 1
         pairs = np.append(pairs[: end - 1], np.int32(-1))
-        replay_loop(trial.update)(table, pairs, rewards[:end], actions, parameters)
-        return trial
+        replay_loop(rehearsal.update)(table, pairs, rewards[:end], actions, parameters)
+        return rehearsal
 
     def _functions(self) -> list:
         """Return the rule's own functions, and those in the same files that they call."""
@@ -419,7 +420,7 @@ def _checked(policy: Callable) -> Callable:
 
 
 def _checked_compiled(policy: Callable) -> Callable:
-    """Wrap a compiled policy in the same check: an invalid action would write outside the table's memory."""
+    """Wrap a compiled policy in the check of `_checked`: an invalid action would write outside the q_table's memory."""
 
     def act(row: Any, actions: Any, epsilon: float, explore: float) -> int:
         action = policy(row, actions, epsilon, explore)
@@ -465,8 +466,8 @@ class _Rehearsal:
         row = list(row) if self.rule.policy is explore_or_exploit else row  # in plain Python it needs a list
         return _checked(self.rule.policy)(row, actions, epsilon, explore)
 
-    def judged(self) -> bool:
-        """Whether the trial was conclusive; raise TypeError if update returned a value, warn if it changed nothing."""
+    def judge(self) -> bool:
+        """Return whether the rehearsal was conclusive; raise TypeError for a returned value, warn of no change."""
         name = self.rule.update.__name__
         if self.returned is not None:
             message = f"{name} must change q_table[state][action] and return nothing, it returned {self.returned!r}"

@@ -1,4 +1,4 @@
-"""A run of a plan on a pool: sends batches ahead, and tests beside them, and sends lost calls again."""
+"""A run of a plan on a pool: batches are sent ahead, with tests in parallel, and lost calls are sent again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Recovery:
             self._wait_for(lost)
         elif isinstance(lost, Missed) or self._replace(lost):
             self._count(lost)
-        self._last_success = time.monotonic()  # a wait for a lost call does not measure how long a batch takes
+        self._last_success = time.monotonic()  # the time lost is not the time that a batch takes
 
     def _replace(self, lost: Lost) -> bool:
         """Replace a process, and return True; return False if it has been replaced since the call was sent."""
@@ -57,7 +57,7 @@ class Recovery:
         work = lost.call.role, lost.call.task
         self._losses[work] = self._losses.get(work, 0) + 1
         if self._losses[work] > LOSSES:
-            times = f"for the {self._losses[work]}th time in a row, with nothing learned in between"
+            times = f"for the {self._losses[work]}th time in a row, with nothing learned or tested in between"
             hint = {
                 Hung: f"does the simulator take longer than patience={self.patience:g}?",
                 Missed: "does the network lose calls?",
@@ -71,7 +71,7 @@ class Recovery:
             self._unreachable_since = now
         if now - self._unreachable_since > self.patience:
             waited = f"{now - self._unreachable_since:.0f} s"
-            raise RuntimeError(f"{lost}, and nothing was learned for {waited}: the run gives up") from lost
+            raise RuntimeError(f"{lost}, and nothing was learned or tested for {waited}: the run gives up") from lost
         time.sleep(1.0)
 
 
@@ -104,9 +104,9 @@ def dataflow(
 
 
 class Tests:
-    """The tests of a run that are in progress, at most two per evaluator; results are kept in the order of the tests.
+    """The tests of a run that are in progress; `add` lets there be at most two per evaluator.
 
-    `untested` maps the episode of each test to its q_table, until `keep(episode, mean, seconds)` gets its result.
+    `untested` maps the episode of each test to its q_table, until `keep(episode, mean, seconds)` has its result.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Tests:
         self.untested, self.keep = untested, keep
         self.sent: deque[tuple[int, Reference]] = deque()
         self.count = 0
-        for episode in sorted(untested):  # left by an interrupted run
+        for episode in sorted(untested):  # left over from an interrupted run
             self.send(episode)
 
     def add(self, episode: int, q_table: np.ndarray) -> None:

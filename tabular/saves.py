@@ -19,7 +19,7 @@ from .files import AnyPath, regular_file
 FORMAT = 2  # of saves, in their header; raise it when older saves would be misread
 EARLIER = {"format": 1, "in_flight": 2}  # header fields missing from older saves, which had no other values
 LONGEST_HEADER = 2**16  # characters
-METHODS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # the methods that numpy uses; others unpack without any limit
+METHODS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # those that numpy uses; others unpack without a limit
 
 
 class Save:
@@ -34,9 +34,10 @@ class Save:
             raise ValueError(f"its format is {self.header['format']}, and this version reads up to {FORMAT}")
 
     def read(self, name: str, dtype: Any, shape: tuple, longest: int = 2**22) -> np.ndarray:
-        """Read a finite array of this type and shape, in which None is any length up to `longest`; else ValueError.
+        """Read an array of this type and shape, in which None is any length up to `longest`.
 
-        Type and shape are checked before the array is read: a small file may unpack to more than memory holds.
+        Raises ValueError if it is missing, of another type or shape, or not finite. Type and shape are checked before
+        the array is read: a small file may unpack to more than memory holds.
         """
 
         def check(found: np.dtype, lengths: tuple) -> None:
@@ -83,7 +84,7 @@ def open_save(path: AnyPath) -> Iterator[Save]:
             yield Save(zipfile.ZipFile(file))
         except Warning:  # if the user turns warnings into errors
             raise
-        except Exception as error:  # for a wrong byte zipfile and numpy raise ten kinds
+        except Exception as error:  # a damaged file can raise anything
             reason = str(error) or type(error).__name__
             raise ValueError(f"{path} is not a saved agent that this one can load: {reason}") from None
 
@@ -91,7 +92,8 @@ def open_save(path: AnyPath) -> Iterator[Save]:
 class Checkpoints:
     """Calls `save(path)` every `seconds`, and when its block ends; a path of None saves nothing.
 
-    A save that fails warns, and is tried again when the next is due; it does not end the run or hide the run's error.
+    A save that fails causes a warning, and is tried again when the next is due; it does not end the run or hide the
+    run's error.
     """
 
     def __init__(self, save: Callable, path: AnyPath | None, seconds: float):

@@ -1,4 +1,4 @@
-"""Starting Ray: a private session that only this user can reach, or a cluster; workers find the modules in both."""
+"""Starting a private Ray that only this user can reach, or joining a cluster; workers find the modules in both."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ except ImportError:  # on Windows
     fcntl = None  # type: ignore[assignment]  # without it there are no locks
 
 FOLDER = Path(__file__).resolve().parent.parent
-MODULES = "tabular", "beyond", "td_helpers.py"  # what workers import, in that folder
+MODULES = "tabular", "beyond", "td_helpers.py"  # what workers import, in FOLDER
 NOT_SENT = ["*.csv", "*.png", "*.md", "*.ipynb"]  # files in MODULES that workers do not need
 QUIET = {"log_to_driver": False, "logging_level": logging.ERROR}
 SETTINGS_FRAME = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"  # of HTTP/2, which gRPC speaks
 IGNORE_LOST_ERRORS = "RAY_IGNORE_UNHANDLED_ERRORS"
-PREFIX, ALIVE = "ray-", "alive"  # a private Ray's folder starts with this, and has this file, which its driver locks
-SET_ASIDE = {  # variables that would make a private Ray part of something else
+PREFIX = "ray-"  # of the names of private Rays' folders
+ALIVE = "alive"  # a file in such a folder, locked while its driver is alive
+UNSET = {  # variables that would make a private Ray part of something else
     "RAY_ENABLE_K8S_TOKEN_AUTH",  # Kubernetes would be asked about the token
     "RAY_USE_TLS",  # needs a cluster's certificates
     "RAY_REDIS_ADDRESS",  # the database of a cluster's state
@@ -44,10 +45,10 @@ SET_ASIDE = {  # variables that would make a private Ray part of something else
     "RAY_JOB_CONFIG_JSON_ENV_VAR",  # set in a job that was submitted to a cluster
     "RAY_OVERRIDE_NODE_ID_FOR_TESTING",
 }
-STAYING = {IGNORE_LOST_ERRORS, "RAY_AUTH_MODE"}  # variables that Ray needs while it runs
+KEPT = {IGNORE_LOST_ERRORS, "RAY_AUTH_MODE"}  # variables that Ray needs while it runs
 
 _starting = threading.Lock()
-_staying: dict[str, tuple[str | None, str | None]] = {}  # for the running Ray: a variable's (value before, value set)
+_kept: dict[str, tuple[str | None, str | None]] = {}  # for the running Ray: a variable's (value before, value set)
 _is_fork = False  # whether this process was forked from one that ran Ray
 
 
@@ -55,8 +56,9 @@ def start_ray(num_cpus: int | None = None) -> None:
     """Join the Ray cluster that RAY_ADDRESS names, or else start a private Ray; do nothing if Ray is running.
 
     A private Ray uses `num_cpus` (None: all), listens only on the loopback interface, requires Ray's token, and keeps
-    its files where no other user can read them. Raises ImportError if ray is not installed, ConnectionError, with what
-    to do about it, if Ray cannot be joined or started, and RuntimeError in a fork of a process that runs Ray.
+    its files where no other user can read them. Raises TypeError or ValueError for a bad `num_cpus` or RAY_AUTH_TOKEN,
+    ImportError if ray is not installed, ConnectionError, with what to do about it, if Ray cannot be joined or started,
+    and RuntimeError in a fork of a process that runs Ray.
     """
     if num_cpus is not None:
         check_count("num_cpus", num_cpus)
@@ -64,11 +66,11 @@ def start_ray(num_cpus: int | None = None) -> None:
     with _starting:  # a second thread waits here, then finds Ray running
         if _ray_runs():
             return
-        _put_back_what_stayed()
-        with _left_as_it_was():
+        _restore_kept_variables()
+        with _global_state_restored():
             _import_ray()
             logging.getLogger("ray").setLevel(logging.ERROR)
-            # Runs send lost calls again, while Ray would print the error of each of them.
+            # Runs send lost calls again, but Ray would print the error of each of them.
             os.environ.setdefault(IGNORE_LOST_ERRORS, "1")
             _check_token()
             address = os.environ.get("RAY_ADDRESS", "").strip() or "local"
@@ -86,7 +88,7 @@ def _check_token() -> None:
 
 
 def _ray_runs() -> bool:
-    """Whether this process has started Ray, or joined one."""
+    """Whether Ray is running in this process, started or joined."""
     ray: Any = sys.modules.get("ray")
     return hasattr(ray, "is_initialized") and ray.is_initialized()
 
@@ -105,7 +107,7 @@ def _import_ray() -> None:
 
 
 @contextlib.contextmanager
-def _left_as_it_was() -> Iterator[None]:
+def _global_state_restored() -> Iterator[None]:
     """Restore what importing and starting Ray changes in the user's process."""
     environment, path, state = dict(os.environ), list(sys.path), random.getstate()
     hook, handler, dumps = sys.excepthook, signal.getsignal(signal.SIGTERM), faulthandler.is_enabled()
@@ -117,7 +119,7 @@ def _left_as_it_was() -> Iterator[None]:
         sys.path[:] = path + [entry for entry in sys.path if entry not in path]  # Ray's entries go last
         changed = _changed_by_ray(environment)
         if _ray_runs():
-            _staying.update({name: (changed.pop(name), os.environ.get(name)) for name in STAYING & changed.keys()})
+            _kept.update({name: (changed.pop(name), os.environ.get(name)) for name in KEPT & changed.keys()})
         _set_variables(changed)
         if not dumps:
             faulthandler.disable()
@@ -126,10 +128,10 @@ def _left_as_it_was() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)  # otherwise Ray's handler stays, which ends Ray
 
 
-def _put_back_what_stayed() -> None:
-    """Restore variables that an ended Ray has left in the environment, unless they were changed since."""
-    _set_variables({name: before for name, (before, left) in _staying.items() if os.environ.get(name) == left})
-    _staying.clear()
+def _restore_kept_variables() -> None:
+    """Restore variables that were kept for a Ray that has ended, unless they were changed since."""
+    _set_variables({name: before for name, (before, left) in _kept.items() if os.environ.get(name) == left})
+    _kept.clear()
 
 
 def _changed_by_ray(environment: dict[str, str]) -> dict[str, str | None]:
@@ -162,7 +164,7 @@ def _with_variables(**values: str | None) -> Iterator[None]:
 
 
 def check_not_forked() -> None:
-    """Raise RuntimeError in a fork of a process that runs Ray: calls would wait forever for threads that it lacks."""
+    """Raise RuntimeError in a fork of a process that runs Ray: without Ray's threads its calls would wait forever."""
     if _is_fork:
         raise RuntimeError(
             "this process is a fork of one that runs Ray, and cannot reach it: start processes with "
@@ -191,7 +193,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _call_in_lasting_thread(function: Callable, *arguments: Any) -> None:
-    """Call a function directly in the main thread, but from any other thread in a new one that never ends.
+    """Call a function: in the main thread directly, in any other thread through a new one that never ends.
 
     On Linux the kernel ends Ray's processes as soon as the *thread* that started them ends.
     """
@@ -218,15 +220,15 @@ def _start_private_ray(num_cpus: int | None) -> None:
 
     needs = "it needs a writable HOME and temporary folder, and a machine idle enough to start in 30 s"
     settings = {name for name, value in os.environ.items() if name.startswith("RAY_") and value not in ("", "0")}
-    if inherited := sorted(settings - SET_ASIDE - STAYING):
+    if inherited := sorted(settings - UNSET - KEPT):
         needs += f"; Ray's settings in the environment: {', '.join(inherited)}"
     for tries_left in (2, 1, 0):
         try:
             _remove_leftovers(_base_folder())
             _keep_token_private()
-            # Ray gives all users access to its folder, so that is one inside a private folder.
+            # Ray gives all users access to its folder, which is therefore inside a private one.
             folder = os.path.join(_own_folder(), "s")
-            with _loopback_only(), _settings_of_our_own():
+            with _loopback_only(), _private_settings():
                 ray.init(
                     address="local", num_cpus=num_cpus, include_dashboard=False,
                     object_store_memory=10**9, _temp_dir=folder, **QUIET,
@@ -240,7 +242,7 @@ def _start_private_ray(num_cpus: int | None) -> None:
 
 
 @contextlib.contextmanager
-def _settings_of_our_own() -> Iterator[None]:
+def _private_settings() -> Iterator[None]:
     """Make a Ray started within the block require its token, whatever the environment says, and find the modules.
 
     Workers inherit PYTHONPATH, which costs nothing, unlike a runtime_env.
@@ -248,11 +250,11 @@ def _settings_of_our_own() -> Iterator[None]:
     from ray._raylet import AuthenticationMode, get_authentication_mode
 
     os.environ["RAY_AUTH_MODE"] = "token"
-    aside = dict.fromkeys(SET_ASIDE)
+    unset = dict.fromkeys(UNSET)
     if not os.environ.get("RAY_AUTH_TOKEN", "").strip():  # a blank one would be taken for a token
-        aside["RAY_AUTH_TOKEN"] = None
+        unset["RAY_AUTH_TOKEN"] = None
     folders = os.pathsep.join(filter(None, [str(FOLDER), os.environ.get("PYTHONPATH")]))
-    with _with_variables(PYTHONPATH=folders, **aside):
+    with _with_variables(PYTHONPATH=folders, **unset):
         _read_settings_again()
         if get_authentication_mode() != AuthenticationMode.TOKEN:
             raise RuntimeError("it would not require its token")
@@ -277,7 +279,7 @@ def _keep_token_private() -> None:
         draft.write(secrets.token_hex(32))
         draft.flush()
         with contextlib.suppress(FileExistsError):
-            os.link(draft.name, path)  # whole or not at all, if two processes come here at once
+            os.link(draft.name, path)  # whole or not at all, if two processes do this at the same time
     with contextlib.suppress(PermissionError):  # it has another owner, who chose its mode
         path.chmod(0o600)
 
@@ -290,13 +292,13 @@ def _base_folder() -> str:
 
 
 def _own_folder() -> str:
-    """Make a folder that only this user may enter; when Python exits, Ray is ended and the folder removed."""
+    """Make a folder that only this user may enter; when Python exits, Ray ends and the folder is removed."""
     folder = tempfile.mkdtemp(prefix=PREFIX, dir=_base_folder())
     if fcntl:
         draft = os.path.join(folder, "draft")
-        with contextlib.suppress(OSError):  # without locks the next start removes nothing
+        with contextlib.suppress(OSError):  # then the next start cannot remove the folder
             fcntl.flock(os.open(draft, os.O_CREAT | os.O_RDWR, 0o600), fcntl.LOCK_EX)  # until this process ends
-            os.rename(draft, os.path.join(folder, ALIVE))  # so that nobody sees it before it is locked
+            os.rename(draft, os.path.join(folder, ALIVE))  # so that it is never seen unlocked
     atexit.register(_end_private_ray, folder, os.getpid())
     return folder
 
@@ -305,7 +307,7 @@ def _remove_leftovers(base: str) -> None:
     """Remove the folders that this user's killed drivers left; a driver that is alive holds a lock on its folder.
 
     Two of Ray's agents may outlive a driver by a minute, and end by themselves. They are not ended here, because their
-    command lines do not tell which driver they belong to.
+    command lines do not show which driver they belong to.
     """
     if not fcntl:
         return
@@ -338,8 +340,8 @@ def _loopback_only() -> Iterator[None]:
     """Make a Ray started within the block listen on 127.0.0.1 only.
 
     Ray does so by itself on macOS and Windows, where it has no clusters. Passing `_node_ip_address="127.0.0.1"` does
-    not help, because Ray replaces it by the machine's public address. RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 would, but it
-    is read when ray is imported, which a notebook may have done before, and it would outlast this Ray.
+    not help, because Ray replaces it with the machine's public address. RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 would, but
+    Ray reads it on import, which a notebook may have done before, and it would outlast this Ray.
     """
     from ray._private import ray_constants
 
@@ -366,20 +368,20 @@ def _join_cluster(address: str) -> None:
     _read_settings_again()
     tokens.maybe_enable_token_auth_if_token_available(warn_if_disabled=False)  # ray.init does this only for "auto"
     if address == "auto":
-        place = _find_cluster()
+        head = _find_cluster()
     else:
         try:
-            place = canonicalize_bootstrap_address(address)
+            head = canonicalize_bootstrap_address(address)
         except ValueError as error:
             raise ConnectionError(f"RAY_ADDRESS must be host:port, local or auto, got {address}") from error
-        _check_cluster(place, f"RAY_ADDRESS={address}")
+        _check_cluster(head, f"RAY_ADDRESS={address}")
     modules = [str(FOLDER / name) for name in MODULES if (FOLDER / name).exists()]
     try:
-        ray.init(address=place, runtime_env={"py_modules": modules, "excludes": NOT_SENT}, **QUIET)
+        ray.init(address=head, runtime_env={"py_modules": modules, "excludes": NOT_SENT}, **QUIET)
     except Exception as error:
         ray.shutdown()
-        hint = f"is this machine a node of it (ray start --address={place}), with the same versions of ray and Python?"
-        raise ConnectionError(f"the Ray cluster at {place} cannot be joined ({error}); {hint}") from error
+        hint = f"is this machine a node of it (ray start --address={head}), with the same versions of ray and Python?"
+        raise ConnectionError(f"the Ray cluster at {head} cannot be joined ({error}); {hint}") from error
 
 
 def _find_cluster() -> str:
@@ -387,24 +389,24 @@ def _find_cluster() -> str:
     from ray._private import services
 
     latest = services.find_bootstrap_address(None)  # written by `ray start`
-    for place in dict.fromkeys(filter(None, [latest, *sorted(services.find_gcs_addresses())])):
+    for head in dict.fromkeys(filter(None, [latest, *sorted(services.find_gcs_addresses())])):
         with contextlib.suppress(ConnectionError):  # another user's cluster, or a private Ray
-            place = services.canonicalize_bootstrap_address(place)
-            _check_cluster(place, place)
-            return place
+            head = services.canonicalize_bootstrap_address(head)
+            _check_cluster(head, head)
+            return head
     hint = "start one (ray start --head), name the head node's host:port, or unset RAY_ADDRESS"
     raise ConnectionError(f"RAY_ADDRESS=auto, but no Ray cluster on this machine can be joined: {hint}")
 
 
-def _check_cluster(place: str, name: str) -> None:
-    """Raise ConnectionError, within seconds, unless a Ray head that accepts our token answers at `place`, host:port."""
+def _check_cluster(head: str, name: str) -> None:
+    """Raise ConnectionError, within seconds, unless a Ray head that accepts our token answers at `head`, host:port."""
     from ray._raylet import GcsClient
     from ray.exceptions import AuthenticationError, RpcError
 
     if os.environ.get("RAY_USE_TLS", "0").lower() not in ("1", "true"):
-        _check_listener(place, name)  # Ray itself would try for 40 s, several times over
+        _check_listener(head, name)  # Ray itself would try for 40 s, several times
     try:
-        GcsClient(address=place)
+        GcsClient(address=head)
     except AuthenticationError as error:
         problem = f"the Ray cluster at {name} asks for a token, and ours is missing or wrong"
         hint = "copy the head node's ~/.ray/auth_token to this user's, or set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
@@ -413,10 +415,10 @@ def _check_cluster(place: str, name: str) -> None:
         raise ConnectionError(f"no Ray head node answers at {name} ({error}): is this the right port?") from error
 
 
-def _check_listener(place: str, name: str) -> None:
-    """Raise ConnectionError unless something at `place`, host:port, speaks HTTP/2, as Ray does."""
+def _check_listener(head: str, name: str) -> None:
+    """Raise ConnectionError unless something at `head`, host:port, speaks HTTP/2, as Ray does."""
     hint = "start a cluster there, or unset RAY_ADDRESS to use this machine alone"
-    host, _, port = place.rpartition(":")
+    host, _, port = head.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=5) as connection:
             connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS_FRAME)

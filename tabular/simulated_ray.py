@@ -10,8 +10,8 @@ come back read-only, as with Ray. The idea is FoundationDB's: test by simulation
 
 The table lists what can happen to a call, what Ray raises then, and whether the real Ray was seen to do so.
 tests/test_likeness.py plays each event on both: some on a private Ray, others, among the long tests, with a network cut
-or a lost node. Events not seen there are simulated to be safe. "Unavailable" is ActorUnavailableError, which leaves
-open whether the call has run; "died" is ActorDiedError. A call that waits for a failed one gets a RayTaskError that
+or a lost node. Events not seen there are simulated as a precaution. "Unavailable" is ActorUnavailableError, which does
+not say whether the call has run; "died" is ActorDiedError. A call that waits for a failed one gets a RayTaskError that
 holds the other's error.
 
 | fate         | what happens                                   | Ray raises           | seen        |
@@ -19,7 +19,7 @@ holds the other's error.
 | does not run | it is lost in transit                          | unavailable          | in a cut    |
 | answer lost  | it runs, and its answer is lost                | unavailable          | in a cut    |
 | runs late    | it is reported lost, but runs after later ones | unavailable          | no          |
-| runs twice   | it runs again later, as if sent twice          | (its answer)         | no          |
+| runs twice   | it runs again later, as if sent twice          | nothing              | no          |
 | is swallowed | it is lost in transit, without notice          | nothing, for minutes | once        |
 | slow         | it takes up to 400 s                           | nothing until then   | yes         |
 | hangs        | it never ends, and its process takes no other  | nothing, ever        | yes         |
@@ -59,7 +59,7 @@ class NotSimulated(AttributeError, NotImplementedError):
 def simulated(
     seed: int, faults: Mapping[int, str] | float = 0.0, *, most_events: int = 1_000_000
 ) -> Iterator[Simulation]:
-    """Replace `ray` by a simulated Ray, and the clock of `time` by a virtual one, until the block ends.
+    """Replace `ray` with a simulated Ray, and the clock of `time` with a virtual one, until the block ends.
 
     `faults` maps the number of a call, counted from 0 in the order of sending, to one of `FATES`, or is the probability
     that a call meets one. The yielded simulation lists those that occurred in its `faults`, so that a run can be
@@ -97,7 +97,7 @@ def _check_faults(faults: Any) -> None:
 
 
 def remote(*arguments: Any, **options: Any) -> Any:
-    """Make a function or class run in other processes, as `ray.remote` does; only num_returns has an effect."""
+    """Make a function or class remote, as `ray.remote` does; of the options only num_returns has an effect."""
     if len(arguments) == 1 and not options and callable(arguments[0]):
         return _remote(arguments[0], {})
     if arguments:
@@ -186,7 +186,7 @@ def method(*, num_returns: int = 1, **_: object) -> Callable:
 
 
 class Handle:
-    """A handle by which callers reach an actor."""
+    """A handle through which callers reach an actor."""
 
     def __init__(self, process: Process, methods: dict[str, int]):
         self._process, self._methods = process, methods
@@ -211,7 +211,7 @@ class Handle:
 
 
 def _handle(number: int, methods: dict[str, int]) -> Handle:
-    """Unpickle a handle inside another object."""
+    """Return the handle that was pickled inside another object."""
     return Handle(running().processes[number], methods)
 
 
@@ -245,13 +245,13 @@ def _send(call: Call) -> Any:
 
 
 def get(references: Any, *, timeout: float | None = None) -> Any:
-    """Wait for the results of calls and return them; raise GetTimeoutError after `timeout` seconds."""
+    """Wait for calls and return their results; raise a call's error, or GetTimeoutError after `timeout` seconds."""
     several = isinstance(references, list)
     wanted = _checked_references(references if several else [references])
     simulation = running()
     simulation.give_way()
     _watch(wanted)
-    # The first error is raised at once, as by Ray, without waiting for the others.
+    # Like Ray, it raises the first error without waiting for the other calls.
     enough = lambda: all(one.done for one in wanted) or any(one.done and one.error for one in wanted)
     if not simulation.wait(enough, timeout):
         raise _stand_in.exceptions.GetTimeoutError("Get timed out: some object(s) not ready.")
@@ -295,7 +295,7 @@ def _checked_references(references: list) -> list[ObjectRef]:
 
 
 def _watch(references: list[ObjectRef]) -> None:
-    """Wake the waiting strand whenever one of these is done."""
+    """Wake the calling strand whenever one of these is done."""
     simulation = running()
     me = simulation.me()
     for one in references:
@@ -321,7 +321,7 @@ def kill(actor: Handle, *, no_restart: bool = True) -> None:
 
 
 def init(*_: object, **__: object) -> types.SimpleNamespace:
-    """Start a session, or join the one that runs; arguments have no effect."""
+    """Start a session, or join the running one; arguments have no effect."""
     running().initialized = True
     return types.SimpleNamespace(address_info={"node_ip_address": "127.0.0.1"}, dashboard_url="")
 
@@ -352,7 +352,7 @@ def nodes() -> list[dict]:
 
 
 def cluster_resources() -> dict[str, float]:
-    """Return more processors than any test needs."""
+    """Return the resources of the cluster: more processors than any test needs."""
     return {"CPU": 64.0}
 
 

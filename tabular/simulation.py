@@ -1,4 +1,4 @@
-"""A simulation of processes in which one thing happens at a time, in an order decided by a seed.
+"""A simulation of processes in which one thing happens at a time, in an order that a seed decides.
 
 A process is a thread that waits for its turn. Future events (a call arrives, an answer arrives, a sleep ends) wait in
 an agenda, ordered by when they are due on a virtual clock. Each call takes a random time and may meet one of `FATES`,
@@ -51,7 +51,7 @@ def running() -> Simulation:
 
 @contextlib.contextmanager
 def begun(simulation: Simulation) -> Iterator[Simulation]:
-    """Run a simulation, with its clock in the time module, until the block ends; RuntimeError inside another."""
+    """Run a simulation, with its clock in the time module, until the block ends; raise RuntimeError inside another."""
     global _simulation
     if _simulation is not None:
         raise RuntimeError("simulated Rays cannot be nested: another one is running")
@@ -66,7 +66,7 @@ def begun(simulation: Simulation) -> Iterator[Simulation]:
 
 @contextlib.contextmanager
 def _virtual_clock(simulation: Simulation) -> Iterator[None]:
-    """Make the time module show the simulation's threads its virtual time; other threads keep the real one."""
+    """Make the time module use virtual time in the simulation's threads, and real time in all others."""
     real = {name: getattr(time, name) for name in ("time", "monotonic", "perf_counter", "sleep")}
 
     def of_simulation(name: str) -> Callable:
@@ -102,7 +102,7 @@ class Strand:
         self.unwound = 0
 
     def unwind(self) -> None:
-        """Raise _Ended to end the thread; if it has caught that a hundred times, block it for good."""
+        """Raise _Ended to end the thread; block it forever if it has caught that a hundred times."""
         self.unwound += 1
         if self.unwound > 100:
             threading.Event().wait()
@@ -132,7 +132,7 @@ class Simulation:
     """The state of a simulation: its clock, its agenda of future events, its processes and its random draws.
 
     `now` is the time in seconds, `calls` the number of calls sent, `faults` the fates that occurred, by call number,
-    `met` the same in words, and `log` the last thousand events.
+    `met` the same as sentences, and `log` the last thousand events.
     """
 
     def __init__(self, seed: int, faults: Mapping[int, str] | float, most_events: int):
@@ -146,7 +146,7 @@ class Simulation:
         self.pinned: list[ObjectRef] = []  # kept alive because they were pickled inside other objects
         self._agenda: list = []  # a heap of (time, number, action)
         self._numbers, self._events = itertools.count(), itertools.count()
-        self._chances = random.Random(seed)  # decides fates, apart from the calls' draws, which given fates thus keep
+        self._chances = random.Random(seed)  # for fates alone, so that giving the fates leaves all other draws the same
         self._stuck: Stuck | None = None
         self.initialized = True
         self.watcher = Watcher()
@@ -165,7 +165,7 @@ class Simulation:
         heapq.heappush(self._agenda, (self.now + seconds, next(self._numbers), action))
 
     def wake(self, strand: Strand, seconds: float = 0.0) -> None:
-        """Schedule a turn for a strand, in which it checks what it waits for."""
+        """Schedule a turn for a strand, so that it checks whether its wait is over."""
         self.after(seconds, lambda: strand)
 
     def pass_turn(self) -> None:
@@ -225,7 +225,7 @@ class Simulation:
         self.wait(lambda: False, seconds)
 
     def give_way(self) -> None:
-        """Let other strands run for 0.1 ms of virtual time; each of Ray's functions does."""
+        """Let other strands run for 0.1 ms of virtual time; most of Ray's functions call this."""
         self.sleep(1e-4)
 
     def read_clock(self) -> float:
@@ -236,7 +236,7 @@ class Simulation:
     # Calls
 
     def fate(self, number: int, task: str) -> str | None:
-        """Decide and record the fate of a call; None is none."""
+        """Decide and record the fate of a call, or return None if nothing goes wrong with it."""
         if isinstance(self._given, Mapping):
             fate = self._given.get(number)
         else:
@@ -327,7 +327,7 @@ class Process(Strand):
     # Calls in transit
 
     def send(self, call: Call) -> None:
-        """Accept a call from the strand that has the turn."""
+        """Take a call from the strand that has the turn, and dispatch it when its arguments are there."""
         caller = self.simulation.me()
         self.unanswered[call.number] = call
         self.sent.setdefault(caller, deque()).append(call)
@@ -409,7 +409,7 @@ class Process(Strand):
             self.simulation.pass_turn()
 
     def work(self, call: Call) -> None:
-        """Run a call at once, then stay busy for the time that it takes on the virtual clock."""
+        """Run a call, then stay busy for a random time on the virtual clock."""
         if call.fate == "dies before":
             self.die()
             raise _Ended
@@ -485,7 +485,7 @@ class Process(Strand):
     # Dying
 
     def die(self, cause: Exception | None = None) -> None:
-        """Die: unanswered calls stay so, and their callers get an error after a while."""
+        """End the process; its calls without an answer get an error after a while."""
         if self.dead:
             return
         self.dead, self.cause = True, cause
@@ -572,7 +572,7 @@ class ObjectRef:
 
 
 def _reference(number: int) -> ObjectRef:
-    """Unpickle a reference inside another object."""
+    """Return the reference that was pickled inside another object."""
     return running().references[number]
 
 

@@ -1,4 +1,4 @@
-"""The form in which the kernels run a simulator: an env's transition table if possible, else the env, stepped."""
+"""What the kernels run for a simulator: an env's transition table if possible, else the env itself, stepped."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .checks import check_count
 from .kernels import MAX_STEP
 from .mistakes import warn_caller
 from .stepping import checked_start, checked_step
-from .tables import PackedTable, TransitionTable, as_defined, is_put_upon, samples
+from .tables import PackedTable, TransitionTable, as_defined, is_set_on_instance, samples
 
 # Envs are typed as Any throughout, because those of gym and of gymnasium share no base class.
 
 # The wrappers that gym.make adds, in gym and in gymnasium, which has them all in one module since 1.0.
 OLD_CHECKER = "gym.wrappers.env_checker.PassiveEnvChecker"
-OF_MAKE = [
+MAKE_WRAPPERS = [
     f"{package}.wrappers.{name}"
     for package in ("gym", "gymnasium")
     for name in (
@@ -72,9 +72,9 @@ def _layers(simulator: Any) -> Iterator:
         yield simulator
 
 
-def _is_of_make(env: Any) -> bool:
+def _is_make_wrapper(env: Any) -> bool:
     """Whether an env is a wrapper that gym.make adds, neither subclassed nor patched."""
-    if type(env) not in _classes(*OF_MAKE):
+    if type(env) not in _classes(*MAKE_WRAPPERS):
         return False
     methods = [getattr(type(env), name) for name in ("step", "reset")]
     return not _is_patched(env) and all(map(as_defined, methods))
@@ -82,7 +82,7 @@ def _is_of_make(env: Any) -> bool:
 
 def _is_patched(env: Any) -> bool:
     """Whether step or reset was set on this instance of an env."""
-    return is_put_upon(env, "step") or is_put_upon(env, "reset")
+    return is_set_on_instance(env, "step") or is_set_on_instance(env, "reset")
 
 
 def acts_elsewhere(simulator: Any) -> bool:
@@ -91,7 +91,7 @@ def acts_elsewhere(simulator: Any) -> bool:
 
 
 def _classes(*names: str) -> list[type]:
-    """Return the classes with these names whose modules are loaded; no env can be of another."""
+    """Return the classes with these names whose modules are loaded; an env cannot be of one that is not."""
     places = [name.rpartition(".") for name in names]
     found = [getattr(sys.modules.get(module), name, None) for module, _, name in places]
     return [kind for kind in found if kind is not None]
@@ -101,14 +101,14 @@ def _unwrapped(simulator: Any) -> tuple:
     """Strip the wrappers that gym.make adds, which matter only for the step limit; return (env, limit)."""
     limit = MAX_STEP
     for env in _layers(simulator):
-        if not _is_of_make(env):
+        if not _is_make_wrapper(env):
             break
         most = getattr(env, "_max_episode_steps", None)  # wrappers do not forward names with an underscore
         limit = limit if most is None else min(limit, max(1, most))
     return env, limit
 
 
-def pass_checkers(simulator: Any) -> None:
+def skip_checkers(simulator: Any) -> None:
     """Switch off gym's check of the first step, which needs numpy.bool8; numpy 2 has none."""
     for env in _layers(simulator):
         if type(env) in _classes(OLD_CHECKER):
@@ -120,7 +120,7 @@ def compiled_form(simulator: Any, compiled: bool | None) -> tuple[PackedTable | 
 
     `compiled` may be True (raise ValueError if there is no table), False (do not look for one) or None.
     """
-    pass_checkers(simulator)
+    skip_checkers(simulator)
     env, limit = _unwrapped(simulator)
     if compiled is False:
         return None, limit
@@ -137,7 +137,7 @@ def compiled_form(simulator: Any, compiled: bool | None) -> tuple[PackedTable | 
 
 
 def copied(simulator: Any) -> Any:
-    """Copy an env; return None if that is impossible."""
+    """Return a copy of an env, or None if that is impossible."""
     if acts_elsewhere(simulator):
         return None
     try:
@@ -146,7 +146,7 @@ def copied(simulator: Any) -> Any:
         return None
 
 
-class Known:
+class EnvSet:
     """A set of envs, by identity: envs may equal each other or have no hash."""
 
     def __init__(self) -> None:
@@ -159,15 +159,15 @@ class Known:
             self._found[number] = weakref.ref(env, lambda _: self._found.pop(number, None))
 
     def __contains__(self, env: Any) -> bool:
-        known = self._found.get(id(env))
-        return known is not None and known() is env
+        found = self._found.get(id(env))
+        return found is not None and found() is env
 
 
-_seed_checked = Known()  # envs whose use of the seed was checked
+_seed_checked = EnvSet()  # envs whose use of the seed was checked
 
 
 def warn_if_unseeded(simulator: Any) -> None:
-    """Warn, once per env, if two resets with the same seed lead to different episodes, so that no result repeats."""
+    """Warn, once per env, if two episodes with the same seed differ, so that no result is reproducible."""
     if simulator in _seed_checked:
         return
     _seed_checked.add(simulator)
@@ -177,18 +177,18 @@ def warn_if_unseeded(simulator: Any) -> None:
     if env is None:
         return
     try:
-        with _global_draws_kept():
-            follows = _are_alike(_some(_episodes(env, 0)), _some(_episodes(env, 0)))
+        with _global_generators_kept():
+            follows = _are_alike(_first_results(_episodes(env, 0)), _first_results(_episodes(env, 0)))
     except Exception:  # learning will raise it
         return
     if not follows:
         warn_caller(
-            "the simulator does not follow reset(seed=): two episodes with one seed differ, so results do not repeat "
-            "(draw from self.np_random, which super().reset(seed=seed) seeds)"
+            "the simulator does not follow reset(seed=): two episodes with the same seed differ, so results are "
+            "not reproducible (draw from self.np_random, which super().reset(seed=seed) seeds)"
         )
 
 
-_apart = Known()  # envs whose copies are known to be independent
+_apart = EnvSet()  # envs whose copies are known to be independent
 
 
 def check_copies_act_apart(simulator: Any) -> None:
@@ -208,25 +208,26 @@ def check_copies_act_apart(simulator: Any) -> None:
 
 
 def _copies_act_apart(simulator: Any) -> bool:
-    """Whether two copies stepped in turn behave as one stepped alone; True if that cannot be found out."""
+    """Whether two copies stepped in turn behave like one stepped alone; True if that cannot be determined."""
     if all(samples(_unwrapped(simulator)[0], name) for name in ("step", "reset")):
         return True
-    with _global_draws_kept():
+    with _global_generators_kept():
         try:
             copies = [copy.deepcopy(simulator) for _ in range(3)]
-            if _leads_to(copies[0], _layers(simulator)):
+            if _refers_to(copies[0], _layers(simulator)):
                 return False
-            alone, again = (_some(_episodes(copies[0], 0)) for _ in range(2))
+            alone, again = (_first_results(_episodes(copies[0], 0)) for _ in range(2))
         except Exception:  # the run will raise it
             return True
         try:
-            beside = _some(one for one, _ in zip(_episodes(copies[1], 0), _episodes(copies[2], 1), strict=False))
+            in_turn = zip(_episodes(copies[1], 0), _episodes(copies[2], 1), strict=False)
+            beside = _first_results(result for result, _ in in_turn)
         except Exception:
             return False
     return _are_alike(alone, beside) or not _are_alike(alone, again)
 
 
-def _leads_to(copied: object, originals: Iterator) -> bool:
+def _refers_to(copied: object, originals: Iterator) -> bool:
     """Whether a copy still refers to one of the originals, for instance by a bound method or a closure.
 
     deepcopy does not copy functions, so one kept in an attribute still acts on the original.
@@ -248,7 +249,7 @@ def _leads_to(copied: object, originals: Iterator) -> bool:
 
 
 @contextlib.contextmanager
-def _global_draws_kept() -> Iterator[None]:
+def _global_generators_kept() -> Iterator[None]:
     """Restore the global generators of Python and numpy after the block, since an env may draw from them."""
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
@@ -270,7 +271,7 @@ def _episodes(env: Any, seed: int) -> Iterator:
             ended = step[2] or step[3]
 
 
-def _some(played: Iterator) -> list:
+def _first_results(played: Iterator) -> list:
     """Return the first hundred items, or fewer after 2 ms, but at least six."""
     found, until = [], time.perf_counter() + 0.002
     for result in played:
@@ -327,7 +328,7 @@ class Rollout(NamedTuple):
 def rollout(env: Any, policy: Callable[[int], int], seed: int = 0, max_steps: int = 1000) -> Rollout:
     """Play one episode of a seeded env with the actions `policy(state)`, for at most `max_steps` steps."""
     count, _ = shape_of(env)
-    pass_checkers(env)
+    skip_checkers(env)
     if not callable(policy):
         raise TypeError(f"policy must be a function of a state, got {policy!r}")
     check_count("seed", seed, 0)

@@ -1,4 +1,4 @@
-"""The sources of a rule: its functions and what they read, to notice changes, to compile copies, and to pickle them.
+"""The sources of a rule, its functions and what they read: to detect changes, to compile copies, and to pickle them.
 
 numba reads a function's globals once, when it compiles, while plain Python reads them at each call. Compiled code is
 therefore out of date when one of them has changed.
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numba import cloudpickle
 
-MISSING = object()  # marks a name that is not in the globals, such as a builtin, and an empty cell
-PLAIN = bool | int | float | complex | str | bytes | None | np.generic  # equal if their repr is
+MISSING = object()  # the value of a name that is not in the globals, such as a builtin, and of an empty cell
+PLAIN = bool | int | float | complex | str | bytes | None | np.generic  # equal if their reprs are
 
 
 class Sources:
@@ -38,7 +38,7 @@ class Sources:
         self.arrays = [(array, array.tobytes()) for value in values for array in _arrays(value)]
 
     def changed(self) -> bool:
-        """Whether anything has changed since. It takes about 1 us, because it runs before each use of compiled code."""
+        """Whether anything has changed since the snapshot. Takes about 1 us; each use of compiled code calls this."""
         for function, code, defaults in self.code:
             if function.__code__ is not code or function.__defaults__ is not defaults:
                 return True
@@ -110,7 +110,7 @@ def _with_helpers(functions: Iterable[Any]) -> list:
 def _names(function: Any) -> Iterator[tuple[dict, str]]:
     """Yield where a function, and those inside it, look up names: (globals, name), or (a module's dict, name).
 
-    Read from the bytecode, one instruction after the other. It follows globals, and attributes of a module that was
+    Read from the bytecode, one instruction after another. It follows globals, and attributes of a module that was
     just loaded from a global, a closure or a local variable (np.exp, np.linalg.norm, or m.exp after m = np). It does
     not follow attributes of classes and other objects, imports inside the function, getattr(), or branches.
     """
@@ -135,12 +135,12 @@ def _names(function: Any) -> Iterator[tuple[dict, str]]:
 
 
 def _value(space: dict, name: str) -> Any:
-    """The value of a name, or MISSING."""
+    """Return the value of a name, or MISSING."""
     return space.get(name, MISSING)
 
 
 def _content(cell: types.CellType) -> Any:
-    """The content of a closure's cell, or MISSING."""
+    """Return the content of a closure's cell, or MISSING."""
     try:
         return cell.cell_contents
     except ValueError:

@@ -10,11 +10,11 @@ import numpy as np
 
 from .stopping import between_steps
 
-LOWEST_REWARD, HIGHEST_REWARD = -1e38, 1e38  # fit float32, and no sum of rewards overflows
+LOWEST_REWARD, HIGHEST_REWARD = -1e38, 1e38  # these fit float32, and no sum of rewards overflows
 
 
 class Stepped:
-    """An env as the episode loops step it, with its number of states."""
+    """An env in the form that the episode loops step, with its number of states."""
 
     __slots__ = ("act", "env", "states")
 

@@ -38,7 +38,7 @@ def samples_table(method: Method) -> Method:
 
 
 class PackedTable(NamedTuple):
-    """A transition table packed for sampling; on a lake a state takes 64 bytes, one cache line, and shares the rest.
+    """A transition table packed for sampling; on a lake a state takes 64 bytes, one cache line, and all else is shared.
 
     A 32-bit draw selects the first outcome of a pair whose threshold is not below it.
 
@@ -178,9 +178,9 @@ class TransitionTable:
 
 
 def samples(env: Any, name: str) -> bool:
-    """Whether an env's method is known, or declared, only to sample from its table."""
+    """Whether an env's method is known or declared only to sample from its transition table."""
     method = getattr(env, name, None)
-    if not is_put_upon(env, name):
+    if not is_set_on_instance(env, name):
         method = getattr(type(env), name)
     code = getattr(method, "__code__", None)
     if code is not None and getattr(method, "samples_table", None) is code:
@@ -189,8 +189,8 @@ def samples(env: Any, name: str) -> bool:
     return place.removesuffix(f".{name}") in KNOWN_ENVS and as_defined(method)
 
 
-def is_put_upon(env: Any, name: str) -> bool:
-    """Whether a method was set on this instance, in place of the one of its class."""
+def is_set_on_instance(env: Any, name: str) -> bool:
+    """Whether a method was set on this instance, in place of its class's."""
     # Looking into vars(env) would make CPython read the env's attributes more slowly afterwards.
     return getattr(getattr(env, name, None), "__func__", None) is not getattr(type(env), name, None)
 
@@ -231,7 +231,7 @@ class Moves(dict):
 
 
 def _refuse(*_: object) -> Any:
-    raise TypeError("P is read-only, because step would not follow an edit: override step for other dynamics")
+    raise TypeError("P is read-only, because step would ignore an edit: override step for other dynamics")
 
 
 _refuse_edit: Any = _refuse  # untyped, to replace methods of any signature

@@ -1,7 +1,7 @@
 """Runs on this machine's cores: calls are done in threads of this process, without Ray.
 
-A call is ready when the calls among its arguments are done, and those sent to its worker before. The thread that
-finishes a call continues with one that it made ready, so a batch seldom waits for another thread to wake up.
+A call is ready when the calls among its arguments, and all earlier ones of its worker, are done. The thread that
+finishes a call continues with one that it made ready, so a batch rarely waits for another thread to wake up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Call:
         self.done = False
         self.value: Any = None
         self.error: BaseException | None = None
-        self.followers: list[Desk] = []  # with calls that wait for this one
+        self.followers: list[Desk] = []  # whose queues have a call that waits for this one
         self.waiter: threading.Lock | None = None  # a lock that is released when it is done
 
 
@@ -83,7 +83,7 @@ class Team:
         """End the threads, each after its current step, part or compilation, and wait for them."""
         with self.guard:
             self.ended.set()
-            while self.idle:  # each is woken once
+            while self.idle:  # wake each once
                 self.idle.popitem()[1].release()
         for thread in self.threads:
             if thread.ident is not None:  # it has started
@@ -119,11 +119,11 @@ class Team:
             self.idle.popitem()[1].release()
         elif len(self.threads) < len(self.desks):
             thread = threading.Thread(target=self._work, name=f"td worker {len(self.threads)}", daemon=True)
-            self.threads.append(thread)  # first, since it may be interrupted while it starts
+            self.threads.append(thread)  # before it starts, since an interrupt may come in between
             thread.start()
 
     def _finish(self, desk: Desk, call: Call) -> None:
-        """Note that a call is done, and hand over the desks that became ready."""
+        """Mark a call as done, and hand over the desks that became ready."""
         desk.calls.popleft()
         desk.busy, call.done, call.arguments = False, True, ()
         if call.waiter is not None:
@@ -172,7 +172,7 @@ class Threads(Pool):
     """
 
     cw_num = ew_num = math.inf
-    ahead = 2  # times `lag` batches: while one is collected another one waits for its table
+    ahead = 2  # times `lag` batches: while one is collected, another waits for its table
     ships = False
 
     @contextlib.contextmanager

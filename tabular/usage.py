@@ -1,4 +1,4 @@
-"""The guard of an agent: one thread uses it at a time, for one run of batches at a time."""
+"""The guard of an agent, which lets one thread at a time use it, for one run of batches at a time."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def files(ending):
 def call():
     # compile or load as in a new process; return the result, whether it was loaded, and the warnings
     function = cached_jit(twice)
-    cache._told.clear()
+    cache._warned_of.clear()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         result = function(4)
@@ -86,7 +86,7 @@ function = cached_jit(twice)
 [place] = (folder / "gone").iterdir()
 shutil.rmtree(place)
 place.write_bytes(b"")
-cache._told.clear()
+cache._warned_of.clear()
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     results = [function(4), function(4.0)]
@@ -102,7 +102,7 @@ def learn():
 before = learn()
 for path in files("nbc"):
     path.write_bytes(b"")
-cache._told.clear()
+cache._warned_of.clear()
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     seen["a rule"] = [before, learn(), len(told)]

@@ -137,7 +137,7 @@ def test_without_discount_a_policy_that_never_ends_has_no_value(slips, action):
 def test_without_discount_an_endless_income_has_no_value():
     table = corridor(1).table
     endless = dataclasses.replace(table, terminated=np.zeros_like(table.terminated), reward=np.ones_like(table.reward))
-    with pytest.raises(RuntimeError, match="beta=1 the values still grow"):
+    with pytest.raises(RuntimeError, match="beta=1 the values still change"):
         td.value_iteration(endless, beta=1.0)
 
 

@@ -70,7 +70,7 @@ EDITS = {
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_p_refuses_edits_that_no_step_would_follow(lake, edit):
     before = {state: {action: list(pair) for action, pair in row.items()} for state, row in lake.P.items()}
-    with pytest.raises(TypeError, match="P is read-only, because step would not follow an edit: override step"):
+    with pytest.raises(TypeError, match="P is read-only, because step would ignore an edit: override step"):
         edit(lake.P)
     assert before == lake.P
 

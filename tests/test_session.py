@@ -244,10 +244,10 @@ def test_where_the_user_has_no_handler_of_sigterm_rays_stays_which_ends_ray(work
 
 @pytest.mark.parametrize("found, becomes", [("token", "disabled"), ("k8s", "k8s"), (None, None)], ids=str)
 def test_what_a_ray_that_has_ended_has_left_is_put_back_unless_the_user_has_changed_it(monkeypatch, found, becomes):
-    monkeypatch.setattr(session, "_staying", {"RAY_AUTH_MODE": ("disabled", "token")})
+    monkeypatch.setattr(session, "_kept", {"RAY_AUTH_MODE": ("disabled", "token")})
     monkeypatch.setenv("RAY_AUTH_MODE", found) if found else monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    session._put_back_what_stayed()
-    assert os.environ.get("RAY_AUTH_MODE") == becomes and not session._staying
+    session._restore_kept_variables()
+    assert os.environ.get("RAY_AUTH_MODE") == becomes and not session._kept
 
 
 # The session's folder ---------------------------------------------------------------------

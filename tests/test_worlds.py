@@ -386,8 +386,8 @@ def test_an_env_that_does_not_follow_its_seed_is_told_of_once(kind, world):
         agent.learn_and_evaluate(progress=False)
         agent_on(kind, env).learn(5)
     assert [str(warning.message) for warning in warned] == [
-        "the simulator does not follow reset(seed=): two episodes with one seed differ, so results do not repeat "
-        "(draw from self.np_random, which super().reset(seed=seed) seeds)"
+        "the simulator does not follow reset(seed=): two episodes with the same seed differ, so results are "
+        "not reproducible (draw from self.np_random, which super().reset(seed=seed) seeds)"
     ]
     assert warned[0].filename == __file__
 
