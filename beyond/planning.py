@@ -178,7 +178,7 @@ def best_value(q_table, state):
 
 @cached_jit
 def back_up(model, planner, beta, pair):
-    """Do the full backup of a pair: its mean reward plus beta times the mean value of the next states."""
+    """Back up a pair: its mean reward plus beta times the mean value of the next states."""
     actions = planner.q_table.shape[1]
     reward_sum = value_sum = 0.0
     i = model.outcomes[pair]

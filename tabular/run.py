@@ -84,10 +84,10 @@ def dataflow(
 ) -> Iterator[tuple[Batch, Snapshot]]:
     """Send batches ahead, so that no process waits for this one.
 
-    Yields each batch, in order, with the snapshot after it. `submit(pool, batch, snapshot)` sends
-    a batch to be collected on `snapshot`. The server starts from the last of `snapshots`. The
-    first batches are collected on these in turn, and later ones, batch i, on the snapshot after
-    batch i - len(snapshots).
+    Yields each batch, in order, with the snapshot after it. `submit(pool, batch, snapshot)`
+    sends a batch to be collected on `snapshot`. The server starts from the last of `snapshots`.
+    The first batches are collected on these in turn, and later ones, batch i, on the snapshot
+    after batch i - len(snapshots).
     """
     act_on = deque(snapshots)
     ahead = max(1, pool.ahead * len(act_on))
