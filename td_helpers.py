@@ -475,7 +475,8 @@ class CollectingWorker:
 
     def collect(self, snapshot: Snapshot, first: int, episodes: int) -> Collected:
         """Return the experience of `episodes` episodes from number `first`."""
-        start, q_table = time.perf_counter(), self.replica.take(snapshot)
+        start = time.perf_counter()
+        q_table = self.replica.take(snapshot.q_table, snapshot.steps)
         learn = functools.partial(self.agent.learn_on, q_table)
         pairs, rewards = self.recorder.record(learn, first, episodes)
         self.replica.learned = pairs

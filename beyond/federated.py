@@ -62,7 +62,8 @@ class FederatedWorker(CollectingWorker):
     def learn(self, snapshot: Snapshot, first: int, episodes: int) -> Report:
         """Learn `episodes` episodes from number `first` on the snapshot's q_table, and report what changed."""
         start = time.perf_counter()
-        q_table, visits = self.replica.take(snapshot), self.replica.visits
+        q_table = self.replica.take(snapshot.q_table, snapshot.steps)
+        visits = self.replica.visits
         steps = self.agent.learn_on(q_table, first, episodes, log=visits)
         pairs = visited(visits)
         places = np.divmod(pairs, q_table.shape[1])

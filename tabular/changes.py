@@ -10,14 +10,11 @@ after a loss also starts from whole ones, so a new process can replace any other
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .kernels import cached_jit
-
-if TYPE_CHECKING:
-    from .plan import Snapshot
 
 LARGE = 2**18  # bytes of a q_table; a smaller one is sent whole, since finding its changes would take longer
 
@@ -79,16 +76,15 @@ class Replica:
     def __init__(self) -> None:
         self.learned: np.ndarray | None = None  # the pairs that the last batch updated; None before and during one
 
-    def take(self, snapshot: Snapshot) -> np.ndarray:
-        """Bring the copy to a snapshot's q_table, and return it to learn on.
+    def take(self, table: np.ndarray | Changes, steps: int) -> np.ndarray:
+        """Bring the copy to a snapshot's q_table, that after `steps` learning steps, and return it to learn on.
 
         A whole table is copied. For `Changes` the copy's own learning is undone first: the pairs in `learned` are
         reset to the values received. Then both tables are updated. After a batch the caller must assign the pairs that
         it updated to `learned`.
         """
-        table = snapshot.q_table
         if isinstance(table, Changes):
-            if self.learned is None or not table.since <= self.steps <= snapshot.steps:
+            if self.learned is None or not table.since <= self.steps <= steps:
                 raise RuntimeError(f"changes since step {table.since} were sent to a worker without that table")
             if not self.owned:
                 self.received, self.owned = np.array(self.received), True
@@ -100,7 +96,7 @@ class Replica:
         else:
             self.received, self.owned = np.asarray(table, np.float64), False
             self.copy = self.writable(self.received)
-        self.steps, self.learned = snapshot.steps, None
+        self.steps, self.learned = steps, None
         return self.copy
 
     def writable(self, q_table: np.ndarray) -> np.ndarray:

@@ -233,15 +233,15 @@ def test_changes_to_a_table_that_a_worker_does_not_have_are_refused():
     changes = td.Snapshot(Changes(5, np.array([1], np.int32), np.array([3.0])), 9)
     replica = Replica()
     with pytest.raises(RuntimeError, match="changes since step 5 were sent to a worker without that table"):
-        replica.take(changes)
+        replica.take(*changes[:2])
     for steps in (4, 10):
-        replica.take(td.Snapshot(np.zeros((6, 2)), steps))
+        replica.take(np.zeros((6, 2)), steps)
         replica.learned = np.zeros(0, np.int32)
         with pytest.raises(RuntimeError, match="changes since step 5"):
-            replica.take(changes)
-    replica.take(td.Snapshot(np.zeros((6, 2)), 5))  # without telling it what the server learned
+            replica.take(*changes[:2])
+    replica.take(np.zeros((6, 2)), 5)  # without telling it what the server learned
     with pytest.raises(RuntimeError, match="changes since step 5"):
-        replica.take(changes)
+        replica.take(*changes[:2])
 
 
 # The agent's changes -----------------------------------------------------------------------
