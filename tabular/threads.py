@@ -67,6 +67,8 @@ class Team:
             desk.calls.append(call)
             if self._take_if_ready(desk):
                 self._hand_over(desk)
+            if not self.idle and len(self.threads) < len(self.desks):
+                self._start_thread()
         return call
 
     def wait_for(self, call: Call) -> None:
@@ -113,14 +115,16 @@ class Team:
         return True
 
     def _hand_over(self, desk: Desk) -> None:
-        """Have an idle thread, or a new one, do a desk's first call."""
+        """Mark a desk as ready, and wake an idle thread if there is one; else the next that is done will see it."""
         self.ready.append(desk)
         if self.idle:
             self.idle.popitem()[1].release()
-        elif len(self.threads) < len(self.desks):
-            thread = threading.Thread(target=self._work, name=f"td worker {len(self.threads)}", daemon=True)
-            self.threads.append(thread)  # before it starts, since an interrupt may come in between
-            thread.start()
+
+    def _start_thread(self) -> None:
+        """Start one more thread, from the driver's own: an error must come out there, and not end a thread at work."""
+        thread = threading.Thread(target=self._work, name=f"td worker {len(self.threads)}", daemon=True)
+        self.threads.append(thread)  # first, since an interrupt may fall while it starts
+        thread.start()
 
     def _finish(self, desk: Desk, call: Call) -> None:
         """Mark a call as done, and hand over the desks that became ready."""

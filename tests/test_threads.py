@@ -15,6 +15,7 @@ from orders import KINDS, WAYS, agent_on, calm, settings_of
 import td_helpers as td
 from beyond import FederatedQLAgent
 from tabular.stopping import stop_if_ended
+from tabular.threads import Team
 
 LAKE = td.FrozenLakeEnv()
 SMALL = {"learning_episodes": 137, "test_interval": 20, "trials": 5, "max_step": 100, "seed": 5, "batch_size": 5}
@@ -465,6 +466,7 @@ def test_what_stops_the_start_of_a_thread_comes_out_and_the_run_goes_on_later(mo
     agent = small()
     with monkeypatch.context() as context:
         context.setattr(threading.Thread, "start", failing)
+        context.setattr(Team, "_work", lambda team: team.ended.wait())  # no thread is idle, so each call starts one
         with pytest.raises(type(error)) as caught:
             agent.learn_and_evaluate(progress=False)
     assert caught.value is error
