@@ -394,6 +394,20 @@ def wrong_results(record: Record, tests: list[Test], results: list[float]) -> li
     return [Problem("returns", seen, "Add up one short episode by hand.", 0.5)]
 
 
+def other_discount(plain: Record, changed: Record) -> list[Problem]:
+    """That tests are right at the usual discount, and not at another one."""
+    right = []
+    for record in (plain, changed):
+        means, results = [test.mean(record) for test in record.tests], record.results
+        if record.broken or not means or results is None or len(means) != len(results):
+            return []
+        right.append(np.allclose(sorted(means), sorted(results), rtol=1e-6))
+    if right != [True, False]:
+        return []
+    seen = f"with beta={changed.settings['beta']} results of tests are not discounted by it; expected that they are."
+    return [Problem("discount", seen, "Follow beta from your agent on, to everyone who discounts.", 0.25)]
+
+
 # The end -----------------------------------------------------------------------------------------
 
 

@@ -253,6 +253,8 @@ class Submission:
             same = arguments.fingerprint(changed.play) == arguments.fingerprint(plain.play)
             same |= name == "do_test" and bool(changed.tests)
             same |= name == "beta" and any(one.rule == DEFAULT_BETA for one in changed.account.learned)
+            if name == "beta" and not same:
+                found += distributed.other_discount(plain, changed)
             if same:
                 seen = f"the distributed agent learns the same with {name}={value}; expected that it has an effect."
                 found.append(Problem(f"no effect of {name}", seen, f"Follow {name} from your agent on.", weight))

@@ -421,6 +421,8 @@ DISTRIBUTED = [
     ),
     one("beta is not passed on", "arguments", "distributed", "action_space=action_space, beta=beta, do_test",
         "action_space=action_space, do_test"),
+    one("beta is not passed to evaluators", "arguments", "distributed", "self.test_interval, self.beta)",
+        "self.test_interval)"),
     one("always one evaluator", "arguments", "distributed", "range(self.ew_num)", "range(1)"),
 ]  # fmt: skip
 
