@@ -371,6 +371,31 @@ def crossing(plain: Record, record: Record) -> list[Problem]:
     return [Problem("crossing", seen, "How many tests may fall due within one call?", 0.25)]
 
 
+def within(plain: Record, record: Record) -> list[Problem]:
+    """That a test which is due within a batch is of the table at the batch's end, in which all is well otherwise."""
+    account, due = record.account, record.due
+    if plain.broken or record.broken or not account.known or wrong_tables(plain, plain.tests):
+        return []
+    if len(record.results or ()) != len(due):
+        return []  # `crossing` says so
+    # Other orders of learning within a batch are right: then no table is known but those between calls.
+    tested = [episode for test in record.tests if (episode := account.episode_of(test.table)) is not None]
+    if all(episode in due and tested.count(episode) == 1 for episode in tested):
+        return []
+    settings = record.settings
+    how = f"with batches of {settings['batch_size']} and a test every {settings['test_interval']} episodes"
+    seen = f"{how} the tests were of the tables after {in_list(sorted(tested))}; expected {in_list(due)}."
+    return [Problem("within", seen, "What has the server learned by the end of a batch, and when was the test due?", 0.5)]
+
+
+def many(plain: Record, record: Record) -> list[Problem]:
+    """That more than ten tests are not as they should be, where fewer are."""
+    if plain.broken or snapshot_problems(plain):
+        return []
+    what = f"of {len(record.due)} tests "
+    return [problem._replace(seen=what + problem.seen) for problem in snapshot_problems(record)[:1]]
+
+
 SNAPSHOT_HINT = "What is in the list of tables to test: tables, or several names of one?"
 
 

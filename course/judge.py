@@ -164,6 +164,9 @@ class Submission:
         extra = distributed.late(self.plays())
         if not self.play().broken:
             extra += distributed.crossing(self.play(), self.play(0, batch_size=8))
+            for size in (8, 10, 7):
+                extra += distributed.within(self.play(), self.play(0, batch_size=size))
+            extra += distributed.many(self.play(), self.play(0, test_interval=2))
         return self.over_schedules("snapshots", distributed.snapshot_problems, right, extra)
 
     def end(self) -> Finding:

@@ -317,6 +317,16 @@ DISTRIBUTED = [
         if self.do_test and self.episode // self.test_interval > len(self.tables_to_test):
             self.tables_to_test.append(self.q_table.copy())
 """, over_ray="long batches"),
+    one("tests are of the table at a batch's end", "snapshots", "server", """\
+            self.episode += 1
+            if self.do_test and self.episode % self.test_interval == 0:
+                self.tables_to_test.append(self.q_table.copy())
+""", """\
+            self.episode += 1
+        while self.do_test and self.episode // self.test_interval > len(self.tables_to_test):
+            self.tables_to_test.append(self.q_table.copy())
+"""),
+    one("results sorted as text", "snapshots", "server", "sorted(self.results)]", "sorted(self.results, key=str)]"),
     one("the evaluator explores", "snapshots", "workers", "simulator.step(int(np.argmax(q_table[state])))",
         "simulator.step(int(np.argmax(q_table[state])) if random.random() > 0.3 else random.randrange(4))"),
     one("the evaluator does not discount", "snapshots", "workers", "beta**step * reward", "reward"),

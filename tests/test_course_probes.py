@@ -143,6 +143,7 @@ NEEDED = {
     ("snapshots", "returns"): "the evaluator does not discount",
     ("snapshots", "late"): "evaluators start when collecting is over",
     ("snapshots", "crossing"): "a call may pass one test alone",
+    ("snapshots", "within"): "tests are of the table at a batch's end",
     ("end", "stuck"): "evaluators never end",
     ("end", "early"): "nobody is awaited",
     ("end", "episodes"): "surplus batches are learned",
