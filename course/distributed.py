@@ -385,7 +385,7 @@ def within(plain: Record, record: Record) -> list[Problem]:
     settings = record.settings
     how = f"with batches of {settings['batch_size']} and a test every {settings['test_interval']} episodes"
     seen = f"{how} the tests were of the tables after {in_list(sorted(tested))}; expected {in_list(due)}."
-    return [Problem("within", seen, "What has the server learned by the end of a batch, and when was the test due?", 0.5)]
+    return [Problem("within", seen, "When was the test due, and what was learned by then?", 0.5)]
 
 
 def many(plain: Record, record: Record) -> list[Problem]:
@@ -431,6 +431,16 @@ def other_discount(plain: Record, changed: Record) -> list[Problem]:
         return []
     seen = f"with beta={changed.settings['beta']} results of tests are not discounted by it; expected that they are."
     return [Problem("discount", seen, "Follow beta from your agent on, to everyone who discounts.", 0.25)]
+
+
+def other_trials(record: Record) -> list[Problem]:
+    """That an evaluator runs another number of episodes for a test than it was told."""
+    for test in record.tests:
+        told, ran = record.play.trials.get(test.process), len(test.episodes)
+        if told is not None and ran != told:
+            seen = f"an evaluator that was given trials={told} ran {ran} episodes for a test; expected {told}."
+            return [Problem("trials", seen, "Who reads trials?", 0.5)]
+    return []
 
 
 # The end -----------------------------------------------------------------------------------------

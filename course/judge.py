@@ -138,7 +138,8 @@ class Submission:
     def tests(self) -> Finding:
         """Of which policy, when, and what they return."""
         limited = {"learning_episodes": 1, "test_interval": 1, "longest": 5_000}
-        return single.judge_tests(self.both(), self.both(do_test=False), self.both(**limited))
+        tried = self.both(trials=3)
+        return single.judge_tests(self.both(), self.both(do_test=False), self.both(**limited), tried)
 
     # Distributed
 
@@ -226,6 +227,7 @@ class Submission:
             raise Unjudged("The runs do not repeat with seeded random numbers, so that they cannot be compared.")
         if "distributed" in runs:
             found += self.without_effect()
+            found += self.trials()
         right = "All classes use their arguments, whatever the notebook's variables are."
         return distributed.finding("arguments", found, right)
 
@@ -239,6 +241,13 @@ class Submission:
         if self.play().broken:
             raise Fruitless
         return self._play(0, **settings).play
+
+    def trials(self) -> list[Problem]:
+        """That evaluators run another number of episodes than they are told."""
+        with contextlib.suppress(Missing, Unjudged):
+            record = self.play()
+            return [] if record.broken else distributed.other_trials(record)
+        return []
 
     def without_effect(self) -> list[Problem]:
         """Arguments of the distributed agent that are given and change nothing."""

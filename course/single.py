@@ -7,9 +7,12 @@ After each step the entry that changed is solved for the value that was bootstra
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
+import inspect
 import itertools
 import traceback
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,10 +42,21 @@ class Episode(NamedTuple):
 
 
 class Run:
-    """A run of `learn_and_evaluate` and what was recorded of it."""
+    """A run of `learn_and_evaluate`, or of `evaluate` with so many trials, and what was recorded of it."""
 
-    def __init__(self, names: dict, kind: str, seed: int, *, random_table=True, longest=20_000, globals_=(), **changed):
-        self.settings = SETTINGS | changed
+    def __init__(
+        self,
+        names: dict,
+        kind: str,
+        seed: int,
+        *,
+        random_table=True,
+        longest=20_000,
+        globals_=(),
+        trials: int | None = None,
+        **changed,
+    ):
+        self.settings, self.trials = SETTINGS | changed, trials
         self.log = log = Log(longest=longest)
         self.endless_after = None
         self.error, self.returned = "", None
@@ -72,6 +86,8 @@ class Run:
         run = roles.method_of(self.agent, "run")
         if run is None:
             raise Missing(f"{self.called} has no method learn_and_evaluate")
+        if self.trials is not None:
+            run = self._evaluation()
         try:
             self.returned = run()
         except Endless:
@@ -80,6 +96,14 @@ class Run:
             if isinstance(problem, KeyboardInterrupt):
                 raise
             self.error = in_words(problem)
+
+    def _evaluation(self) -> Callable:
+        """What calls `evaluate` with so many trials; it does nothing where there is no such argument."""
+        evaluate, greedy = (roles.method_of(self.agent, which) for which in ("evaluate", "greedy"))
+        with contextlib.suppress(TypeError, ValueError):
+            if greedy is not None and "trials" in inspect.signature(evaluate).parameters:
+                return lambda: evaluate(greedy, trials=self.trials)
+        return lambda: None
 
     @functools.cached_property
     def episodes(self) -> list[Episode]:
@@ -428,8 +452,11 @@ def judge_episodes(runs: list[Run]) -> Finding:
 # Tests -------------------------------------------------------------------------------------------
 
 
-def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run]) -> Finding:
-    """Of the greedy policy, at the right episodes, as many as due, discounted, with a limit, or none."""
+def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run], tried: list[Run]) -> Finding:
+    """Of the greedy policy, at the right episodes, as many as due, discounted, with a limit, or none.
+
+    `tried` are runs of `evaluate` with so many trials.
+    """
     wrong = []
     for run in tested:
         wrong += [(f"{run.called}: {seen}", hint) for seen, hint in test_problems(run)]
@@ -445,6 +472,10 @@ def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run]) -> F
         if run.log.exhausted and run.learning and run.tests:
             seen = f"{run.called}: a test in which no end is met went on for {run.log.longest} steps; expected a limit."
             wrong.append((seen, "What does a greedy policy do that runs in a circle?"))
+    for run in tried:
+        if not run.error and run.returned is not None and len(run.episodes) != run.trials:
+            asked = f"asked for {run.trials} trials evaluate ran {len(run.episodes)} episodes; expected {run.trials}."
+            wrong.append((f"{run.called}: {asked}", "Who reads trials?"))
     if not wrong:
         due = tested[0].settings["learning_episodes"] // tested[0].settings["test_interval"]
         seen = f"{due} tests of the greedy policy, discounted, each after its interval; none with do_test=False."

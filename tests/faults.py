@@ -236,6 +236,8 @@ ONE_CORE = [
         return returns
 """) for cell in ("q_learning", "sarsa")),
     ),
+    one("trials are ignored", "tests", "agent", "        total_reward = 0.0\n",
+        "        trials, total_reward = 7, 0.0\n"),
     one("tested every other interval", "tests", "agent", "if self.do_test:", "if self.do_test and _ % 2:"),
 ]  # fmt: skip
 
@@ -433,6 +435,8 @@ DISTRIBUTED = [
         "action_space=action_space, do_test"),
     one("beta is not passed to evaluators", "arguments", "distributed", "self.test_interval, self.beta)",
         "self.test_interval)"),
+    one("evaluators run one trial", "arguments", "workers", "        for _ in range(trials):\n",
+        "        trials = 1\n        for _ in range(trials):\n"),
     one("always one evaluator", "arguments", "distributed", "range(self.ew_num)", "range(1)"),
 ]  # fmt: skip
 

@@ -156,6 +156,7 @@ NEEDED = {
     ("arguments", "QLAgent globals"): "a rate by a global",
     ("arguments", "no effect of beta"): "beta is not passed on",
     ("arguments", "discount"): "beta is not passed to evaluators",
+    ("arguments", "trials"): "evaluators run one trial",
     ("arguments", "no effect of ew_num"): "always one evaluator",
     ("arguments", "no effect of do_test"): "distributed tests in spite of do_test",
 }
