@@ -421,32 +421,47 @@ def policy_problem(run: Run, epsilon: float) -> tuple[str, str] | None:
 
 
 def judge_episodes(runs: list[Run]) -> Finding:
-    """As many as asked for, each from a reset to its end."""
-    item = "episodes"
-    for run in runs:
-        events, learning = run.log.events, run.learning
-        if run.error:
-            done = f"after {len(learning)} episodes"
-            hint = "Run your own cells with other settings."
-            return Finding(item, 0.0, True, f"{run.called} stopped {done}: {run.error}.", hint)
-        if not learning:
-            return Finding(item, 0.0, True, f"{run.called} learned from no episode.", "What does your loop go over?")
-        beyond = sum(events[i].state == STATES - 1 for episode in run.episodes for i in episode.steps)
-        if beyond:
-            seen = f"{run.called} took {beyond} steps after the end of an episode; expected a reset instead."
-            return Finding(item, 0.0, True, seen, "What tells you that an episode is over?")
-        wanted = run.settings["learning_episodes"]
-        if len(learning) != wanted:
-            due = f"{wanted} were asked for, in {wanted // run.settings['test_interval']} test intervals"
-            seen = f"{run.called} learned from {len(learning)} episodes, where {due}."
-            return Finding(item, 0.0, True, seen, "Count the episodes between two tests, and the tests.")
-        cut = [len(one.steps) for one in learning if not events[one.steps[-1]].done and len(one.steps) < 200]
-        if cut:
-            gave_up = f"{run.called} gave up {len(cut)} of {wanted} episodes before their end"
-            seen = f"{gave_up}, one after {cut[0]} steps; expected to go on to the end, or for max_step steps."
-            return Finding(item, 0.0, True, seen, "When does your loop over steps stop?")
+    """As many as asked for, each from a reset to its end; each agent counts alike."""
+    problems = [problem for problem in map(episodes_problem, runs) if problem]
+    if problems:
+        return Finding("episodes", 1 - len(problems) / len(runs), True, *problems[0])
     asked = runs[0].settings["learning_episodes"]
-    return Finding(item, 1.0, True, f"All {asked} episodes, each from a reset to its end.", "")
+    return Finding("episodes", 1.0, True, f"All {asked} episodes, each from a reset to its end.", "")
+
+
+def halved(finding: Finding, there: int) -> Finding:
+    """A finding of both agents, of which so many are there."""
+    if there == 2 or not finding.judged:
+        return finding
+    hint = finding.hint or "Keep the names of the assignment."
+    return finding._replace(
+        share=finding.share / 2, seen=f"One of the two agents is missing. {finding.seen}", hint=hint
+    )
+
+
+def episodes_problem(run: Run) -> tuple[str, str] | None:
+    """(what was seen, a hint) where a run's episodes are not as they should be."""
+    events, learning = run.log.events, run.learning
+    if run.error:
+        seen = f"{run.called} stopped after {len(learning)} episodes: {run.error}."
+        return seen, "Run your own cells with other settings."
+    if not learning:
+        return f"{run.called} learned from no episode.", "What does your loop go over?"
+    beyond = sum(events[i].state == STATES - 1 for episode in run.episodes for i in episode.steps)
+    if beyond:
+        seen = f"{run.called} took {beyond} steps after the end of an episode; expected a reset instead."
+        return seen, "What tells you that an episode is over?"
+    wanted = run.settings["learning_episodes"]
+    if len(learning) != wanted:
+        due = f"{wanted} were asked for, in {wanted // run.settings['test_interval']} test intervals"
+        seen = f"{run.called} learned from {len(learning)} episodes, where {due}."
+        return seen, "Count the episodes between two tests, and the tests."
+    cut = [len(one.steps) for one in learning if not events[one.steps[-1]].done and len(one.steps) < 200]
+    if cut:
+        gave_up = f"{run.called} gave up {len(cut)} of {wanted} episodes before their end"
+        seen = f"{gave_up}, one after {cut[0]} steps; expected to go on to the end, or for max_step steps."
+        return seen, "When does your loop over steps stop?"
+    return None
 
 
 # Tests -------------------------------------------------------------------------------------------
@@ -480,9 +495,15 @@ def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run], trie
         due = tested[0].settings["learning_episodes"] // tested[0].settings["test_interval"]
         seen = f"{due} tests of the greedy policy, discounted, each after its interval; none with do_test=False."
         return Finding("tests", 1.0, True, seen, "")
-    distinct = list(dict.fromkeys(seen.partition(": ")[2] for seen, _ in wrong))
-    share = 0.5 if len(distinct) == 1 and any(run.learning for run in tested) else 0.0
-    return Finding("tests", share, True, wrong[0][0], wrong[0][1])
+    shares = [share_of_tests(run, [seen for seen, _ in wrong if seen.startswith(f"{run.called}: ")]) for run in tested]
+    return Finding("tests", sum(shares) / len(shares), True, wrong[0][0], wrong[0][1])
+
+
+def share_of_tests(run: Run, wrong: list[str]) -> float:
+    """How much of an agent's tests is right: half where one thing is wrong, nothing where no test was run."""
+    if not wrong:
+        return 1.0
+    return 0.5 if len(set(wrong)) == 1 and run.learning and run.tests and not run.error else 0.0
 
 
 def test_problems(run: Run) -> list[tuple[str, str]]:

@@ -183,6 +183,7 @@ ONE_CORE = [
     one("SARSA without a discount", "sarsa", "sarsa", "self.beta * self", "self"),
     one("SARSA learns from the action that it took", "sarsa", "sarsa", "[next_state, next_action]",
         "[next_state, action]"),
+    one("SARSA raises", "sarsa", "sarsa", "target = reward\n", "target = rewards\n", "episodes", "tests"),
     # Episodes
     one("an episode too many", "episodes", "q_learning", "range(self.test_interval)", "range(self.test_interval + 1)",
         "tests"),
@@ -238,6 +239,7 @@ ONE_CORE = [
     ),
     one("trials are ignored", "tests", "agent", "        total_reward = 0.0\n",
         "        trials, total_reward = 7, 0.0\n"),
+    one("tests that raise", "tests", "agent", "return total_reward / trials", "return total_rewards / trials"),
     one("tested every other interval", "tests", "agent", "if self.do_test:", "if self.do_test and _ % 2:"),
 ]  # fmt: skip
 
@@ -341,6 +343,8 @@ DISTRIBUTED = [
     ),
     one("results as text", "snapshots", "server", "return [self.results[number] for number in sorted(self.results)],",
         "return str(self.results),"),
+    one("evaluators raise", "snapshots", "workers", "(total_reward / trials, number)",
+        "(total_rewards / trials, number)", "end"),
     one("nobody tests", "snapshots", "distributed", "if self.do_test:", "if False:", "arguments", over_ray="results"),
     some(
         "a list of results that is too short", "snapshots",
