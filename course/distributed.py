@@ -154,7 +154,9 @@ def server_problems(record: Record) -> list[Problem]:
     carried = collections.Counter(number for call in account.calls for number, _ in call.steps)
     twice = sum(count > 1 for count in carried.values())
     if twice:
-        found.append(Problem("twice", f"{twice} steps reached the server twice; expected once.", HINTS["whole"]))
+        seen = f"{twice} steps reached the server twice; expected once."
+        hint = "What does a collector put into a batch, and what is still in it when the next one begins?"
+        found.append(Problem("twice", seen, hint))
     if not account.learned and not found:
         found.append(Problem("nothing", "no step reached the server's table.", "What does the server get?"))
     return found
@@ -378,6 +380,8 @@ def within(plain: Record, record: Record) -> list[Problem]:
         return []
     if len(record.results or ()) != len(due):
         return []  # `crossing` says so
+    if account.episodes != record.settings["learning_episodes"]:
+        return []  # episodes are told apart where the server learns by the rule
     # Other orders of learning within a batch are right: then no table is known but those between calls.
     tested = [episode for test in record.tests if (episode := account.episode_of(test.table)) is not None]
     if all(episode in due and tested.count(episode) == 1 for episode in tested):

@@ -185,6 +185,8 @@ def in_words(problem: BaseException) -> str:
     own = [one for one in frames if "/course/" not in one.filename and "/tabular/" not in one.filename]
     where = f" in {own[-1].name}, {own[-1].line!r}" if own and own[-1].line else f" in {own[-1].name}" if own else ""
     said = str(problem).split("\n")[0][:200]
+    if isinstance(problem, NotImplementedError) and not said:
+        said, where = "this blank is still empty", f", in {own[-1].name}" if own else ""
     return f"{type(problem).__name__}: {said}{where}"
 
 
@@ -280,8 +282,9 @@ def judge_update(run: Run, item: str) -> Finding:
         settings = settings | {"beta": 0.999}
     updates = [one for one in updates_of(run) if not one.cut]
     if not updates:
-        why = f": {run.error}" if run.error else ""
-        return Finding(item, 0.0, True, f"The table never changed{why}.", "Where does your code write to the table?")
+        if run.error:
+            return Finding(item, 0.0, True, f"It stops with {run.error}.", "Run your own cells, first to last.")
+        return Finding(item, 0.0, True, "The table never changed.", "Where does your code write to the table?")
     wanted = "max" if item == "q_learning" else "taken"
     inner = [one for one in updates if not one.event.done]
     ends = [one for one in updates if one.event.done]
@@ -405,6 +408,8 @@ def policy_problem(run: Run, epsilon: float) -> tuple[str, str] | None:
         if not chance.likely(others, len(greedy), 0.75 * epsilon):
             due = f"about {0.75 * epsilon * len(greedy):.0f}" if epsilon else "none"
             seen = f"of {len(greedy)} {which} {others} took another action than the greedy one; expected {due}."
+            if not epsilon and others == sum(run.greedy(i) is False for i in first):
+                return seen, f"Which steps are these? All {others} are the first of an episode."
             return seen, "How often do you explore, and from how many actions do you draw then?"
     if epsilon < 1:
         return None

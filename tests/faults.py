@@ -121,6 +121,13 @@ ONE_CORE = [
         Change("q_learning", "for _ in range(self.max_step)", "for step in range(self.max_step)"),
         Change("q_learning", ACTION, ACTION.replace("state)", "state) if step else self.greedy_policy(state)")),
     ),
+    some(
+        "an episode begins with the last one's next action", "policies",
+        Change("sarsa", "            action = self.explore_or_exploit_policy(state)\n            for",
+               "            action = getattr(self, 'kept', 0)\n            for"),
+        Change("sarsa", "state, action = next_state, next_action\n",
+               "state, action = next_state, next_action\n                self.kept = next_action\n"),
+    ),
     # Q-learning
     some(
         "bootstraps from the action then taken", "q_learning",

@@ -286,6 +286,23 @@ def test_whatever_a_submission_raises_there_is_a_finding_of_each_item(name):
     assert all(finding.seen for finding in findings)
 
 
+def test_errors_and_blanks_are_said_first():
+    blank = Change("agent", "        total_reward = 0.0\n", "        raise NotImplementedError()\n")
+    early = Change(
+        "q_learning", "        for _ in range(self.test_interval):\n", "        raise NotImplementedError()\n"
+    )
+    for change, item in ((blank, "tests"), (early, "q_learning")):
+        (finding,) = judge.judge(names_of((change,)), 0, [item])
+        assert "NotImplementedError: this blank is still empty, in" in finding.seen
+        assert "table" not in finding.seen + finding.hint
+
+
+def test_no_class_is_taken_for_another():
+    names = names_of((Change("q_learning", "", "pass\n"),))
+    (finding,) = judge.judge(names, 0, ["q_learning"])
+    assert finding.seen == "Not found: there is no class QLAgent."
+
+
 @pytest.mark.parametrize("code", ["@ray.remote(max_concurrency=4)\n", "ray.util.ActorPool([])\n\n@ray.remote\n"])
 def test_what_the_simulated_ray_does_not_have_is_not_judged(code):
     names = names_of()
