@@ -380,7 +380,8 @@ def within(plain: Record, record: Record) -> list[Problem]:
         return []
     if len(record.results or ()) != len(due):
         return []  # `crossing` says so
-    if account.episodes != record.settings["learning_episodes"]:
+    wrong = {one.rule for one in account.learned} - {"own maximum", "nothing"}
+    if wrong or account.episodes != record.settings["learning_episodes"]:
         return []  # episodes are told apart where the server learns by the rule
     # Other orders of learning within a batch are right: then no table is known but those between calls.
     tested = [episode for test in record.tests if (episode := account.episode_of(test.table)) is not None]

@@ -267,9 +267,7 @@ class Submission:
         if len(missing) == len(runs):
             raise missing[0]
         if fruitless and not repeats:  # of others it is said elsewhere
-            called = " and ".join(CALLED[kind] for kind in fruitless)
-            seen = f"{called}: no result, whatever the arguments are."
-            found.append(Problem("fruitless", seen, "Run it with the smallest settings."))
+            found.append(arguments.no_result([CALLED[kind] for kind in fruitless]))
         if not repeats and not fruitless:
             raise Unjudged("The runs do not repeat with seeded random numbers, so that they cannot be compared.")
         if "distributed" in runs:

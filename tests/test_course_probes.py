@@ -288,9 +288,8 @@ def test_whatever_a_submission_raises_there_is_a_finding_of_each_item(name):
 
 def test_errors_and_blanks_are_said_first():
     blank = Change("agent", "        total_reward = 0.0\n", "        raise NotImplementedError()\n")
-    early = Change(
-        "q_learning", "        for _ in range(self.test_interval):\n", "        raise NotImplementedError()\n"
-    )
+    start = "            state, _ = simulator.reset()\n"
+    early = Change("q_learning", start, "            raise NotImplementedError()\n")
     for change, item in ((blank, "tests"), (early, "q_learning")):
         (finding,) = judge.judge(names_of((change,)), 0, [item])
         assert "NotImplementedError: this blank is still empty, in" in finding.seen
