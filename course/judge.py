@@ -312,7 +312,7 @@ class Submission:
             same = arguments.fingerprint(changed.play) == arguments.fingerprint(plain.play)
             same |= name == "do_test" and bool(changed.tests)
             same |= name == "beta" and any(one.rule == DEFAULT_BETA for one in changed.account.learned)
-            if name == "beta" and not same:
+            if name == "beta":
                 found += distributed.other_discount(plain, changed)
             if same:
                 seen = f"the distributed agent learns the same with {name}={value}; expected that it has an effect."
