@@ -296,6 +296,13 @@ def test_errors_and_blanks_are_said_first():
         assert "table" not in finding.seen + finding.hint
 
 
+def test_what_is_right_without_a_broken_part_is_not_lost_with_it():
+    share = lambda name, *items: [one.share for one in sheet(by_name(name), items=items).values()]
+    assert share("never tested", "tests") == [0]
+    assert share("SARSA raises", "episodes", "tests") == [0.5, 0.5]
+    assert share("evaluators raise", "server", "collectors", "end", "traffic") == [1, 1, 0.5, 1]
+
+
 def test_no_class_is_taken_for_another():
     names = names_of((Change("q_learning", "", "pass\n"),))
     (finding,) = judge.judge(names, 0, ["q_learning"])
