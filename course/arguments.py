@@ -46,3 +46,9 @@ def problems_of(called: str, names: list[str]) -> list[Problem]:
     several = "s" if len(names) > 1 else ""
     seen = f"{called} takes {', '.join(names)} from the notebook's variable{several} of the same name; expected the "
     return [Problem(f"{called} globals", f"{seen}argument{several}.", HINT, 0.5 if len(names) == 1 else 1.0)]
+
+
+def no_result(called: list[str]) -> Problem:
+    """That none of these comes to a result."""
+    seen = f"{' and '.join(called)}: no result, whatever the arguments are."
+    return Problem("no result", seen, "Run it with the smallest settings.")

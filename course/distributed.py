@@ -154,7 +154,9 @@ def server_problems(record: Record) -> list[Problem]:
     carried = collections.Counter(number for call in account.calls for number, _ in call.steps)
     twice = sum(count > 1 for count in carried.values())
     if twice:
-        found.append(Problem("twice", f"{twice} steps reached the server twice; expected once.", HINTS["whole"]))
+        seen = f"{twice} steps reached the server twice; expected once."
+        hint = "What does a collector put into a batch, and what is still in it when the next one begins?"
+        found.append(Problem("twice", seen, hint))
     if not account.learned and not found:
         found.append(Problem("nothing", "no step reached the server's table.", "What does the server get?"))
     return found
@@ -371,6 +373,34 @@ def crossing(plain: Record, record: Record) -> list[Problem]:
     return [Problem("crossing", seen, "How many tests may fall due within one call?", 0.25)]
 
 
+def within(plain: Record, record: Record) -> list[Problem]:
+    """That a test which is due within a batch is of the table at the batch's end, in which all is well otherwise."""
+    account, due = record.account, record.due
+    if plain.broken or record.broken or not account.known or wrong_tables(plain, plain.tests):
+        return []
+    if len(record.results or ()) != len(due):
+        return []  # `crossing` says so
+    wrong = {one.rule for one in account.learned} - {"own maximum", "nothing"}
+    if wrong or account.episodes != record.settings["learning_episodes"]:
+        return []  # episodes are told apart where the server learns by the rule
+    # Other orders of learning within a batch are right: then no table is known but those between calls.
+    tested = [episode for test in record.tests if (episode := account.episode_of(test.table)) is not None]
+    if all(episode in due and tested.count(episode) == 1 for episode in tested):
+        return []
+    settings = record.settings
+    how = f"with batches of {settings['batch_size']} and a test every {settings['test_interval']} episodes"
+    seen = f"{how} the tests were of the tables after {in_list(sorted(tested))}; expected {in_list(due)}."
+    return [Problem("within", seen, "When was the test due, and what was learned by then?", 0.5)]
+
+
+def many(plain: Record, record: Record) -> list[Problem]:
+    """That more than ten tests are not as they should be, where fewer are."""
+    if plain.broken or snapshot_problems(plain):
+        return []
+    what = f"of {len(record.due)} tests "
+    return [problem._replace(seen=what + problem.seen) for problem in snapshot_problems(record)[:1]]
+
+
 SNAPSHOT_HINT = "What is in the list of tables to test: tables, or several names of one?"
 
 
@@ -392,6 +422,30 @@ def wrong_results(record: Record, tests: list[Test], results: list[float]) -> li
     bad = next(i for i, pair in enumerate(zip(means, results, strict=True)) if not np.isclose(*pair, rtol=1e-6))
     seen = f"result {bad + 1} is {results[bad]:.1f}, and the mean discounted return of its test {means[bad]:.1f}."
     return [Problem("returns", seen, "Add up one short episode by hand.", 0.5)]
+
+
+def other_discount(plain: Record, changed: Record) -> list[Problem]:
+    """That tests are right at the usual discount, and not at another one."""
+    right = []
+    for record in (plain, changed):
+        means, results = [test.mean(record) for test in record.tests], record.results
+        if record.broken or not means or results is None or len(means) != len(results):
+            return []
+        right.append(np.allclose(sorted(means), sorted(results), rtol=1e-6))
+    if right != [True, False]:
+        return []
+    seen = f"with beta={changed.settings['beta']} results of tests are not discounted by it; expected that they are."
+    return [Problem("discount", seen, "Follow beta from your agent on, to everyone who discounts.", 0.25)]
+
+
+def other_trials(record: Record) -> list[Problem]:
+    """That an evaluator runs another number of episodes for a test than it was told."""
+    for test in record.tests:
+        told, ran = record.play.trials.get(test.process), len(test.episodes)
+        if told is not None and ran != told:
+            seen = f"an evaluator that was given trials={told} ran {ran} episodes for a test; expected {told}."
+            return [Problem("trials", seen, "Who reads trials?", 0.5)]
+    return []
 
 
 # The end -----------------------------------------------------------------------------------------

@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def checked(options: argparse.Namespace) -> dict[str, int]:
     """The points of the items to judge; ValueError where an option cannot be used."""
     points = marks.read_points(options.points)
+    if (total := sum(points.values())) != 100:
+        print(f"{options.points}: the points sum to {total:,}, not 100", file=sys.stderr)
     if not 0 <= options.seed < 2**63:
         raise ValueError(f"--seed must be from 0 to 2**63 - 1, got {options.seed}")
     if options.jobs < 1:

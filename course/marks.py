@@ -92,8 +92,24 @@ def _without_twins(pairs: list[tuple]) -> dict:
 
 def sheet_of(file: str, loaded: Loaded, findings: Mapping[str, Finding], points: Mapping[str, int]) -> Sheet:
     """The marks of a submission, for the items that have points here."""
-    findings = {**findings, "loads": loads(loaded)}
+    of_file = loads(loaded)
+    if of_file.share < 1:
+        findings = {item: _seen_at_file(one, loaded) for item, one in findings.items()}
+    findings = {**findings, "loads": of_file}
     return Sheet(file, tuple(_mark(findings[item], points[item]) for item in ITEMS if item in points))
+
+
+def _seen_at_file(finding: Finding, loaded: Loaded) -> Finding:
+    """A finding of what is missing, for a file that fails: what the file does is said once, at its own item."""
+    if not finding.seen.startswith("Not found:"):
+        return finding
+    seen = f"{finding.seen.rstrip('.')} (see the file)." if _of_assignment(loaded) else "Not found: see the file."
+    return finding._replace(seen=seen, hint="")
+
+
+def _of_assignment(loaded: Loaded) -> bool:
+    """Whether any of the assignment's classes is defined."""
+    return any(part in name.lower() for part in OF_THE_ASSIGNMENT for name in loaded.defined)
 
 
 def _mark(finding: Finding, of: int) -> Mark:
@@ -122,8 +138,7 @@ def _loads(loaded: Loaded) -> tuple[float, str, str]:
     if loaded.tried:
         said.append(f"It asks for the model answer ({', '.join(loaded.tried)}), which is not there.")
         return 0.0, " ".join(said), "Write the classes yourself, on the lakes that td_helpers offers."
-    names = [name.lower() for name in loaded.defined]
-    if not any(part in name for part in OF_THE_ASSIGNMENT for name in names):
+    if not _of_assignment(loaded):
         said.append("None of the assignment's classes is defined.")
         return 0.0, " ".join(said), hint if len(said) > 1 else "Was this the right file?"
     if loaded.refused:

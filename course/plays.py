@@ -92,6 +92,7 @@ class Play(Watcher):
         self.got: dict[int, list[np.ndarray]] = collections.defaultdict(list)  # tables, by process
         self.born: dict[int, float] = {}
         self.died: dict[int, float] = {}
+        self.trials: dict[int, int] = {}  # by process, how many its task was told to run
         self._around: dict[int, tuple] = {}
         self._chances: dict[Strand, tuple] = {}
         self._classes: dict[Strand, tuple] = {}
@@ -103,7 +104,7 @@ class Play(Watcher):
         self.returned_at = self.ended_at = 0
         self.running: list[Actor] = []
         self.seed = chance.mixed(seed, 5, schedule)
-        self._module, self._real_pid = names["__name__"], os.getpid()
+        self._names, self._module, self._real_pid = names, names["__name__"], os.getpid()
         with contextlib.ExitStack() as stack:
             simulator = stack.enter_context(roles.lakes(names, log))
             names.update(self.settings | dict(globals_))
@@ -200,6 +201,8 @@ class Play(Watcher):
         self.born.setdefault(process.number, self.simulation.now)
         given = (*arguments, *settings.values())
         self._receive(process.number, given)
+        if process.is_task:
+            self._note_trials(process, arguments, settings)
         if call.starts or process.is_task:
             return
         caller = getattr(call.caller, "number", -1)
@@ -214,6 +217,16 @@ class Play(Watcher):
             if self.failed == 2:
                 self.raised = True
                 raise Injected("raised by the grader")
+
+    def _note_trials(self, process: Process, arguments: list, settings: dict) -> None:
+        """Keep the number of trials that a task is told, or that it has by default."""
+        task = roles.unwrapped(self._names.get(process.name.rpartition(" ")[0]))
+        with contextlib.suppress(TypeError, ValueError):
+            bound = inspect.signature(task).bind(*arguments, **settings)
+            bound.apply_defaults()
+            trials = bound.arguments.get("trials")
+            if isinstance(trials, int):
+                self.trials[process.number] = trials
 
     def ends(self, process: Process, call: Call, value) -> None:
         """Keep the table after a call."""

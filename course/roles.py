@@ -86,10 +86,10 @@ def is_remote(value) -> bool:
 
 def class_of(names: Mapping[str, object], kind: str):
     """(name, class) of a kind; Missing where there is none."""
-    classes = {}
+    classes, of_others = {}, {alias for other, aliases in KINDS.items() if other != kind for alias in aliases}
     for name, value in names.items():
         bare = unwrapped(value)
-        if inspect.isclass(bare) and not name.startswith("__"):
+        if inspect.isclass(bare) and not name.startswith("__") and plain(name) not in of_others:
             classes[name] = bare
     found = closest(classes, KINDS[kind])
     if found is None or (kind != "distributed" and "distributed" in plain(found)):

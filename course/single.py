@@ -7,9 +7,12 @@ After each step the entry that changed is solved for the value that was bootstra
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
+import inspect
 import itertools
 import traceback
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -39,10 +42,21 @@ class Episode(NamedTuple):
 
 
 class Run:
-    """A run of `learn_and_evaluate` and what was recorded of it."""
+    """A run of `learn_and_evaluate`, or of `evaluate` with so many trials, and what was recorded of it."""
 
-    def __init__(self, names: dict, kind: str, seed: int, *, random_table=True, longest=20_000, globals_=(), **changed):
-        self.settings = SETTINGS | changed
+    def __init__(
+        self,
+        names: dict,
+        kind: str,
+        seed: int,
+        *,
+        random_table=True,
+        longest=20_000,
+        globals_=(),
+        trials: int | None = None,
+        **changed,
+    ):
+        self.settings, self.trials = SETTINGS | changed, trials
         self.log = log = Log(longest=longest)
         self.endless_after = None
         self.error, self.returned = "", None
@@ -72,6 +86,8 @@ class Run:
         run = roles.method_of(self.agent, "run")
         if run is None:
             raise Missing(f"{self.called} has no method learn_and_evaluate")
+        if self.trials is not None:
+            run = self._evaluation()
         try:
             self.returned = run()
         except Endless:
@@ -80,6 +96,14 @@ class Run:
             if isinstance(problem, KeyboardInterrupt):
                 raise
             self.error = in_words(problem)
+
+    def _evaluation(self) -> Callable:
+        """What calls `evaluate` with so many trials; it does nothing where there is no such argument."""
+        evaluate, greedy = (roles.method_of(self.agent, which) for which in ("evaluate", "greedy"))
+        with contextlib.suppress(TypeError, ValueError):
+            if greedy is not None and "trials" in inspect.signature(evaluate).parameters:
+                return lambda: evaluate(greedy, trials=self.trials)
+        return lambda: None
 
     @functools.cached_property
     def episodes(self) -> list[Episode]:
@@ -161,6 +185,8 @@ def in_words(problem: BaseException) -> str:
     own = [one for one in frames if "/course/" not in one.filename and "/tabular/" not in one.filename]
     where = f" in {own[-1].name}, {own[-1].line!r}" if own and own[-1].line else f" in {own[-1].name}" if own else ""
     said = str(problem).split("\n")[0][:200]
+    if isinstance(problem, NotImplementedError) and not said:
+        said, where = "this blank is still empty", f", in {own[-1].name}" if own else ""
     return f"{type(problem).__name__}: {said}{where}"
 
 
@@ -256,8 +282,9 @@ def judge_update(run: Run, item: str) -> Finding:
         settings = settings | {"beta": 0.999}
     updates = [one for one in updates_of(run) if not one.cut]
     if not updates:
-        why = f": {run.error}" if run.error else ""
-        return Finding(item, 0.0, True, f"The table never changed{why}.", "Where does your code write to the table?")
+        if run.error:
+            return Finding(item, 0.0, True, f"It stops with {run.error}.", "Run your own cells, first to last.")
+        return Finding(item, 0.0, True, "The table never changed.", "Where does your code write to the table?")
     wanted = "max" if item == "q_learning" else "taken"
     inner = [one for one in updates if not one.event.done]
     ends = [one for one in updates if one.event.done]
@@ -381,6 +408,8 @@ def policy_problem(run: Run, epsilon: float) -> tuple[str, str] | None:
         if not chance.likely(others, len(greedy), 0.75 * epsilon):
             due = f"about {0.75 * epsilon * len(greedy):.0f}" if epsilon else "none"
             seen = f"of {len(greedy)} {which} {others} took another action than the greedy one; expected {due}."
+            if not epsilon and others == sum(run.greedy(i) is False for i in first):
+                return seen, f"Which steps are these? All {others} are the first of an episode."
             return seen, "How often do you explore, and from how many actions do you draw then?"
     if epsilon < 1:
         return None
@@ -397,39 +426,57 @@ def policy_problem(run: Run, epsilon: float) -> tuple[str, str] | None:
 
 
 def judge_episodes(runs: list[Run]) -> Finding:
-    """As many as asked for, each from a reset to its end."""
-    item = "episodes"
-    for run in runs:
-        events, learning = run.log.events, run.learning
-        if run.error:
-            done = f"after {len(learning)} episodes"
-            hint = "Run your own cells with other settings."
-            return Finding(item, 0.0, True, f"{run.called} stopped {done}: {run.error}.", hint)
-        if not learning:
-            return Finding(item, 0.0, True, f"{run.called} learned from no episode.", "What does your loop go over?")
-        beyond = sum(events[i].state == STATES - 1 for episode in run.episodes for i in episode.steps)
-        if beyond:
-            seen = f"{run.called} took {beyond} steps after the end of an episode; expected a reset instead."
-            return Finding(item, 0.0, True, seen, "What tells you that an episode is over?")
-        wanted = run.settings["learning_episodes"]
-        if len(learning) != wanted:
-            due = f"{wanted} were asked for, in {wanted // run.settings['test_interval']} test intervals"
-            seen = f"{run.called} learned from {len(learning)} episodes, where {due}."
-            return Finding(item, 0.0, True, seen, "Count the episodes between two tests, and the tests.")
-        cut = [len(one.steps) for one in learning if not events[one.steps[-1]].done and len(one.steps) < 200]
-        if cut:
-            gave_up = f"{run.called} gave up {len(cut)} of {wanted} episodes before their end"
-            seen = f"{gave_up}, one after {cut[0]} steps; expected to go on to the end, or for max_step steps."
-            return Finding(item, 0.0, True, seen, "When does your loop over steps stop?")
+    """As many as asked for, each from a reset to its end; each agent counts alike."""
+    problems = [problem for problem in map(episodes_problem, runs) if problem]
+    if problems:
+        return Finding("episodes", 1 - len(problems) / len(runs), True, *problems[0])
     asked = runs[0].settings["learning_episodes"]
-    return Finding(item, 1.0, True, f"All {asked} episodes, each from a reset to its end.", "")
+    return Finding("episodes", 1.0, True, f"All {asked} episodes, each from a reset to its end.", "")
+
+
+def halved(finding: Finding, there: int) -> Finding:
+    """A finding of both agents, of which so many are there."""
+    if there == 2 or not finding.judged:
+        return finding
+    hint = finding.hint or "Keep the names of the assignment."
+    return finding._replace(
+        share=finding.share / 2, seen=f"One of the two agents is missing. {finding.seen}", hint=hint
+    )
+
+
+def episodes_problem(run: Run) -> tuple[str, str] | None:
+    """(what was seen, a hint) where a run's episodes are not as they should be."""
+    events, learning = run.log.events, run.learning
+    if run.error:
+        seen = f"{run.called} stopped after {len(learning)} episodes: {run.error}."
+        return seen, "Run your own cells with other settings."
+    if not learning:
+        return f"{run.called} learned from no episode.", "What does your loop go over?"
+    beyond = sum(events[i].state == STATES - 1 for episode in run.episodes for i in episode.steps)
+    if beyond:
+        seen = f"{run.called} took {beyond} steps after the end of an episode; expected a reset instead."
+        return seen, "What tells you that an episode is over?"
+    wanted = run.settings["learning_episodes"]
+    if len(learning) != wanted:
+        due = f"{wanted} were asked for, in {wanted // run.settings['test_interval']} test intervals"
+        seen = f"{run.called} learned from {len(learning)} episodes, where {due}."
+        return seen, "Count the episodes between two tests, and the tests."
+    cut = [len(one.steps) for one in learning if not events[one.steps[-1]].done and len(one.steps) < 200]
+    if cut:
+        gave_up = f"{run.called} gave up {len(cut)} of {wanted} episodes before their end"
+        seen = f"{gave_up}, one after {cut[0]} steps; expected to go on to the end, or for max_step steps."
+        return seen, "When does your loop over steps stop?"
+    return None
 
 
 # Tests -------------------------------------------------------------------------------------------
 
 
-def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run]) -> Finding:
-    """Of the greedy policy, at the right episodes, as many as due, discounted, with a limit, or none."""
+def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run], tried: list[Run]) -> Finding:
+    """Of the greedy policy, at the right episodes, as many as due, discounted, with a limit, or none.
+
+    `tried` are runs of `evaluate` with so many trials.
+    """
     wrong = []
     for run in tested:
         wrong += [(f"{run.called}: {seen}", hint) for seen, hint in test_problems(run)]
@@ -445,13 +492,23 @@ def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run]) -> F
         if run.log.exhausted and run.learning and run.tests:
             seen = f"{run.called}: a test in which no end is met went on for {run.log.longest} steps; expected a limit."
             wrong.append((seen, "What does a greedy policy do that runs in a circle?"))
+    for run in tried:
+        if not run.error and run.returned is not None and len(run.episodes) != run.trials:
+            asked = f"asked for {run.trials} trials evaluate ran {len(run.episodes)} episodes; expected {run.trials}."
+            wrong.append((f"{run.called}: {asked}", "Who reads trials?"))
     if not wrong:
         due = tested[0].settings["learning_episodes"] // tested[0].settings["test_interval"]
         seen = f"{due} tests of the greedy policy, discounted, each after its interval; none with do_test=False."
         return Finding("tests", 1.0, True, seen, "")
-    distinct = list(dict.fromkeys(seen.partition(": ")[2] for seen, _ in wrong))
-    share = 0.5 if len(distinct) == 1 and any(run.learning for run in tested) else 0.0
-    return Finding("tests", share, True, wrong[0][0], wrong[0][1])
+    shares = [share_of_tests(run, [seen for seen, _ in wrong if seen.startswith(f"{run.called}: ")]) for run in tested]
+    return Finding("tests", sum(shares) / len(shares), True, wrong[0][0], wrong[0][1])
+
+
+def share_of_tests(run: Run, wrong: list[str]) -> float:
+    """How much of an agent's tests is right: half where one thing is wrong, nothing where no test was run."""
+    if not wrong:
+        return 1.0
+    return 0.5 if len(set(wrong)) == 1 and run.learning and run.tests and not run.error else 0.0
 
 
 def test_problems(run: Run) -> list[tuple[str, str]]:

@@ -121,6 +121,13 @@ ONE_CORE = [
         Change("q_learning", "for _ in range(self.max_step)", "for step in range(self.max_step)"),
         Change("q_learning", ACTION, ACTION.replace("state)", "state) if step else self.greedy_policy(state)")),
     ),
+    some(
+        "an episode begins with the last one's next action", "policies",
+        Change("sarsa", "            action = self.explore_or_exploit_policy(state)\n            for",
+               "            action = getattr(self, 'kept', 0)\n            for"),
+        Change("sarsa", "state, action = next_state, next_action\n",
+               "state, action = next_state, next_action\n                self.kept = next_action\n"),
+    ),
     # Q-learning
     some(
         "bootstraps from the action then taken", "q_learning",
@@ -183,6 +190,7 @@ ONE_CORE = [
     one("SARSA without a discount", "sarsa", "sarsa", "self.beta * self", "self"),
     one("SARSA learns from the action that it took", "sarsa", "sarsa", "[next_state, next_action]",
         "[next_state, action]"),
+    one("SARSA raises", "sarsa", "sarsa", "target = reward\n", "target = rewards\n", "episodes", "tests"),
     # Episodes
     one("an episode too many", "episodes", "q_learning", "range(self.test_interval)", "range(self.test_interval + 1)",
         "tests"),
@@ -236,6 +244,9 @@ ONE_CORE = [
         return returns
 """) for cell in ("q_learning", "sarsa")),
     ),
+    one("trials are ignored", "tests", "agent", "        total_reward = 0.0\n",
+        "        trials, total_reward = 7, 0.0\n"),
+    one("tests that raise", "tests", "agent", "return total_reward / trials", "return total_rewards / trials"),
     one("tested every other interval", "tests", "agent", "if self.do_test:", "if self.do_test and _ % 2:"),
 ]  # fmt: skip
 
@@ -317,6 +328,16 @@ DISTRIBUTED = [
         if self.do_test and self.episode // self.test_interval > len(self.tables_to_test):
             self.tables_to_test.append(self.q_table.copy())
 """, over_ray="long batches"),
+    one("tests are of the table at a batch's end", "snapshots", "server", """\
+            self.episode += 1
+            if self.do_test and self.episode % self.test_interval == 0:
+                self.tables_to_test.append(self.q_table.copy())
+""", """\
+            self.episode += 1
+        while self.do_test and self.episode // self.test_interval > len(self.tables_to_test):
+            self.tables_to_test.append(self.q_table.copy())
+"""),
+    one("results sorted as text", "snapshots", "server", "sorted(self.results)]", "sorted(self.results, key=str)]"),
     one("the evaluator explores", "snapshots", "workers", "simulator.step(int(np.argmax(q_table[state])))",
         "simulator.step(int(np.argmax(q_table[state])) if random.random() > 0.3 else random.randrange(4))"),
     one("the evaluator does not discount", "snapshots", "workers", "beta**step * reward", "reward"),
@@ -329,6 +350,8 @@ DISTRIBUTED = [
     ),
     one("results as text", "snapshots", "server", "return [self.results[number] for number in sorted(self.results)],",
         "return str(self.results),"),
+    one("evaluators raise", "snapshots", "workers", "(total_reward / trials, number)",
+        "(total_rewards / trials, number)", "end"),
     one("nobody tests", "snapshots", "distributed", "if self.do_test:", "if False:", "arguments", over_ray="results"),
     some(
         "a list of results that is too short", "snapshots",
@@ -421,6 +444,10 @@ DISTRIBUTED = [
     ),
     one("beta is not passed on", "arguments", "distributed", "action_space=action_space, beta=beta, do_test",
         "action_space=action_space, do_test"),
+    one("beta is not passed to evaluators", "arguments", "distributed", "self.test_interval, self.beta)",
+        "self.test_interval)"),
+    one("evaluators run one trial", "arguments", "workers", "        for _ in range(trials):\n",
+        "        trials = 1\n        for _ in range(trials):\n"),
     one("always one evaluator", "arguments", "distributed", "range(self.ew_num)", "range(1)"),
 ]  # fmt: skip
 

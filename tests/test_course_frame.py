@@ -547,6 +547,24 @@ def test_points_that_make_no_sense_are_refused_in_a_line(tmp_path, capsys, text,
     assert ended.value.code == 2 and problem in told and told.count("\n") == 1
 
 
+def test_points_that_do_not_sum_to_a_hundred_are_told(tmp_path, capsys):
+    path = tmp_path / "points.json"
+    path.write_text(json.dumps(dict.fromkeys(ITEMS, 10)), encoding="utf-8")
+    command = [str(notebook(tmp_path / "hw.ipynb", "x = 1")), "--only", "loads"]
+    assert grade.main([*command, "--points", str(path)]) == 0
+    assert capsys.readouterr().err == f"{path}: the points sum to 120, not 100\n"
+    assert grade.main(command) == 0 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("defined", "seen"), [((), "Not found: see the file."), (("agent",), "X (see the file).")])
+def test_what_a_failing_file_lacks_is_said_once(defined, seen):
+    findings = {item: Finding(item, 0.0, True, "Not found: X.", "hint") for item in ITEMS}
+    loaded = fence.Loaded(cells=2, statements=1, broken=((1, "no"),), defined=defined)
+    sheet = marks.sheet_of("hw", loaded, findings, marks.read_points())
+    assert all(mark.seen.endswith(seen) and not mark.hint for mark in sheet.marks[:-1])
+    assert "Code cell 1 does not compile" in sheet.marks[-1].seen and sheet.marks[-1].hint
+
+
 # The command ----------------------------------------------------------------------------------------
 
 

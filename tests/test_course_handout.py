@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from faults import names_of, solution
 
-from course import handout
+from course import handout, marks
 from tabular.simulated_ray import simulated
 
 SIGNATURES = {
@@ -73,6 +73,12 @@ def test_names_and_arguments_are_those_of_the_assignment():
 def test_nine_things_are_to_be_reported(students):
     text = "\n".join(cell.source for cell in students.cells if cell.cell_type == "markdown")
     assert re.findall(r"^(\d)\. ", text, re.MULTILINE) == list("123456789")
+
+
+def test_students_are_told_the_points_of_each_part(students):
+    rows = re.findall(r"^\| ([^|]+) \| ([\d and]+) \|", students.cells[0].source, re.MULTILINE)
+    told = [int(number) for _, numbers in rows for number in numbers.split(" and ")]
+    assert told == list(marks.read_points().values())
 
 
 @pytest.mark.parametrize("code", [

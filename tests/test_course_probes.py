@@ -143,6 +143,7 @@ NEEDED = {
     ("snapshots", "returns"): "the evaluator does not discount",
     ("snapshots", "late"): "evaluators start when collecting is over",
     ("snapshots", "crossing"): "a call may pass one test alone",
+    ("snapshots", "within"): "tests are of the table at a batch's end",
     ("end", "stuck"): "evaluators never end",
     ("end", "early"): "nobody is awaited",
     ("end", "episodes"): "surplus batches are learned",
@@ -154,6 +155,8 @@ NEEDED = {
     ("traffic", "polls"): "hundreds of questions at once",
     ("arguments", "QLAgent globals"): "a rate by a global",
     ("arguments", "no effect of beta"): "beta is not passed on",
+    ("arguments", "discount"): "beta is not passed to evaluators",
+    ("arguments", "trials"): "evaluators run one trial",
     ("arguments", "no effect of ew_num"): "always one evaluator",
     ("arguments", "no effect of do_test"): "distributed tests in spite of do_test",
 }
@@ -281,6 +284,29 @@ def test_whatever_a_submission_raises_there_is_a_finding_of_each_item(name):
     findings = list(judge.judge(names_of((BROKEN[name],)), 0, items))
     assert [finding.item for finding in findings] == items
     assert all(finding.seen for finding in findings)
+
+
+def test_errors_and_blanks_are_said_first():
+    blank = Change("agent", "        total_reward = 0.0\n", "        raise NotImplementedError()\n")
+    start = "            state, _ = simulator.reset()\n"
+    early = Change("q_learning", start, "            raise NotImplementedError()\n")
+    for change, item in ((blank, "tests"), (early, "q_learning")):
+        (finding,) = judge.judge(names_of((change,)), 0, [item])
+        assert "NotImplementedError: this blank is still empty, in" in finding.seen
+        assert "table" not in finding.seen + finding.hint
+
+
+def test_what_is_right_without_a_broken_part_is_not_lost_with_it():
+    share = lambda name, *items: [one.share for one in sheet(by_name(name), items=items).values()]
+    assert share("never tested", "tests") == [0]
+    assert share("SARSA raises", "episodes", "tests") == [0.5, 0.5]
+    assert share("evaluators raise", "server", "collectors", "end", "traffic") == [1, 1, 0.5, 1]
+
+
+def test_no_class_is_taken_for_another():
+    names = names_of((Change("q_learning", "", "pass\n"),))
+    (finding,) = judge.judge(names, 0, ["q_learning"])
+    assert finding.seen == "Not found: there is no class QLAgent."
 
 
 @pytest.mark.parametrize("code", ["@ray.remote(max_concurrency=4)\n", "ray.util.ActorPool([])\n\n@ray.remote\n"])
