@@ -1,9 +1,9 @@
 """The assignment: frozen lakes, Q-learning and SARSA on one core, and Q-learning distributed over Ray.
 
-A lake becomes a transition table, agents learn from it or from the stepped env, exact values show how well they
-learned, and collectors, evaluators and a server share the work. Every result is a function of the arguments: every
-random draw is seeded, and an episode's draws depend only on the seed and the episode's number, never on how a run is
-split into batches.
+A lake (tabular/lake.py) becomes a transition table, agents learn from it or from the stepped env, exact values show how
+well they learned, and collectors, evaluators and a server share the work. Every result is a function of the arguments:
+every random draw is seeded, and an episode's draws depend only on the seed and the episode's number, never on how a run
+is split into batches.
 """
 
 from __future__ import annotations
@@ -33,12 +33,11 @@ from tabular.checks import (
     check_number,
     check_q_table,
     count_between,
-    refuse_overrides,
     setting_names,
     settings_of,
 )
 from tabular.exact import policy_value, value_iteration
-from tabular.files import AnyPath, atomic_write, check_writable
+from tabular.files import AnyPath, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row
 from tabular.kernels import (
     MAX_EPISODES,
@@ -68,7 +67,7 @@ from tabular.pool import InProcess, Lost, Pool, Reference, Workers, check_worker
 from tabular.recording import Recorder
 from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
-from tabular.saves import FORMAT, Checkpoints, Save, open_save
+from tabular.saves import FORMAT, Checkpoints, Save, Saveable
 from tabular.session import start_ray
 from tabular.simulators import (
     Policy,
@@ -81,6 +80,7 @@ from tabular.simulators import (
     warn_if_unseeded,
 )
 from tabular.stepping import Rows, Stepped
+from tabular.subclasses import refuse_overrides, refuse_rule_methods, refuse_settings
 from tabular.tables import TransitionTable, samples_table
 from tabular.threads import Threads
 from tabular.usage import Usage
@@ -104,7 +104,7 @@ __all__ = [
 # Agents on one core -----------------------------------------------------------------------
 
 
-class TDAgent:
+class TDAgent(Saveable):
     """Base class of Q-learning and SARSA: a table of action values, exploration, and learning with periodic tests.
 
     `simulator` is a gym or gymnasium env with Discrete observations and actions that start at 0. The agent explores
@@ -170,12 +170,7 @@ class TDAgent:
     def __init_subclass__(cls, **arguments: Any) -> None:
         """Raise TypeError if the class body sets a setting, which the constructor would overwrite."""
         super().__init_subclass__(**arguments)
-        for name in dict.fromkeys(name for base in cls.__bases__ for name in setting_names(base)):
-            if name in vars(cls) and not hasattr(vars(cls)[name], "__set__"):
-                raise TypeError(
-                    f"{cls.__name__}.{name} must not be set in the class, since the constructor sets it: pass it as an "
-                    "argument, or override __init__(self, *arguments, **settings)"
-                )
+        refuse_settings(cls)
 
     def _before_change(self, name: str) -> None:
         if "_usage" in vars(self):  # else it is being constructed
@@ -364,35 +359,6 @@ class TDAgent:
             max_step = min(max_step, self._time_limit)
         return Parameters(self.epsilon, self.learning_rate, self.beta, max_step, key_of(self.seed))
 
-    def save(self, path: AnyPath) -> None:
-        """Write all that resuming needs to one .npz file, atomically. Counters such as `cost` are not saved.
-
-        Raises ValueError if a value is not finite, since the file could not be loaded.
-        """
-        state = self._state()
-        for name, values in state.items():
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
-                raise ValueError(f"{name} must be finite to be saved")
-        with atomic_write(path) as file:
-            np.savez_compressed(file, **state)
-
-    def load(self, path: AnyPath) -> Self:
-        """Load what an agent of the same class, simulator, seed and beta saved; return self.
-
-        All other settings stay as they are, so a run may continue for longer, or with another epsilon. If the file is
-        no such save, nothing changes, and a ValueError names what differs or is missing.
-        """
-        self._before_change("what was learned")
-        with open_save(path) as saved:
-            for name, own in self._identity().items():
-                if saved.header.get(name) != own:
-                    raise ValueError(f"it has {name} {saved.header.get(name)}, this agent has {own}")
-            loaded = object.__new__(type(self))
-            vars(loaded).update(vars(self))
-            loaded._restore(saved)
-        self.__dict__ = loaded.__dict__  # in one step: an interrupt sees the old state or the new one
-        return self
-
     def _identity(self) -> dict[str, Any]:
         """Return the fields that a save must match to be loaded."""
         return {
@@ -426,17 +392,6 @@ class TDAgent:
         rewards = saved.read("rewards", np.float64, tests.shape)
         self._learned = learned
         self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
-
-
-def refuse_rule_methods(kind: type[TDAgent], own: dict | None = None) -> None:
-    """Raise TypeError if an agent class, or `own` attributes, have an update or a policy that no run would call."""
-    for name in ("update", "policy"):
-        method = (own or {}).get(name, getattr(kind, name, None))
-        if callable(method) and method is not getattr(kind.kernel, name, None):
-            raise TypeError(
-                f"{kind.__name__}.{name} would not be called: agents learn by a rule made of plain functions, so take "
-                f"it out of the class and set kernel = td.Rule({'update' if name == 'update' else 'update, policy'})"
-            )
 
 
 class QLAgent(TDAgent):

@@ -32,14 +32,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tabular.checks import Setting, check_count, check_number, check_q_table, count_between, refuse_overrides
+from tabular.checks import Setting, check_count, check_number, check_q_table, count_between
 from tabular.files import AnyPath
 from tabular.mistakes import in_few_lines
 from tabular.plan import Batch, Cost, Snapshot, plan, tables_to_act_on
 from tabular.pool import Pool, Reference
 from tabular.saves import Save
 from tabular.simulators import compiled_form
-from td_helpers import CollectingWorker, DistributedQLAgent, QLAgent, TDAgent, refuse_rule_methods
+from tabular.subclasses import refuse_overrides, refuse_rule_methods
+from td_helpers import CollectingWorker, DistributedQLAgent, QLAgent, TDAgent
 
 from .planning import COLUMNS, ROW, Model, Planner, count_steps, learn_counts, plan_anew, record_counts
 

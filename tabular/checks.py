@@ -6,7 +6,7 @@ import functools
 import math
 import numbers
 import operator
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
@@ -127,16 +127,6 @@ def settings_of(instance: object) -> dict[str, Any]:
 def count_between(low: int, high: int) -> Callable[[str, Any], int]:
     """Return the check of a setting that must be a whole number from `low` to `high`."""
     return functools.partial(check_count, low=low, high=high)
-
-
-def refuse_overrides(kind: type, base: type, names: tuple[str, ...], instead: str, own: Container[str] = ()) -> None:
-    """Raise TypeError if a class overrides a method that runs do not call: the override would silently do nothing.
-
-    `own` has an instance's attributes, which may override a method, too.
-    """
-    for name in names:
-        if name in own or getattr(kind, name) is not getattr(base, name):
-            raise TypeError(f"{kind.__name__} must not override {name}, since {instead}")
 
 
 def generator(seed: Any) -> np.random.Generator:

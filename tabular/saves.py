@@ -10,11 +10,11 @@ import types
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from .files import AnyPath, regular_file
+from .files import AnyPath, atomic_write, regular_file
 
 FORMAT = 2  # of saves, in their header; raise it when older saves would be misread
 EARLIER = {"format": 1, "in_flight": 2}  # header fields missing from older saves, which had no other values
@@ -87,6 +87,55 @@ def open_save(path: AnyPath) -> Iterator[Save]:
         except Exception as error:  # a damaged file can raise anything
             reason = str(error) or type(error).__name__
             raise ValueError(f"{path} is not a saved agent that this one can load: {reason}") from None
+
+
+class Saveable:
+    """Saves and loads what an agent has learned, which `_identity`, `_state` and `_restore` of a subclass describe."""
+
+    def save(self, path: AnyPath) -> None:
+        """Write all that resuming needs to one .npz file, atomically. Counters such as `cost` are not saved.
+
+        Raises ValueError if a value is not finite, since the file could not be loaded.
+        """
+        state = self._state()
+        for name, values in state.items():
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise ValueError(f"{name} must be finite to be saved")
+        with atomic_write(path) as file:
+            np.savez_compressed(file, **state)
+
+    def load(self, path: AnyPath) -> Self:
+        """Load what an agent of the same class, simulator, seed and beta saved; return self.
+
+        All other settings stay as they are, so a run may continue for longer, or with another epsilon. If the file is
+        no such save, nothing changes, and a ValueError names what differs or is missing.
+        """
+        self._before_change("what was learned")
+        with open_save(path) as saved:
+            for name, own in self._identity().items():
+                if saved.header.get(name) != own:
+                    raise ValueError(f"it has {name} {saved.header.get(name)}, this agent has {own}")
+            loaded = object.__new__(type(self))
+            vars(loaded).update(vars(self))
+            loaded._restore(saved)
+        self.__dict__ = loaded.__dict__  # in one step: an interrupt sees the old state or the new one
+        return self
+
+    def _before_change(self, name: str) -> None:
+        """Raise RuntimeError if `name` may not change now."""
+        raise NotImplementedError
+
+    def _identity(self) -> dict[str, Any]:
+        """Return the fields that a save must match to be loaded."""
+        raise NotImplementedError
+
+    def _state(self) -> dict[str, Any]:
+        """Return all that resuming needs, as named arrays."""
+        raise NotImplementedError
+
+    def _restore(self, saved: Save) -> None:
+        """Restore what `_state` returned; raise ValueError if the save is invalid."""
+        raise NotImplementedError
 
 
 class Checkpoints:
