@@ -11,6 +11,7 @@ import numpy as np
 
 from . import chance
 from .account import Account, is_greedy
+from .errors import stopped
 from .findings import Finding
 from .plays import STATES, Play, tables_in
 from .single import greedy_actions, in_list, numbers
@@ -50,7 +51,7 @@ class Record:
         if play.stuck:
             return Problem("stuck", f"the run does not come to an end: {play.stuck}.", HINTS["stuck"])
         if play.error:
-            return Problem("error", f"the run stopped with an error: {play.error}.", "Run it with other settings.")
+            return Problem("error", *stopped(play.error))
         return None
 
     @property

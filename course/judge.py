@@ -58,7 +58,7 @@ class Submission:
         """What is found about an item."""
         error = self.stops_at_once(item)
         if error:
-            return Finding(item, 0.0, True, f"It stops with {error}.", "Run your own cells, first to last.")
+            return single.failed(item, error)
         return getattr(self, item)()
 
     def better_of_two(self, item: str) -> Finding:

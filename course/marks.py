@@ -50,6 +50,11 @@ class Sheet(NamedTuple):
         return sum(mark.of for mark in self.marks)
 
     @property
+    def unanswered(self) -> list[str]:
+        """The titles of items that end at a blank."""
+        return [TITLES[mark.item] for mark in self.marks if mark.seen.startswith("Not answered:")]
+
+    @property
     def unjudged(self) -> int:
         """How many points are still to be judged by hand."""
         return sum(mark.of for mark in self.marks if not mark.judged)

@@ -118,8 +118,8 @@ def student_page(sheet: Sheet) -> str:
 
 
 def _open(sheet: Sheet) -> str:
-    """What is still to be judged, if anything."""
-    return f'<p class="note">{escape(total(sheet))}.</p>\n' if sheet.unjudged else ""
+    """What is still to be judged, and what was not answered, if anything."""
+    return f'<p class="note">{escape(total(sheet))}.</p>\n' if sheet.unjudged or sheet.unanswered else ""
 
 
 def _row(mark: Mark) -> str:

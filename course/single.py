@@ -11,13 +11,13 @@ import contextlib
 import functools
 import inspect
 import itertools
-import traceback
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from . import chance, recorder, roles
+from .errors import in_words, stopped
 from .findings import Finding
 from .recorder import Endless, Event, Log
 from .roles import Missing
@@ -178,16 +178,10 @@ def greedy_actions(row: np.ndarray) -> set[int]:
     return set(np.flatnonzero(row == row.max()).tolist())
 
 
-def in_words(problem: BaseException) -> str:
-    """An error as a student reads it: what, and in which line of which function."""
-    problem = getattr(problem, "cause", None) or problem
-    frames = [one for one in traceback.extract_tb(problem.__traceback__) if "site-packages" not in one.filename]
-    own = [one for one in frames if "/course/" not in one.filename and "/tabular/" not in one.filename]
-    where = f" in {own[-1].name}, {own[-1].line!r}" if own and own[-1].line else f" in {own[-1].name}" if own else ""
-    said = str(problem).split("\n")[0][:200]
-    if isinstance(problem, NotImplementedError) and not said:
-        said, where = "this blank is still empty", f", in {own[-1].name}" if own else ""
-    return f"{type(problem).__name__}: {said}{where}"
+def failed(item: str, error: str, share: float = 0.0) -> Finding:
+    """A finding of an item of which a run ended with an error."""
+    seen, hint = stopped(error)
+    return Finding(item, share, True, seen[0].upper() + seen[1:], hint)
 
 
 # An update ---------------------------------------------------------------------------------------
@@ -283,7 +277,7 @@ def judge_update(run: Run, item: str) -> Finding:
     updates = [one for one in updates_of(run) if not one.cut]
     if not updates:
         if run.error:
-            return Finding(item, 0.0, True, f"It stops with {run.error}.", "Run your own cells, first to last.")
+            return failed(item, run.error)
         return Finding(item, 0.0, True, "The table never changed.", "Where does your code write to the table?")
     wanted = "max" if item == "q_learning" else "taken"
     inner = [one for one in updates if not one.event.done]
@@ -293,8 +287,7 @@ def judge_update(run: Run, item: str) -> Finding:
     end_kinds = [target_of(one, settings) for one in ends]
     ends_right = sum("zero" in found for found in end_kinds)
     if run.error:
-        seen, hint = f"It stopped with an error: {run.error}.", "Run your own cells with other settings."
-        return Finding(item, 0.0 if right < len(inner) else 0.5, True, seen, hint)
+        return failed(item, run.error, 0.0 if right < len(inner) else 0.5)
     if right == len(inner) and ends_right == len(ends):
         what = "the maximum at s'" if item == "q_learning" else "the action then taken"
         seen = f"All {len(inner)} targets take {what}, and the {len(ends)} at an end the reward alone."
@@ -448,8 +441,8 @@ def episodes_problem(run: Run) -> tuple[str, str] | None:
     """(what was seen, a hint) where a run's episodes are not as they should be."""
     events, learning = run.log.events, run.learning
     if run.error:
-        seen = f"{run.called} stopped after {len(learning)} episodes: {run.error}."
-        return seen, "Run your own cells with other settings."
+        seen, hint = stopped(run.error, f" after {len(learning)} episodes")
+        return f"{run.called}: {seen}", hint
     if not learning:
         return f"{run.called} learned from no episode.", "What does your loop go over?"
     beyond = sum(events[i].state == STATES - 1 for episode in run.episodes for i in episode.steps)
@@ -517,7 +510,7 @@ def test_problems(run: Run) -> list[tuple[str, str]]:
     beta = settings["beta"] if "beta" in run.taken else 0.999
     due = settings["learning_episodes"] // settings["test_interval"]
     if run.error:
-        return [(f"it stopped with an error: {run.error}.", "Run your own cells with other settings.")]
+        return [stopped(run.error)]
     if not run.learning:
         return [("nothing was learned between tests.", "Where does your code write to the table?")]
     if results is None:
