@@ -246,35 +246,32 @@ class Submission:
     # Both
 
     def arguments(self) -> Finding:
-        """Whether arguments are used as given."""
-        found, fruitless, repeats, missing = [], [], False, []
-        runs = {kind: lambda kind=kind, **settings: self._repeatable_run(kind, **settings) for kind in KINDS}
+        """Whether arguments are used as given: of each agent a third, and of those that come to no result none."""
+        runs: dict[str, Callable] = {kind: functools.partial(self._repeatable_run, kind) for kind in KINDS}
         runs["distributed"] = self._repeatable_play
+        found, judged, lacking, missing = [], [], [], []
         for kind, run in runs.items():
             try:
                 names = arguments.read_globals(run)
-            except Missing as problem:
-                missing.append(problem)
+            except (Missing, Fruitless) as problem:
+                missing += [problem] if isinstance(problem, Missing) else []
+                lacking.append(CALLED[kind])
                 continue
             except Unjudged:
                 continue
-            except Fruitless:
-                fruitless.append(kind)
-                continue
             if names is not None:
-                repeats = True
+                judged.append(CALLED[kind])
                 found += arguments.problems_of(CALLED[kind], names)
         if len(missing) == len(runs):
             raise missing[0]
-        if fruitless and not repeats:  # of others it is said elsewhere
-            found.append(arguments.no_result([CALLED[kind] for kind in fruitless]))
-        if not repeats and not fruitless:
+        if not judged and not lacking:
             raise Unjudged("The runs do not repeat with seeded random numbers, so that they cannot be compared.")
-        if "distributed" in runs:
+        if judged:
             found += self.without_effect()
             found += self.trials()
         right = "All classes use their arguments, whatever the notebook's variables are."
-        return distributed.finding("arguments", found, right)
+        finding = distributed.finding("arguments", found, right)
+        return arguments.in_proportion(finding, judged, lacking)
 
     def _repeatable_run(self, kind: str, **settings) -> single.Run:
         plain = self.run(kind)

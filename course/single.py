@@ -376,18 +376,19 @@ def scaled(updates: list[Update], wanted: str, settings: dict) -> tuple[str, str
 
 def judge_policies(runs: dict[float, list[Run]]) -> Finding:
     """How often the agents explore at each epsilon, with which actions, at which steps."""
-    item, judged = "policies", 0
+    item, judged = "policies", set()
     for epsilon in (0.0, 1.0, 0.3):
         for run in runs[epsilon]:
             problem = policy_problem(run, epsilon)
             if problem:
                 return Finding(item, 0.0, True, f"{run.called}, epsilon {epsilon:g}: {problem[0]}", problem[1])
-            judged += bool(run.learning)
+            judged |= {run.called} if run.learning else set()
     if not judged:
         error = next((run.error for each in runs.values() for run in each if run.error), "no table changed")
         return Finding(item, 0.0, True, f"No step of learning was seen: {error}.", "What does learn_and_evaluate run?")
     seen = "Greedy at epsilon 0; at 0.3 and 1 it explores as often as it should, at every step, all actions alike."
-    return Finding(item, 1.0, True, seen, "")
+    alone = f" Judged by {judged.pop()} alone, as the other agent does not learn." if len(judged) == 1 else ""
+    return Finding(item, 1.0, True, seen + alone, "")
 
 
 def policy_problem(run: Run, epsilon: float) -> tuple[str, str] | None:
