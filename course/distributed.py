@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from . import chance
-from .account import Account, is_greedy
+from .account import ANOTHER_ORDER, NOTHING, RIGHT, Account, is_greedy
 from .errors import stopped
 from .findings import Finding
 from .plays import STATES, Play, tables_in
@@ -24,6 +24,7 @@ class Problem(NamedTuple):
     seen: str
     hint: str
     weight: float = 1.0  # the share of the item's points that it costs
+    under: Mapping[str, object] | None = {}  # other settings of the run that shows it; None: no single run does
 
 
 class Record:
@@ -134,8 +135,8 @@ def server_problems(record: Record) -> list[Problem]:
     if record.broken and not account.learned:
         return [record.broken]
     asked = record.settings["learning_episodes"]
-    rules = collections.Counter(one.rule for one in account.learned if one.rule not in ("own maximum", "nothing"))
-    batches = sum(one.rule != "nothing" for one in account.learned)
+    rules = collections.Counter(one.rule for one in account.learned if one.rule not in RIGHT | {NOTHING})
+    batches = sum(one.rule != NOTHING for one in account.learned)
     if rules:
         rule, count = rules.most_common(1)[0]
         what = RULES.get(rule, f"are learned with {rule}")
@@ -148,7 +149,7 @@ def server_problems(record: Record) -> list[Problem]:
     if partly:
         seen = f"of a batch of {partly[0].steps} steps {partly[0].learned} were learned; expected all."
         found.append(Problem("whole", seen, HINTS["whole"]))
-    dropped = [one for one in account.learned if one.rule == "nothing"]
+    dropped = [one for one in account.learned if one.rule == NOTHING]
     if dropped and account.episodes < asked:
         seen = f"{len(dropped)} batches that reached the server changed nothing; expected each to be learned."
         found.append(Problem("whole", seen, HINTS["whole"]))
@@ -193,6 +194,14 @@ def collector_problems(records: list[Record], shares: dict[float, list[Record]])
     return [problem for problem in found if problem]
 
 
+def in_one_run(record: Record) -> list[Problem]:
+    """What a single run shows of its collectors: not how often they explore, nor that one is too few."""
+    if record.broken:
+        return [record.broken]
+    found = [how_many([record]), batches([record]), fresh_tables([record]), same_numbers([record])]
+    return [problem for problem in found if problem and problem.under is not None]
+
+
 def how_many(records: list[Record]) -> Problem | None:
     """As many collectors at once as were asked for."""
     wanted = records[0].settings["cw_num"]
@@ -200,7 +209,8 @@ def how_many(records: list[Record]) -> Problem | None:
     if max(counts) == wanted:
         return None
     seen = f"{max(counts)} collectors worked at once; expected {wanted}, as cw_num says."
-    return Problem("count", seen, "Where does the number of collectors come from?")
+    alone = {} if max(counts) > wanted else None  # in a short run one may come too late
+    return Problem("count", seen, "Where does the number of collectors come from?", under=alone)
 
 
 def at_once(record: Record, processes: set[int]) -> int:
@@ -234,14 +244,14 @@ def exploring(epsilon: float, records: list[Record]) -> Problem | None:
     if rare:
         name = ("left", "down", "right", "up")[rare[0]]
         seen = f"at epsilon 1 {counts[rare[0]]} of {drawn} actions were {name}; expected about {drawn // 4}."
-        return Problem("exploring", seen, "From how many actions does a collector draw?")
+        return Problem("exploring", seen, "From how many actions does a collector draw?", under=None)
     if not steps or chance.likely(others, steps, 0.75 * epsilon):
         return None
     seen = (
         f"at epsilon {epsilon:g} {others} of {steps} steps were not greedy by the table that the collector had got "
         f"last; expected {f'about {0.75 * epsilon * steps:.0f}' if epsilon else 'none'}."
     )
-    return Problem("exploring", seen, "Which epsilon, which actions and which table does a collector use?")
+    return Problem("exploring", seen, "Which epsilon, which actions and which table does a collector use?", under=None)
 
 
 def batches(records: list[Record]) -> Problem | None:
@@ -337,6 +347,8 @@ def wrong_tables(record: Record, tests: list[Test]) -> list[Problem]:
     twice = [episode for episode in due if counts[episode] > 1]
     missing = [episode for episode in due if not counts[episode]]
     others = sorted(episode for episode in counts if episode is not None and episode not in due)
+    if counts[None] and any(one.rule == ANOTHER_ORDER for one in account.learned):
+        return []  # of those within a batch no table is known
     if counts[None]:
         seen = f"{counts[None]} tests were of a table that the server never had after an episode."
         return [Problem("tables", seen, SNAPSHOT_HINT)]
@@ -352,13 +364,28 @@ def wrong_tables(record: Record, tests: list[Test]) -> list[Problem]:
 
 
 def late(records: list[Record]) -> list[Problem]:
-    """That under no schedule a test begins before all is learned."""
-    for record in records:
-        firsts = [steps[0] for test in record.tests for steps in test.episodes[:1]]
-        if record.broken or not firsts or not record.account.steps or min(firsts) < max(record.account.steps):
-            return []
-    seen = f"under {len(records)} schedules no test began before the last episode was learned; expected some."
-    return [Problem("late", seen, "When are your evaluators started?", 0.25)]
+    """That under no schedule a test begins before all is learned, or before a collector's work is over."""
+    if any(record.broken or not record.tests or not record.account.steps for record in records):
+        return []
+    firsts = [min(test.episodes[0][0] for test in record.tests) for record in records]
+    if all(first > max(record.account.steps) for first, record in zip(firsts, records, strict=True)):
+        before = "the last episode was learned"
+    elif all(map(after_a_collector, records)):
+        before = "a collector had come to its end"
+    else:
+        return []
+    seen = f"under {len(records)} schedules no test began before {before}; expected some."
+    return [Problem("late", seen, "When are your evaluators started?", 0.25, None)]
+
+
+def after_a_collector(record: Record) -> bool:
+    """Whether all evaluators were started after the end of a collector, where each collector works all the time."""
+    collectors = [actor for actor in record.play.actors if actor.number in record.account.collectors]
+    testers = {test.process for test in record.tests}
+    ends = [actor.ended for actor in collectors if actor.is_task and actor.ended is not None]
+    lasting = len(collectors) == record.settings["cw_num"] and not testers & record.account.collectors
+    born = [actor.born for actor in record.play.actors if actor.number in testers]
+    return bool(lasting and ends and born) and min(born) > min(ends)
 
 
 def crossing(plain: Record, record: Record) -> list[Problem]:
@@ -381,7 +408,7 @@ def within(plain: Record, record: Record) -> list[Problem]:
         return []
     if len(record.results or ()) != len(due):
         return []  # `crossing` says so
-    wrong = {one.rule for one in account.learned} - {"own maximum", "nothing"}
+    wrong = {one.rule for one in account.learned} - RIGHT - {NOTHING}
     if wrong or account.episodes != record.settings["learning_episodes"]:
         return []  # episodes are told apart where the server learns by the rule
     # Other orders of learning within a batch are right: then no table is known but those between calls.
@@ -394,12 +421,16 @@ def within(plain: Record, record: Record) -> list[Problem]:
     return [Problem("within", seen, "When was the test due, and what was learned by then?", 0.5)]
 
 
-def many(plain: Record, record: Record) -> list[Problem]:
-    """That more than ten tests are not as they should be, where fewer are."""
-    if plain.broken or snapshot_problems(plain):
+def elsewhere(problems: Callable[[Record], list[Problem]], plain: Record, others: list[Record]) -> list[Problem]:
+    """The first thing that is wrong with other settings, where all is well with the usual ones."""
+    if problems(plain):
         return []
-    what = f"of {len(record.due)} tests "
-    return [problem._replace(seen=what + problem.seen) for problem in snapshot_problems(record)[:1]]
+    for record in others:
+        changed = {name: value for name, value in record.settings.items() if value != plain.settings[name]}
+        with_these = " and ".join(f"{name}={value}" for name, value in changed.items())
+        for problem in problems(record):
+            return [problem._replace(seen=f"with {with_these} {problem.seen}")]
+    return []
 
 
 SNAPSHOT_HINT = "What is in the list of tables to test: tables, or several names of one?"
@@ -409,9 +440,11 @@ def wrong_results(record: Record, tests: list[Test], results: list[float]) -> li
     """Results that are not those of their tests, or not in their order."""
     account = record.account
     means = [test.mean(record) for test in tests]
-    if account.known:
-        order = sorted(range(len(tests)), key=lambda i: account.episode_of(tests[i].table) or 0)
-        means = [means[i] for i in order]
+    episodes = [account.episode_of(test.table) for test in tests] if account.known else []
+    if None not in episodes and episodes:
+        means = [means[i] for i in sorted(range(len(tests)), key=lambda i: episodes[i])]
+    elif np.allclose(sorted(means), sorted(results), rtol=1e-6):
+        return []  # nobody knows their order
     if np.allclose(means, results, rtol=1e-6):
         return []
     if np.allclose(sorted(means), sorted(results), rtol=1e-6):
@@ -498,12 +531,12 @@ def swallowed(record: Record) -> Problem | None:
         return None
     if play.stuck:
         seen = f"where {play.failing} raises an error, the run hangs; expected the error to come out."
-        return Problem("swallowed", seen, "Who fetches the result of that call?", 0.5)
+        return Problem("swallowed", seen, "Who fetches the result of that call?", 0.5, {"failing": play.failing})
     complete = not end_problems(record) and not snapshot_problems(record)
     if complete:
         return None
     seen = f"an error in {play.failing} was not noticed, and what came back was not complete; expected it to come out."
-    return Problem("swallowed", seen, "Who fetches the result of that call?", 0.5)
+    return Problem("swallowed", seen, "Who fetches the result of that call?", 0.5, {"failing": play.failing})
 
 
 # Traffic -----------------------------------------------------------------------------------------

@@ -127,18 +127,28 @@ class Submission:
         return records
 
     def over_schedules(
-        self, item: str, problems: Callable[[Record], list[Problem]], right: str, extra: Sequence[Problem] = ()
+        self,
+        item: str,
+        problems: Callable[[Record], list[Problem]],
+        right: str,
+        extra: Sequence[Problem] = (),
+        again: Callable[[Record], list[Problem]] | None = None,
     ) -> Finding:
-        """A finding of what is wrong under any schedule, with the smallest one that shows it."""
-        found, story = [], ""
+        """A finding of what is wrong under any schedule, with the smallest run that shows it.
+
+        `extra` are problems that were found in other ways, and `again` finds them in a single run, where that can be.
+        """
+        found = []
         for record in self.plays():
-            if record.broken and found:
-                continue
-            new = [problem for problem in problems(record) if problem.kind not in {one.kind for one in found}]
-            found += new
-        if found:
-            story = schedules.smallest(self.names, self.seed, found[0].kind, problems)
-        return distributed.finding(item, [*found, *extra], right, story)
+            if not (record.broken and found):
+                kinds = {one.kind for one in found}
+                found += [problem for problem in problems(record) if problem.kind not in kinds]
+        found += extra
+        story = ""
+        if found and found[0].under is not None:
+            settings = self.always | dict(found[0].under)
+            story = schedules.smallest(self.names, self.seed, found[0].kind, again or problems, **settings)
+        return distributed.finding(item, found, right, story)
 
     # One core
 
@@ -204,25 +214,30 @@ class Submission:
         problems = distributed.collector_problems(self.plays(), shares)
         wanted = self.play().settings["cw_num"]
         right = f"{wanted} collectors explore as epsilon says, on new tables, with batches and numbers of their own."
-        return distributed.finding("collectors", problems, right)
+        return self.over_schedules("collectors", lambda record: [], right, problems, distributed.in_one_run)
 
     def snapshots(self) -> Finding:
         """Which tables are tested, and where the results are."""
         right = f"{len(self.play().due)} tests, each of the table at its episode, once, and all results in order."
-        extra = distributed.late(self.plays())
-        if not self.play().broken:
-            extra += distributed.crossing(self.play(), self.play(0, batch_size=8))
-            for size in (8, 10, 7):
-                extra += distributed.within(self.play(), self.play(0, batch_size=size))
-            extra += distributed.many(self.play(), self.play(0, test_interval=2))
-        return self.over_schedules("snapshots", distributed.snapshot_problems, right, extra)
+        plain, problems, extra = self.play(), distributed.snapshot_problems, distributed.late(self.plays())
+        within = lambda record: [*distributed.crossing(plain, record), *distributed.within(plain, record)]
+        if not plain.broken:
+            for size in (8, 10, 7):  # a test is due within such a batch
+                extra += within(self.play(0, batch_size=size))
+            others = [self.play(0, **settings) for settings in ({"test_interval": 2}, {"ew_num": 1}, {"cw_num": 1})]
+            extra += distributed.elsewhere(problems, plain, others)
+        again = lambda record: [*problems(record), *within(record)]
+        return self.over_schedules("snapshots", problems, right, extra, again)
 
     def end(self) -> Finding:
         """What is learned and what is left when the result is there."""
-        extra = distributed.end_problems(self.play(do_test=False)) + self.swallowed()[:1]
+        problems, without = distributed.end_problems, {"do_test": False}
+        extra = [problem._replace(under=without) for problem in problems(self.play(**without))] + self.swallowed()[:1]
+        extra += distributed.elsewhere(problems, self.play(), [self.play(ew_num=1), self.play(cw_num=1)])
         asked = self.play().settings["learning_episodes"]
         right = f"Under {SCHEDULES} schedules {asked} episodes are learned, nothing is left, and errors come out."
-        return self.over_schedules("end", distributed.end_problems, right, extra)
+        again = lambda record: [*problems(record), *filter(None, [distributed.swallowed(record)])]
+        return self.over_schedules("end", problems, right, extra, again)
 
     def swallowed(self) -> list[Problem]:
         """Errors that nobody notices, one kind of call after another."""
@@ -240,8 +255,7 @@ class Submission:
             return distributed.finding("traffic", broken[:1], "")
         right = f"{len(self.play().play.calls)} calls for {self.play().account.episodes} episodes and their tests."
         problems = lambda record: [] if record.broken else distributed.traffic_problems(record)
-        found = [problem for record in self.plays() for problem in problems(record)]
-        return distributed.finding("traffic", found, right)
+        return self.over_schedules("traffic", problems, right)
 
     # Both
 
