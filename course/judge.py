@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from . import arguments, distributed, schedules, single
 from .account import DEFAULT_BETA
 from .distributed import Problem, Record
+from .errors import is_blank
 from .findings import ITEMS, Finding
 from .plays import Play
 from .roles import Missing
@@ -193,6 +194,8 @@ class Submission:
 
     def tests(self) -> Finding:
         """Of which policy, when, and what they return."""
+        if all(is_blank(run.error) for run in self.both()):
+            return single.failed("tests", self.both()[0].error)
         limited = {"learning_episodes": 1, "test_interval": 1, "longest": 5_000}
         tried = self.both(trials=3)
         finding = single.judge_tests(self.both(), self.both(do_test=False), self.both(**limited), tried)

@@ -7,14 +7,20 @@ from collections.abc import Callable, Iterator
 from .distributed import Problem, Record
 from .plays import Play
 
-# From small to large: fewer workers and episodes make a shorter story. In some a test is due within a batch, or two are.
+# From small to large, as fewer workers and episodes make a shorter story. In some a test is due within a batch.
 NAMES = ("cw_num", "ew_num", "learning_episodes", "batch_size", "test_interval")
 SIZES = tuple(
     dict(zip(NAMES, size, strict=True))
     for size in (
-        (1, 1, 2, 1, 1), (1, 1, 6, 3, 2), (2, 1, 4, 1, 2), (2, 2, 8, 2, 2), (2, 2, 9, 2, 3), (1, 1, 12, 2, 1), (3, 2, 24, 2, 4),
+        (1, 1, 2, 1, 1),
+        (1, 1, 6, 3, 2),
+        (2, 1, 4, 1, 2),
+        (2, 2, 8, 2, 2),
+        (2, 2, 9, 2, 3),
+        (1, 1, 12, 2, 1),
+        (3, 2, 24, 2, 4),
     )
-)  # fmt: skip
+)
 EACH = 4  # schedules of a size
 LONGEST = 12  # calls in a story
 MOST_EVENTS = 10_000  # of a run

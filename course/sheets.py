@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 
 from course.findings import ITEMS
-from course.marks import TITLES, Mark, Sheet
+from course.marks import TITLES, Mark, Sheet, short_names
 
 WIDTH = 100  # columns
 
@@ -57,8 +57,8 @@ def as_csv(sheets: Sequence[Sheet]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "points", "of", "not judged", *items])
-    for sheet in sheets:
-        row = [_cell(sheet.file), sheet.points, sheet.of, sheet.unjudged]
+    for name, sheet in zip(short_names([sheet.file for sheet in sheets]), sheets, strict=True):
+        row = [_cell(name), sheet.points, sheet.of, sheet.unjudged]
         writer.writerow([*row, *(_points(mark) for mark in sheet.marks)])
     return text.getvalue()
 

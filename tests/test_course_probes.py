@@ -296,8 +296,9 @@ def assert_right_at_all_sizes(solution) -> None:
         for schedule in range(schedules.EACH):
             record = distributed.Record(schedules.replay(names, 1, size, schedule))
             found = [
-                *distributed.server_problems(record), *distributed.in_one_run(record), *distributed.end_problems(record),
-                *distributed.snapshot_problems(record), *distributed.traffic_problems(record),
+                *distributed.server_problems(record), *distributed.in_one_run(record),
+                *distributed.snapshot_problems(record), *distributed.end_problems(record),
+                *distributed.traffic_problems(record),
                 *distributed.crossing(plain, record), *distributed.within(plain, record),
             ]  # fmt: skip
             assert not found, (solution.name, size, schedule, found)
@@ -348,14 +349,57 @@ def test_whatever_a_submission_raises_there_is_a_finding_of_each_item(name):
     assert all(finding.seen for finding in findings)
 
 
-def test_errors_and_blanks_are_said_first():
+def test_blanks_are_said_first_and_without_a_hint():
     blank = Change("agent", "        total_reward = 0.0\n", "        raise NotImplementedError()\n")
     start = "            state, _ = simulator.reset()\n"
     early = Change("q_learning", start, "            raise NotImplementedError()\n")
-    for change, item in ((blank, "tests"), (early, "q_learning")):
+    for change, item, where in ((blank, "tests", "evaluate"), (early, "q_learning", "learn")):
         (finding,) = judge.judge(names_of((change,)), 0, [item])
-        assert "NotImplementedError: this blank is still empty, in" in finding.seen
-        assert "table" not in finding.seen + finding.hint
+        assert finding.seen == f"Not answered: {where} raises NotImplementedError." and not finding.hint
+
+
+ERRORS = {  # an error in a process, and what a student reads of it
+    "of the server": Change("server", "            self.episode += 1\n", "            self.episode += 1 / 0\n"),
+    "when it is made": Change("server", "        self.episode = 0\n", "        self.episode = 0 / 0\n"),
+    "that cannot be pickled": Change("server", "            self.episode += 1\n", """\
+            class Sunk(Exception):
+                def __init__(self, boat, where):
+                    super().__init__(f"{boat} sank {where}")
+            raise Sunk("it", "here")
+"""),
+    "of a collector": Change("workers", "        experiences = []\n", "        experiences = q_table['left']\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_in_a_process_is_the_students_own(kind):
+    record = distributed.Record(plays.Play(names_of((ERRORS[kind],)), 0))
+    says = {"of the server": "ZeroDivisionError: division by zero, in learn",
+            "when it is made": "ZeroDivisionError: division by zero, in __init__",
+            "that cannot be pickled": "Sunk: it sank here, in learn",
+            "of a collector": "IndexError: only integers"}[kind]  # fmt: skip
+    assert (
+        record.play.error.startswith(says) and record.broken.seen == f"it stopped with an error: {record.play.error}."
+    )
+
+
+def test_arguments_get_points_for_the_agents_that_come_to_a_result():
+    blank = lambda cell: Change(
+        cell, "    def learn", "    def learn(self): raise NotImplementedError()\n\n    def other"
+    )
+    no_sarsa, no_run = blank("sarsa"), Change("distributed", "        ray.get(workers)\n", "        1 / 0\n")
+    for changes, thirds, named in (
+        ((no_sarsa,), 2, "SARSAagent"), ((no_run,), 2, "the distributed agent"),
+        ((no_sarsa, no_run), 1, "SARSAagent and the distributed agent"),
+        ((blank("q_learning"), no_sarsa, no_run), 0, ""),
+    ):  # fmt: skip
+        (finding,) = judge.judge(names_of(changes), 0, ["arguments"])
+        assert finding.share == pytest.approx(thirds / 3) and named in finding.seen
+
+
+def test_policies_that_one_agent_shows_alone_are_judged():
+    (finding,) = judge.judge(names_of(by_name("SARSA raises").changes), 0, ["policies"])
+    assert finding.share == 1 and "Judged by QLAgent alone" in finding.seen
 
 
 def test_what_is_right_without_a_broken_part_is_not_lost_with_it():
@@ -382,6 +426,20 @@ def test_what_the_simulated_ray_does_not_have_is_not_judged(code):
     exec(text, names)
     findings = list(judge.judge(names, 0, ["server", "snapshots", "end", "policies"]))
     assert [finding.judged for finding in findings] == [True, False, False, False]
+
+
+def test_threads_of_a_submissions_own_are_not_judged():
+    """Also where nobody sees that they failed."""
+    names = names_of((Change("distributed", "        ray.get(workers)\n", """\
+        import threading
+        thread = threading.Thread(target=lambda: ray.get(workers))
+        thread.start()
+        thread.join()
+"""),))  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda told: None)
+        findings = list(judge.judge(names, 0, ["sarsa", "server", "end"]))
+    assert [finding.judged for finding in findings] == [True, False, False]
 
 
 # Over the real Ray ------------------------------------------------------------------------------
