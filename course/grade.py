@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import os
 import queue
+import signal
 import statistics
 import sys
 import time
@@ -72,7 +73,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 graded.append(sheet)
                 seconds.append(took)
                 tqdm.write(("\n" if len(graded) > 1 else "") + sheets.as_text(sheet), file=sys.stdout, end="")
-        write(graded, options)
         if len(graded) > 1:
             page = options.html and options.html / "index.html"
             print("\n" + summary(graded, max(seconds), page))
@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads the sheets has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    try:
+        write(graded, options)
     except OSError as error:
         made.error(f"{error.filename} could not be written: {error.strerror}")
     return 0
@@ -191,4 +193,5 @@ def write(graded: Sequence[Sheet], options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ended so, it leaves no process either
     sys.exit(main())

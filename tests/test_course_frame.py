@@ -724,3 +724,22 @@ def test_ctrl_c_ends_the_command_in_a_line_and_leaves_no_process(tmp_path):
         run.send_signal(signal.SIGINT)
         _, told = run.communicate(timeout=60)
     assert run.returncode == 130 and "interrupted after 1 of 2" in told and told.count("\n") <= 2
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which processes there are")
+def test_a_command_that_is_terminated_leaves_no_process(tmp_path):
+    paths = [
+        notebook(tmp_path / "a.ipynb", "x = 1"),
+        notebook(tmp_path / "b.ipynb", "class QLAgent:\n    while 1: pass"),
+    ]
+    command = [sys.executable, "-m", "course.grade", *map(str, paths), "--jobs", "1", "--seconds", "600"]
+    with subprocess.Popen(command, cwd=TESTS.parent, stdout=subprocess.PIPE, text=True) as run:
+        while "the file" not in run.stdout.readline():
+            pass
+        started = [int(child) for task in Path(f"/proc/{run.pid}/task").iterdir()
+                   for child in (task / "children").read_text(encoding="ascii").split()]  # fmt: skip
+        run.terminate()
+        run.communicate(timeout=60)
+    assert run.returncode == 143 and started
+    assert not [process for process in started if Path(f"/proc/{process}").exists()]
