@@ -39,6 +39,7 @@ from tabular.checks import (
 from tabular.exact import policy_value, value_iteration
 from tabular.files import AnyPath, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row
+from tabular.gyms import gym
 from tabular.kernels import (
     MAX_EPISODES,
     MAX_STEP,
@@ -58,7 +59,7 @@ from tabular.kernels import (
     sarsa_episode,
     sarsa_update,
 )
-from tabular.lake import DOWN, LEFT, RIGHT, UP, FrozenLakeEnv, gym
+from tabular.lake import DOWN, LEFT, RIGHT, UP, FrozenLakeEnv
 from tabular.mistakes import in_few_lines
 from tabular.pictures import animate, greedy_path, plot_image
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan, tables_to_act_on, with_own_arrays

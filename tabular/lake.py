@@ -1,11 +1,9 @@
-"""The assignment's environment: a frozen lake, as a gym env and as a transition table."""
+"""The assignment's environment: a frozen lake, as an env of gym and gymnasium, and as a transition table."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
-import io
 from bisect import bisect
 from collections.abc import Sequence
 from typing import Any
@@ -14,19 +12,14 @@ import numpy as np
 
 from .checks import check_probabilities
 from .grids import MAPS, generate_random_map, neighbours, parse_map
+from .gyms import Discrete, Env, gym
 from .plots import grid_pixels
 from .tables import Moves, TransitionTable, read_only_lists, samples_table
-
-try:
-    with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice that no warning filter stops
-        import gym
-except ImportError:
-    import gymnasium as gym
 
 LEFT, DOWN, RIGHT, UP = range(4)
 
 
-class FrozenLakeEnv(gym.Env):
+class FrozenLakeEnv(Env):
     """A slippery grid world: walk from S to G over ice (F), past holes (H).
 
     `desc` is a list of equally long strings of the letters S, F, H, G, or None for `map_name` (a key of `MAPS`; both
@@ -56,8 +49,8 @@ class FrozenLakeEnv(gym.Env):
         self._transition_prob = check_probabilities("transition_prob", transition_prob, 4)
         self.render_mode = render_mode
         self.exit_state = self.desc.size
-        self.observation_space = gym.spaces.Discrete(self.exit_state + 1)
-        self.action_space = gym.spaces.Discrete(4)
+        self.observation_space = Discrete(self.exit_state + 1)
+        self.action_space = Discrete(4)
         self._starts = np.flatnonzero(self.desc == b"S").tolist()
         self._order = np.argsort(-np.array(self.transition_prob), kind="stable").tolist()  # likeliest first
         self._sorted_prob = [self.transition_prob[k] for k in self._order]
