@@ -121,6 +121,15 @@ def _unwrapped(simulator: Any, names: list[str] = MAKE_WRAPPERS) -> tuple:
     return env, limit
 
 
+def name_of(simulator: Any) -> str:
+    """Return a short name of an env: a lake's map, or the id that it was made by, or its class, and any wrapper."""
+    env = _unwrapped(simulator)[0]
+    inner = getattr(env, "unwrapped", env)
+    made_by = getattr(getattr(inner, "spec", None), "id", type(inner).__name__)
+    name = str(getattr(inner, "map_name", made_by))
+    return name if env is inner else f"{name} in {type(env).__name__}"
+
+
 def skip_checkers(simulator: Any) -> None:
     """Switch off gym's check of the first step, which needs numpy.bool8; numpy 2 has none."""
     for env in _layers(simulator):
