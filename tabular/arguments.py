@@ -89,22 +89,25 @@ def describe(kind: type) -> None:
 
 def _parameters(kind: type) -> list[inspect.Parameter]:
     """Return the parameters of a class's constructor, with those that it passes on to its bases by * or **."""
-    positional: dict[str, inspect.Parameter] = {}
-    keyword: dict[str, inspect.Parameter] = {}
+    by_position: dict[str, inspect.Parameter] = {}
+    by_name: list[inspect.Parameter] = []  # of base classes first
     passes_positions = True
     for base in kind.__mro__[:-1]:
         if "__init__" not in vars(base):
             continue
         _, *parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        kinds = [parameter.kind for parameter in parameters]
+        kinds = {parameter.kind for parameter in parameters}
         named = [p.replace(annotation=p.empty) for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
         if passes_positions:
-            positional = {p.name: p for p in named if p.kind is not p.KEYWORD_ONLY}
-        keyword = {p.name: p.replace(kind=p.KEYWORD_ONLY) for p in named} | keyword
-        passes_positions = passes_positions and not positional and inspect.Parameter.VAR_POSITIONAL in kinds
+            taken = {parameter.name for parameter in by_name}
+            free = [p.kind is not p.KEYWORD_ONLY and p.name not in taken for p in named]
+            by_position = {p.name: p for p in named[: [*free, False].index(False)]}
+        by_name = named + by_name
+        passes_positions = passes_positions and not by_position and inspect.Parameter.VAR_POSITIONAL in kinds
         if inspect.Parameter.VAR_KEYWORD not in kinds:
             break
-    return [*positional.values(), *(parameter for name, parameter in keyword.items() if name not in positional)]
+    found = {p.name: p.replace(kind=p.KEYWORD_ONLY) for p in by_name if p.name not in by_position}
+    return [*by_position.values(), *found.values()]
 
 
 def _prose(docstring: str | None) -> str:
