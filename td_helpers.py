@@ -34,6 +34,7 @@ from tabular.checks import (
     check_number,
     check_q_table,
     count_between,
+    one_of,
     setting_names,
     settings_of,
 )
@@ -46,6 +47,7 @@ from tabular.kernels import (
     MAX_STEP,
     MAX_TESTS,
     MAX_TRIALS,
+    POLICIES,
     Log,
     Parameters,
     action_range,
@@ -86,6 +88,7 @@ from tabular.stepping import Rows, Stepped
 from tabular.subclasses import refuse_overrides, refuse_rule_methods, refuse_settings
 from tabular.tables import TransitionTable, samples_table
 from tabular.threads import Threads
+from tabular.unrewarded import LONG, warn_of_no_reward
 from tabular.usage import Usage
 
 __all__ = [
@@ -143,6 +146,8 @@ class TDAgent(Saveable):
         compiled: None compiles the simulator if it has a `TransitionTable`, and else steps it; False always steps it;
             True raises ValueError if it has none
         initial_value: what all action values start at
+        ties: which of the actions that tie for the highest value it takes while it learns: the "lowest", or one at
+            "random"; tests and `greedy_policy` take the lowest
 
     Attributes:
         q_table: the action values, float64, (states, actions); may be assigned
@@ -165,12 +170,14 @@ class TDAgent(Saveable):
     do_test = Setting(check_flag)
     max_step = Setting(count_between(1, MAX_STEP))
     seed = Setting(count_between(0, 2**63 - 1))
+    ties = Setting(one_of(*POLICIES))
 
     @names_checked
     def __init__(
         self, simulator: Any, epsilon: float = 0.3, learning_rate: float = 0.001, learning_episodes: int = 30_000, *,
         test_interval: int = 100, trials: int | None = None, beta: float = 0.999, do_test: bool = True,
         max_step: int = 1000, seed: int = 0, compiled: bool | None = None, initial_value: float = 0.0,
+        ties: str = "lowest",
     ):  # fmt: skip
         self.epsilon = epsilon
         self.learning_rate = learning_rate
@@ -181,6 +188,7 @@ class TDAgent(Saveable):
         self.do_test = do_test
         self.max_step = max_step
         self.seed = seed
+        self.ties = ties
         compiled = compiled if compiled is None else check_flag("compiled", compiled)
         self._shape = shape_of(simulator)
         self._table, self._time_limit = compiled_form(simulator, compiled)
@@ -269,8 +277,9 @@ class TDAgent(Saveable):
         return int(np.argmax(self.q_table[state]))
 
     def explore_or_exploit_policy(self, state: int) -> int:
-        """A random action with probability epsilon, else the greedy one."""
-        return explore_or_exploit(self.q_table[state].tolist(), self.actions, self.epsilon, self._random.random())
+        """A random action with probability epsilon, else the greedy one; `ties` breaks ties."""
+        act = POLICIES[self.ties]
+        return act(self.q_table[state].tolist(), self.actions, self.epsilon, self._random.random())
 
     @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
@@ -281,7 +290,8 @@ class TDAgent(Saveable):
         with self._usage.by_this_thread():
             q_table = self.q_table.copy()
             steps = self.learn_on(q_table, self.episode, episodes)
-            self._learned = Learned(q_table, self.episode + episodes, self.steps + steps)
+            before, self._learned = self.episode, Learned(q_table, self.episode + episodes, self.steps + steps)
+        self._warn_if_unrewarded(before)
 
     @in_few_lines()
     def evaluate(self, policy: Callable | None = None, trials: int = 100, max_steps: int = 1000) -> float:
@@ -349,6 +359,8 @@ class TDAgent(Saveable):
         """Raise TypeError or ValueError if the settings conflict; each was checked by itself when it was assigned."""
         if not isinstance(self.kernel, Rule | None):
             raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
+        if self.kernel is not None:
+            self.kernel.with_ties(self.ties)
         if type(self).learn is TDAgent.learn:
             refuse_rule_methods(type(self), vars(self))
         instead = "runs act by their rule: set kernel = td.Rule(update, policy=...), or call evaluate(policy=...)"
@@ -361,13 +373,19 @@ class TDAgent(Saveable):
         if not self.compiled:
             warn_if_unseeded(self.simulator)
 
+    def _warn_if_unrewarded(self, before: int) -> None:
+        """Warn, once, if many episodes were learned, `before` of them earlier, and no reward other than 0 was seen."""
+        if before < LONG <= self.episode and self.learning_rate > 0 and not (self.kernel.idle or self.q_table.any()):
+            warn_of_no_reward(self.ties)
+
     def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log: Log = None) -> int:
         """Learn `episodes` episodes from number `first` on `q_table`, in place, and fill `log`; return the steps."""
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: use QLAgent or SARSAAgent")
         simulator, parameters = self._table if self.compiled else self.simulator, self.parameters()
         task, parts = (q_table, simulator, self.actions, parameters), in_parts(episodes, parameters.max_step)
-        return sum(self.kernel(*task, first + done, count, log) for done, count in parts)
+        rule = self.kernel.with_ties(self.ties)
+        return sum(rule(*task, first + done, count, log) for done, count in parts)
 
     def evaluate_on(
         self, q_table: np.ndarray, episode: int, trials: int, max_step: int, policy: Callable | None = None
@@ -401,6 +419,7 @@ class TDAgent(Saveable):
             "simulator": fingerprint(self.simulator, self._table, self._time_limit),
             "seed": self.seed,
             "beta": self.beta,
+            "ties": self.ties,
         }
 
     def _header(self) -> dict[str, Any]:
@@ -643,6 +662,7 @@ class DistributedQLAgent(QLAgent):
                 for batch, snapshot in self._learned_batches(pool, recovery, until):
                     self._commit(batch, snapshot)
                     recovery.succeeded()
+                    self._warn_if_unrewarded(batch.first)
                     if do_test and self._test_is_due():
                         tests.add(self.episode, self.q_table)
                     checkpoints.write_if_due()
@@ -668,11 +688,12 @@ class DistributedQLAgent(QLAgent):
     def _rehearse(self) -> None:
         """Also rehearse a new rule in this process, since a worker's warnings are not shown."""
         super()._rehearse()
-        if self.kernel is None or self.kernel.tried:
+        rule = None if self.kernel is None else self.kernel.with_ties(self.ties)
+        if rule is None or rule.tried:
             return
         simulator = self._table if self.compiled else copied(self.simulator)
         if simulator is not None:
-            self.kernel.rehearse(self.q_table, simulator, self.actions, self.parameters(), self.episode)
+            rule.rehearse(self.q_table, simulator, self.actions, self.parameters(), self.episode)
 
     def _submit(self, pool: Pool, batch: Batch, snapshot: Any) -> Reference:
         """Submit a batch to be collected and learned; return the call for the next snapshot."""
@@ -705,7 +726,7 @@ class DistributedQLAgent(QLAgent):
     def _pool(self, do_test: bool) -> Iterator[Pool]:
         """Reserve the pool for a run, with the makers of its roles."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
-        settings = self._worker_settings()
+        settings, kernel = self._worker_settings(), self.kernel.with_ties(self.ties)
         options: dict[str, dict[str, Any]] = {
             "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},
             # A log is in use until its batch is replayed. The collector's batch `in_flight` - 1 later waits for the
@@ -714,7 +735,7 @@ class DistributedQLAgent(QLAgent):
             "evaluator": {},
         }
         makers = {
-            name: functools.partial(_play, role, self.single, self.kernel, self.simulator, settings, options[name])
+            name: functools.partial(_play, role, self.single, kernel, self.simulator, settings, options[name])
             for name, role in self.roles.items()
         }
         with pool.run(makers):

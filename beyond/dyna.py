@@ -354,6 +354,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         after = before._replace(q_table=planner.q_table, episode=episode, steps=steps, planner=planner)
         self._versions = before, after, switch
         learn_counts(model, planner, counts, *self._planning(), switch)
+        self._warn_if_unrewarded(before.episode)
 
 
 class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
