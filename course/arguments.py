@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .distributed import Problem
 from .findings import Finding
 from .plays import Play
-from .single import Run
+from .records import Problem
+from .runs import Run
 
 DECOYS = {
     "epsilon": 0.71, "learning_rate": 0.41, "learning_episodes": 36, "map_size": 7, "test_interval": 3,

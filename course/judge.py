@@ -6,13 +6,14 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
-from . import arguments, distributed, schedules, single
+from . import arguments, distributed, schedules, single, snapshots, updates
 from .account import DEFAULT_BETA
-from .distributed import Problem, Record
 from .errors import is_blank
-from .findings import ITEMS, Finding
+from .findings import ITEMS, Finding, failed
 from .plays import Play
+from .records import Problem, Record, elsewhere
 from .roles import Missing
+from .runs import Run
 
 KINDS = ("q_learning", "sarsa")
 WITHOUT_TESTS = ("server", "collectors", "end", "traffic")  # what is judged without tests, too, if these are at fault
@@ -59,7 +60,7 @@ class Submission:
         """What is found about an item."""
         error = self.stops_at_once(item)
         if error:
-            return single.failed(item, error)
+            return failed(item, error)
         return getattr(self, item)()
 
     def better_of_two(self, item: str) -> Finding:
@@ -82,8 +83,8 @@ class Submission:
         """A play, which is made when it is first asked for."""
         return self._play_once(schedule, **(self.always | settings))
 
-    def _run(self, kind: str, **settings) -> single.Run:
-        return single.Run(self.names, kind, self.seed, **settings)
+    def _run(self, kind: str, **settings) -> Run:
+        return Run(self.names, kind, self.seed, **settings)
 
     def _play(self, schedule: int = 0, **settings) -> Record:
         record = Record(Play(self.names, self.seed, schedule=schedule, **settings))
@@ -103,7 +104,7 @@ class Submission:
                 return self.stops_at_once("episodes") and self.stops_at_once("server")
         return errors[0] if errors and all(errors) else ""
 
-    def both(self, **settings) -> list[single.Run]:
+    def both(self, **settings) -> list[Run]:
         """The same run of Q-learning and of SARSA, of which one may be missing, or not come to its end."""
         runs, endless, missing = [], [], None
         for kind in KINDS:
@@ -160,18 +161,18 @@ class Submission:
 
     def q_learning(self) -> Finding:
         """Its update."""
-        return single.judge_update(self.learning_run("q_learning"), "q_learning")
+        return updates.judge_update(self.learning_run("q_learning"), "q_learning")
 
     def sarsa(self) -> Finding:
         """Its update."""
-        return single.judge_update(self.learning_run("sarsa"), "sarsa")
+        return updates.judge_update(self.learning_run("sarsa"), "sarsa")
 
     def episodes(self) -> Finding:
         """Their number, beginnings and ends."""
         runs = [self.learning_run(kind) for kind in self.there()]
         return single.halved(single.judge_episodes(runs), len(runs))
 
-    def learning_run(self, kind: str) -> single.Run:
+    def learning_run(self, kind: str) -> Run:
         """A run to look at learning in: the one without tests where tests raise."""
         run = self.run(kind)
         if not run.error:
@@ -195,7 +196,7 @@ class Submission:
     def tests(self) -> Finding:
         """Of which policy, when, and what they return."""
         if all(is_blank(run.error) for run in self.both()):
-            return single.failed("tests", self.both()[0].error)
+            return failed("tests", self.both()[0].error)
         limited = {"learning_episodes": 1, "test_interval": 1, "longest": 5_000}
         tried = self.both(trials=3)
         finding = single.judge_tests(self.both(), self.both(do_test=False), self.both(**limited), tried)
@@ -222,13 +223,13 @@ class Submission:
     def snapshots(self) -> Finding:
         """Which tables are tested, and where the results are."""
         right = f"{len(self.play().due)} tests, each of the table at its episode, once, and all results in order."
-        plain, problems, extra = self.play(), distributed.snapshot_problems, distributed.late(self.plays())
-        within = lambda record: [*distributed.crossing(plain, record), *distributed.within(plain, record)]
+        plain, problems, extra = self.play(), snapshots.snapshot_problems, snapshots.late(self.plays())
+        within = lambda record: [*snapshots.crossing(plain, record), *snapshots.within(plain, record)]
         if not plain.broken:
             for size in (8, 10, 7):  # a test is due within such a batch
                 extra += within(self.play(0, batch_size=size))
             others = [self.play(0, **settings) for settings in ({"test_interval": 2}, {"ew_num": 1}, {"cw_num": 1})]
-            extra += distributed.elsewhere(problems, plain, others)
+            extra += elsewhere(problems, plain, others)
         again = lambda record: [*problems(record), *within(record)]
         return self.over_schedules("snapshots", problems, right, extra, again)
 
@@ -236,7 +237,7 @@ class Submission:
         """What is learned and what is left when the result is there."""
         problems, without = distributed.end_problems, {"do_test": False}
         extra = [problem._replace(under=without) for problem in problems(self.play(**without))] + self.swallowed()[:1]
-        extra += distributed.elsewhere(problems, self.play(), [self.play(ew_num=1), self.play(cw_num=1)])
+        extra += elsewhere(problems, self.play(), [self.play(ew_num=1), self.play(cw_num=1)])
         asked = self.play().settings["learning_episodes"]
         right = f"Under {SCHEDULES} schedules {asked} episodes are learned, nothing is left, and errors come out."
         again = lambda record: [*problems(record), *filter(None, [distributed.swallowed(record)])]
@@ -290,7 +291,7 @@ class Submission:
         finding = distributed.finding("arguments", found, right)
         return arguments.in_proportion(finding, judged, lacking)
 
-    def _repeatable_run(self, kind: str, **settings) -> single.Run:
+    def _repeatable_run(self, kind: str, **settings) -> Run:
         plain = self.run(kind)
         if plain.log.exhausted or (plain.error and not plain.learning):
             raise Fruitless
@@ -307,7 +308,7 @@ class Submission:
         """That evaluators run another number of episodes than they are told."""
         with contextlib.suppress(Missing, Unjudged):
             record = self.play()
-            return [] if record.broken else distributed.other_trials(record)
+            return [] if record.broken else snapshots.other_trials(record)
         return []
 
     def without_effect(self) -> list[Problem]:
@@ -327,7 +328,7 @@ class Submission:
             same |= name == "do_test" and bool(changed.tests)
             same |= name == "beta" and any(one.rule == DEFAULT_BETA for one in changed.account.learned)
             if name == "beta":
-                found += distributed.other_discount(plain, changed)
+                found += snapshots.other_discount(plain, changed)
             if same:
                 seen = f"the distributed agent learns the same with {name}={value}; expected that it has an effect."
                 found.append(Problem(f"no effect of {name}", seen, f"Follow {name} from your agent on.", weight))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from .distributed import Problem, Record
 from .plays import Play
+from .records import Problem, Record
 
 # From small to large, as fewer workers and episodes make a shorter story. In some a test is due within a batch.
 NAMES = ("cw_num", "ew_num", "learning_episodes", "batch_size", "test_interval")

@@ -11,7 +11,7 @@ import ray
 from faults import Change, names_of
 
 import td_helpers as td
-from course import chance, distributed, judge, plays, schedules, single
+from course import chance, distributed, judge, plays, records, schedules, single, snapshots, updates
 from course.findings import ITEMS, Finding
 
 JUDGED = tuple(item for item in ITEMS if item != "loads")
@@ -84,7 +84,7 @@ def test_every_correct_solution_gets_full_marks_under_a_hundred_seeds(solution):
 def test_the_solution_is_right_under_a_thousand_schedules():
     names = names_of()
     for schedule in range(1000):
-        record = distributed.Record(plays.Play(names, 0, schedule=schedule))
+        record = records.Record(plays.Play(names, 0, schedule=schedule))
         assert not record.unjudged and not wrong_in(record), (schedule, wrong_in(record))
 
 
@@ -92,7 +92,7 @@ def wrong_in(record) -> list:
     """All problems of one play."""
     several = distributed.how_many([record]), distributed.same_numbers([record]), distributed.fresh_tables([record])
     return [
-        *distributed.server_problems(record), *distributed.snapshot_problems(record),
+        *distributed.server_problems(record), *snapshots.snapshot_problems(record),
         *distributed.end_problems(record), *distributed.traffic_problems(record), *filter(None, several),
     ]  # fmt: skip
 
@@ -171,6 +171,9 @@ ONE_CORE = {
 }
 
 
+PROBING = ("records", "distributed", "snapshots", "judge", "arguments")
+
+
 def assert_needed(item: str, name: str, without) -> None:
     """What the sheet says of an item is another thing where a probe is left out."""
     fault = by_name(name)
@@ -195,7 +198,7 @@ def leave_out(kind: str):
 
 
 def test_each_kind_of_problem_has_a_fault_that_shows_it(root):
-    text = "".join((root / "course" / f"{name}.py").read_text(encoding="utf-8") for name in ("distributed", "judge"))
+    text = "".join((root / "course" / f"{name}.py").read_text(encoding="utf-8") for name in PROBING)
     kinds = set(re.findall(r'Problem\(\s*"(\w+)"', text))
     assert kinds <= {kind for _, kind in NEEDED}
 
@@ -208,7 +211,8 @@ def test_a_kind_of_problem_left_out_changes_the_sheet(place):
 @pytest.mark.parametrize("name", ONE_CORE)
 def test_a_probe_of_one_core_left_out_changes_the_sheet(name):
     instead, item, fault = ONE_CORE[name]
-    assert_needed(item, fault, lambda patch: patch.setattr(single, name, instead))
+    room = single if hasattr(single, name) else updates
+    assert_needed(item, fault, lambda patch: patch.setattr(room, name, instead))
 
 
 @pytest.mark.long
@@ -291,15 +295,15 @@ def test_a_test_that_is_due_within_a_batch_has_a_small_run_that_shows_it():
 def assert_right_at_all_sizes(solution) -> None:
     """No small run of a correct solution shows anything."""
     names = names_of(solution.changes)
-    plain = distributed.Record(plays.Play(names, 0))
+    plain = records.Record(plays.Play(names, 0))
     for size in range(len(schedules.SIZES)):
         for schedule in range(schedules.EACH):
-            record = distributed.Record(schedules.replay(names, 1, size, schedule))
+            record = records.Record(schedules.replay(names, 1, size, schedule))
             found = [
                 *distributed.server_problems(record), *distributed.in_one_run(record),
-                *distributed.snapshot_problems(record), *distributed.end_problems(record),
+                *snapshots.snapshot_problems(record), *distributed.end_problems(record),
                 *distributed.traffic_problems(record),
-                *distributed.crossing(plain, record), *distributed.within(plain, record),
+                *snapshots.crossing(plain, record), *snapshots.within(plain, record),
             ]  # fmt: skip
             assert not found, (solution.name, size, schedule, found)
 
@@ -373,7 +377,7 @@ ERRORS = {  # an error in a process, and what a student reads of it
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_an_error_in_a_process_is_the_students_own(kind):
-    record = distributed.Record(plays.Play(names_of((ERRORS[kind],)), 0))
+    record = records.Record(plays.Play(names_of((ERRORS[kind],)), 0))
     says = {"of the server": "ZeroDivisionError: division by zero, in learn",
             "when it is made": "ZeroDivisionError: division by zero, in __init__",
             "that cannot be pickled": "Sunk: it sank here, in learn",
