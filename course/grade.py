@@ -47,7 +47,7 @@ def parser() -> Parser:
     add("--only", action="append", choices=ITEMS, metavar="ITEM", help=f"judge this alone: {', '.join(ITEMS)}")
     add("--seed", type=int, default=0, help="of all that is drawn (0)")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="submissions judged at once (the number of cores)")
-    add("--seconds", type=float, default=Limits().seconds, help="of computing, for each item (%(default)g)")
+    add("--seconds", type=float, default=Limits().seconds, help="of computing, for an item (%(default)g)")
     add("--quiet", action="store_true", help="show no progress bar")
     return made
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import functools
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
-from course.handout import converted, solved
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from course.handout import converted, solved  # noqa: E402
 
 
 class Change(NamedTuple):
@@ -475,10 +481,7 @@ FAULTS = ONE_CORE + DISTRIBUTED
 
 def main() -> None:
     """Write course/faults.md: what the sheet says of each fault."""
-    import sys
-    from pathlib import Path
-
-    path = Path(__file__).resolve().parent.parent / "course" / "faults.md"
+    path = ROOT / "course" / "faults.md"
     lines = []
     for fault in FAULTS:
         lines.append(line_of(fault))

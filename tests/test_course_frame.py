@@ -460,6 +460,16 @@ def test_what_ends_the_process_again_and_again_is_given_up(hand_in, monkeypatch)
     assert ["not reached" in mark.seen for mark in sheet.values()] == [False] * 3 + [True] * 3 + [False]
 
 
+@posix
+def test_after_a_hang_what_follows_gets_a_part_of_the_time(tmp_path):
+    judged = "def judged(item):\n    while item in ('policies', 'sarsa'): pass\n    return 'fine'"
+    path = notebook(tmp_path / "hw.ipynb", AGENT, judged)
+    with Fence(LIMITS) as made:
+        _, findings = made.judge(path, 0, QUICK)
+    assert "within 0.3 s" in findings["policies"].seen and "within 0.075 s" in findings["sarsa"].seen
+    assert findings["end"].seen == "fine"
+
+
 def test_a_grader_that_fails_costs_no_points(hand_in):
     sheet = hand_in(AGENT, "def judged(item):\n    raise RuntimeError('our fault')")
     assert not sheet["end"].judged and sheet["end"].points == 10 and "our fault" in sheet["end"].seen

@@ -63,7 +63,7 @@ def test_what_the_simulated_ray_cannot_run_is_not_judged_and_one_core_is(tmp_pat
 def test_a_loop_without_an_end_costs_the_items_that_meet_it(tmp_path, capfd):
     line = "                next_action = self.explore_or_exploit_policy(next_state)\n"
     write(tmp_path / "hangs.ipynb", handout.solved, line, "                while True: pass\n")
-    found = entries(tmp_path, capfd, "--seconds", "5")["hangs.ipynb"]
+    found = entries(tmp_path, capfd, "--seconds", "8")["hangs.ipynb"]
     hangs = {item for item, mark in found.items() if "did not come to an end" in mark["seen"]}
     assert hangs == {"policies", "sarsa", "episodes", "tests", "arguments"}
     assert all(mark["points"] == (0 if item in hangs else mark["of"]) for item, mark in found.items())
