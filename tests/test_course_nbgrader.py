@@ -12,6 +12,7 @@ import pytest
 from course import fence, handout, marks, nbgrader
 
 ROOT = Path(__file__).resolve().parent.parent
+LACKING = "nbgrader is not installed, so it was not tried: pip install -r course/requirements-nbgrader.txt, and again"
 
 
 def test_each_item_has_a_test_cell_with_its_points():
@@ -49,7 +50,7 @@ def test_outside_of_a_notebook_and_for_other_items_it_says_what_is_wrong():
 @pytest.mark.long
 def test_nbgrader_generates_the_assignment_and_grades_it(tmp_path):
     """The solution gets all points, the blank assignment those that the command gives it."""
-    api = pytest.importorskip("nbgrader.api", reason="pip install -r course/requirements-nbgrader.txt")
+    api = pytest.importorskip("nbgrader.api", reason=LACKING)
     for folder in ("source/td", "submitted/ann/td", "submitted/bob/td"):
         (tmp_path / folder).mkdir(parents=True)
     source = handout.SOURCE.read_text(encoding="utf-8")
