@@ -58,22 +58,23 @@ def test_nbgrader_generates_the_assignment_and_grades_it(tmp_path):
     (tmp_path / "submitted" / "ann" / "td" / "td.ipynb").write_text(source, encoding="utf-8")
     config = 'c = get_config()\nc.CourseDirectory.course_id = "td"\nc.ExecutePreprocessor.timeout = 120\n'
     (tmp_path / "nbgrader_config.py").write_text(config, encoding="utf-8")
-    run = lambda *arguments: subprocess.run(
-        [sys.executable, "-m", "nbgrader", *arguments], cwd=tmp_path, check=True, capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    run("generate_assignment", "td")
+
+    def run(*arguments):
+        command, path = [sys.executable, "-m", *arguments], os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, env=path)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    run("nbgrader", "generate_assignment", "td")
     blank = (tmp_path / "release" / "td" / "td.ipynb").read_text(encoding="utf-8")
     assert "SOLUTION" not in blank and "course.nbgrader" not in blank and "raise NotImplementedError" in blank
     (tmp_path / "submitted" / "bob" / "td" / "td.ipynb").write_text(blank, encoding="utf-8")
-    run("autograde", "td")
+    run("nbgrader", "autograde", "td")
     with api.Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
         scores = {
             submission.student.id: {grade.cell.name: grade.auto_score for grade in submission.notebooks[0].grades}
             for submission in gradebook.assignment_submissions("td")
         }
     assert scores["ann"] == {f"points_{item}": of for item, of in marks.read_points().items()}
-    command = [sys.executable, "-m", "course.grade", "release", "--json", "marks.json"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    run("course.grade", "release", "--json", "marks.json")
     (sheet,) = json.loads((tmp_path / "marks.json").read_text(encoding="utf-8"))
     assert scores["bob"] == {f"points_{item['item']}": item["points"] for item in sheet["items"]}
