@@ -60,8 +60,10 @@ def test_nbgrader_generates_the_assignment_and_grades_it(tmp_path):
     (tmp_path / "nbgrader_config.py").write_text(config, encoding="utf-8")
 
     def run(*arguments):
-        command, path = [sys.executable, "-m", *arguments], os.environ | {"PYTHONPATH": str(ROOT)}
-        done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, env=path)
+        programs = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])  # nbgrader starts alembic
+        where = os.environ | {"PYTHONPATH": str(ROOT), "PATH": programs}
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, env=where)
         assert done.returncode == 0, done.stderr[-3000:]
 
     run("nbgrader", "generate_assignment", "td")
