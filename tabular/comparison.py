@@ -145,23 +145,19 @@ def _with(result: Result, settings: Settings, q_table: np.ndarray) -> Result:
 
 
 class Route(NamedTuple):
-    """Paths that pass each group of holes on the same side: how many seeds took one, and the first of them."""
+    """The runs whose paths pass each group of holes on the same side; all that arrive at no goal are one route."""
 
-    seeds: int
-    path: list[tuple[int, int]]
-    steps: tuple[int, int]  # the fewest and the most
-    arrives: bool  # at a goal; paths that arrive at none are all one route
+    runs: list[int]  # their numbers
+    arrives: bool
 
 
 def routes(paths: Sequence[list[tuple[int, int]]], letters: np.ndarray) -> list[Route]:
-    """Sort paths into routes, those of most seeds first."""
+    """Sort the runs by the routes that their paths take; those of most runs come first."""
     kinds = [_passed(path, letters) if letters[path[-1]] == b"G" else None for path in paths]
-    found = []
-    for kind, seeds in Counter(kinds).most_common():
-        alike = [path for path, other in zip(paths, kinds, strict=True) if other == kind]
-        steps = [len(path) - 1 for path in alike]
-        found.append(Route(seeds, alike[0], (min(steps), max(steps)), kind is not None))
-    return found
+    return [
+        Route([run for run, other in enumerate(kinds) if other == kind], kind is not None)
+        for kind, _ in Counter(kinds).most_common()
+    ]
 
 
 def _passed(path: list[tuple[int, int]], letters: np.ndarray) -> tuple[int, ...]:

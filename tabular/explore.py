@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from .comparison import MOST_SLIP, Comparison, Settings, compare
 from .grids import MAPS
 from .lake import as_lake
 from .newest import Newest
-from .panels import description, frame_of, picture
+from .panels import Frame, description, frame_of, picture
 from .pixels import png
 from .stopping import stopped_when
 
 # ipywidgets and IPython are imported where they are used: nothing else here needs them.
 
 MOST_CLICKABLE = 256  # cells; each is a button of its own
+OWN_MAP = "a map of your own"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 STYLE = """<style>
 .td-explore-cell:hover { outline: 2px solid #202020; box-shadow: none; }
@@ -65,7 +67,7 @@ class Explorer:
         from IPython.display import display
 
         words = repr(self)
-        still = {"image/png": png(picture(self.comparison)), "text/plain": words}
+        still = {"image/png": png(picture(self.comparison), small=True), "text/plain": words}
         display(still, raw=True, metadata={"image/png": {"alt": words}})
         display({WIDGET_VIEW: self.widget._repr_mimebundle_()[WIDGET_VIEW]}, raw=True)
 
@@ -73,7 +75,7 @@ class Explorer:
     def settings(self) -> Settings:
         """The settings as the controls stand, unchecked."""
         numbers = {name: control.value for name, control in self._controls.items()}
-        return self._first._replace(rows=tuple(self._map.value.split()), **numbers)
+        return self._first._replace(rows=tuple(self._map.value.upper().split()), **numbers)
 
     def settle(self) -> None:
         """Wait until the picture shows the settings."""
@@ -87,17 +89,17 @@ class Explorer:
 
         self._controls = _controls(self._first)
         self._map = widgets.Textarea("\n".join(self._first.rows), layout={"width": "170px", "height": "200px"})
-        names = [("own map", None), *((name, name) for name in MAPS)]
-        self._name = widgets.Dropdown(options=names, layout={"width": "170px"})
+        self._map.tooltip = "the map, row by row: S start, F ice, H hole, G goal"
+        self._name = widgets.Dropdown(options=[*MAPS, OWN_MAP], layout={"width": "170px"})
         letters = [("hole", "H"), ("ice", "F"), ("start", "S"), ("goal", "G")]
         self._brush = widgets.ToggleButtons(options=letters, style={"button_width": "60px"})
         self._message, self._words = widgets.HTML(), widgets.HTML()
         self._image = widgets.Image(format="png", layout={"margin": "0", "max_width": "none", "grid_area": "1 / 1"})
-        self._stage = widgets.GridBox([self._image])
+        self._stage = widgets.GridBox([self._image], layout={"overflow": "auto"})
         self._shape = (0, 0)  # of the map that the buttons are for
         brush = widgets.HBox([widgets.Label("A click makes", layout={"width": "90px"}), self._brush])
         sliders = widgets.VBox([*self._controls.values(), brush, self._message], layout={"width": "490px"})
-        controls = widgets.HBox([sliders, widgets.VBox([self._name, self._map])])
+        controls = widgets.HBox([sliders, widgets.VBox([self._name, self._map])], layout={"flex_flow": "row wrap"})
         self.widget = widgets.VBox([widgets.HTML(STYLE), controls, self._stage, self._words])
         self.widget.add_class("td-explore")
         self._name_map()
@@ -111,18 +113,18 @@ class Explorer:
         try:
             settings = self.settings.checked()
         except (TypeError, ValueError) as error:
-            self._message.value = html.escape(str(error))
+            self._message.value = html.escape(str(error).replace("desc", "the map", 1))
             return
         self._message.value = ""
         self._newest.put(settings)
 
     def _name_map(self) -> None:
         """Show the name of the map, if it has one."""
-        self._name.value = next((name for name in MAPS if self.settings.rows == tuple(MAPS[name])), None)
+        self._name.value = next((name for name in MAPS if self.settings.rows == tuple(MAPS[name])), OWN_MAP)
 
     def _choose_map(self, change: Any) -> None:
         """Take over the map that was chosen by its name."""
-        if change.new is not None:
+        if change.new != OWN_MAP:
             self._map.value = "\n".join(MAPS[change.new])
 
     def _click(self, row: int, col: int, _: Any) -> None:
@@ -154,29 +156,36 @@ class Explorer:
 
     def _lay_buttons(self, rows: int, cols: int) -> None:
         """Size the stage for a map, and lay a button over each cell of both panels."""
-        import ipywidgets as widgets
-
         frame = frame_of(rows, cols)
         self._image.layout.width, self._image.layout.height = f"{frame.width}px", f"{frame.height}px"
-        grids = []
-        if rows * cols <= MOST_CLICKABLE:
-            flat = widgets.Layout(width="auto", height="auto", min_width="0", padding="0", margin="0", border="none")
-            clear = widgets.ButtonStyle(button_color="transparent")
-            for left in frame.lefts:
-                cells = []
-                for row, col in np.ndindex(rows, cols):
-                    cell = widgets.Button(layout=flat, style=clear, tooltip=f"row {row}, column {col}", tabbable=False)
-                    cell.add_class("td-explore-cell")
-                    cell.on_click(functools.partial(self._click, row, col))
-                    cells.append(cell)
-                place = {
-                    "grid_area": "1 / 1", "margin": f"{frame.top}px 0 0 {left}px", "width": f"{cols * frame.side}px",
-                    "grid_template_columns": f"repeat({cols}, {frame.side}px)",
-                    "grid_template_rows": f"repeat({rows}, {frame.side}px)", "overflow": "visible",
-                }  # fmt: skip
-                grids.append(widgets.GridBox(cells, layout=place))
-        self._stage.children = (self._image, *grids)
+        old = self._stage.children[1:]
+        lefts = frame.lefts if rows * cols <= MOST_CLICKABLE else ()
+        self._stage.children = (self._image, *(_buttons(rows, cols, frame, left, self._click) for left in lefts))
         self._shape = rows, cols
+        for grid in old:
+            for button in grid.children:
+                button.close()
+            grid.close()
+
+
+def _buttons(rows: int, cols: int, frame: Frame, left: int, click: Callable) -> Any:
+    """Make a grid of transparent buttons that lies over a panel; each calls `click(row, column, button)`."""
+    import ipywidgets as widgets
+
+    flat = widgets.Layout(width="auto", height="auto", min_width="0", padding="0", margin="0", border="none")
+    clear = widgets.ButtonStyle(button_color="transparent")
+    buttons = []
+    for row, col in np.ndindex(rows, cols):  # not reached by the tabulator: whoever uses no mouse edits the text
+        button = widgets.Button(layout=flat, style=clear, tooltip=f"row {row}, column {col}", tabbable=False)
+        button.add_class("td-explore-cell")
+        button.on_click(functools.partial(click, row, col))
+        buttons.append(button)
+    place = {
+        "grid_area": "1 / 1", "margin": f"{frame.top}px 0 0 {left}px", "overflow": "visible",
+        "width": f"{cols * frame.side}px", "grid_template_columns": f"repeat({cols}, {frame.side}px)",
+        "grid_template_rows": f"repeat({rows}, {frame.side}px)",
+    }  # fmt: skip
+    return widgets.GridBox(buttons, layout=place)
 
 
 def _controls(given: Settings) -> dict[str, Any]:

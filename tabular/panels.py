@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .comparison import Comparison, Result, routes
+from .comparison import Comparison, Result, Route, routes
 from .pixels import Text, centre_and_edges, draw_arrows, draw_path, rgb, shaded, tiled, written
 from .plots import COLORS
 
 PANEL, MARGIN, GAP, TOP, LINE = 320, 10, 20, 50, 18  # pixels
 FRAME_LINES = 8  # below the panels: two of values, three of routes, three of the legend
-LARGEST_CELL, SMALLEST_WITH_ARROWS = 48, 8  # pixels per side
+LARGEST_CELL, SMALLEST_WITH_ARROWS = 48, 14  # pixels per side
 EDGE = 0.17  # of a cell's side
 HOLE, GOAL, UNTRIED = "#333333", "#009E73", "#D0D0D0"
 ROUTES = ("#E69F00", "#F0E442", "#CC79A7")  # from the palette of Okabe and Ito
@@ -58,7 +58,7 @@ def picture(comparison: Comparison) -> np.ndarray:
             y = below + (i + 2) * LINE
             pixels[y - 3 : y + 3, left : left + 18] = rgb(color)
             texts.append(Text(left + 24, y, line))
-    texts += _legend(pixels, frame.bottom + 5 * LINE + 8)
+    texts += _legend(pixels, frame.bottom + 5 * LINE + 8, several=comparison.settings.seeds > 1)
     return written(pixels, texts)
 
 
@@ -95,8 +95,9 @@ def _panel(result: Result, letters: np.ndarray, side: int) -> np.ndarray:
     for color, where in ((UNTRIED, walkable & ~tried), (HOLE, letters == b"H"), (GOAL, letters == b"G")):
         cells[where] = rgb(color)
     pixels = np.ascontiguousarray(tiled(cells, centre_and_edges(side, EDGE)))
-    for i, route in reversed(list(enumerate(routes(result.paths, letters)[: len(ROUTES)]))):
-        draw_path(pixels, letters.shape, route.path, 0.3 - 0.06 * i, ROUTES[i])
+    for i, route in enumerate(routes(result.paths, letters)[: len(ROUTES)]):
+        width = max(0.3 - 0.06 * i, (4 - i) / side)  # a route of more seeds is wider, and lies below
+        draw_path(pixels, letters.shape, result.paths[route.runs[0]], width, ROUTES[i])
     if side < SMALLEST_WITH_ARROWS:
         return pixels
     draw_arrows(pixels, np.where(tried, table.argmax(axis=2), -1))
@@ -117,14 +118,14 @@ def _letters(letters: np.ndarray, side: int) -> list[Text]:
     return starts + goals
 
 
-def _legend(pixels: np.ndarray, top: int) -> list[Text]:
+def _legend(pixels: np.ndarray, top: int, several: bool) -> list[Text]:
     """Draw the scale of colours, three lines high, and what else has a colour; return the texts."""
     width, y = 2 * PANEL // 2, top + LINE
     bar = np.arange(width) / (width - 1)
     pixels[y : y + 12, MARGIN : MARGIN + width] = shaded(bar)
-    texts = [
-        Text(MARGIN, top + 8, "Cell: its highest action value. Its edges: the value of moving there. Seed: the first.")
-    ]
+    which = ", for the first seed" if several else ""
+    meaning = f"A cell's colour: its highest action value; at each edge: the value of moving there{which}"
+    texts = [Text(MARGIN, top + 8, meaning)]
     for value in TICKS:
         x = MARGIN + round(float(scaled(np.array(value))) * (width - 1))
         pixels[y + 12 : y + 15, x] = 0
@@ -154,7 +155,8 @@ def _progress_line(comparison: Comparison) -> str:
     """How much of the learning an incomplete comparison shows."""
     given, seeds = comparison.settings, len(comparison.results["SARSA"].tables)
     if comparison.episodes < given.episodes:
-        return f"so far {comparison.episodes:,} of {given.episodes:,} episodes"
+        first = "" if given.seeds == 1 else f" of the first of {given.seeds} seeds"
+        return f"so far {comparison.episodes:,} of {given.episodes:,} episodes{first}"
     return f"so far {seeds} of {given.seeds} seeds"
 
 
@@ -166,19 +168,22 @@ def _value_lines(result: Result, comparison: Comparison) -> list[str]:
 
 
 def _route_lines(result: Result, letters: np.ndarray) -> list[tuple[str, str]]:
-    """A colour and a line for each route; from the third on they share one."""
+    """A colour and a line for each route; if there are too many, the last line sums up the rest."""
     found, seeds = routes(result.paths, letters), len(result.paths)
-    lines = []
-    for color, route in zip(ROUTES, found, strict=False):
-        few, most = route.steps
-        steps = f"{few} steps" if few == most else f"{few} to {most} steps"
-        ending = f"reach G in {steps}" if route.arrives else "do not reach G"
-        lines.append((color, f"{route.seeds} of {seeds} seeds {ending}"))
-    if seeds == 1:
-        few = found[0].steps[0]
-        return [(ROUTES[0], f"path: {few} steps to G" if found[0].arrives else "path: does not reach G")]
-    if rest := found[len(ROUTES) :]:
-        others = rest + found[len(ROUTES) - 1 :][:1]
-        count = sum(route.seeds for route in others)
-        lines[-1] = (ROUTES[-1], f"{count} of {seeds} seeds take {len(others)} other routes")
+    shown = len(found) if len(found) <= len(ROUTES) else len(ROUTES) - 1
+    lines = [(color, _route_line(route, result)) for color, route in zip(ROUTES, found[:shown], strict=False)]
+    if rest := found[shown:]:
+        runs = sum(len(route.runs) for route in rest)
+        lines.append((ROUTES[-1], f"{runs} of {seeds} seeds: {len(rest)} other routes, one of them shown"))
     return lines
+
+
+def _route_line(route: Route, result: Result) -> str:
+    """Say how long a route is and what it is worth, and how many of several seeds take it."""
+    steps = sorted(len(result.paths[run]) - 1 for run in route.runs)
+    length = f"{steps[0]} steps" if steps[0] == steps[-1] else f"{steps[0]} to {steps[-1]} steps"
+    seeds = len(result.paths)
+    if seeds == 1:
+        return f"path: {length} to G" if route.arrives else "path: never reaches G"
+    what = f"{length}, value {np.mean([result.greedy[run] for run in route.runs]):.0f}"
+    return f"{len(route.runs)} of {seeds} seeds: {what if route.arrives else 'never reach G'}"
