@@ -67,8 +67,8 @@ class Explorer:
         from IPython.display import display
 
         words = repr(self)
-        still = {"image/png": png(picture(self.comparison), small=True), "text/plain": words}
-        display(still, raw=True, metadata={"image/png": {"alt": words}})
+        still = {"image/png": self._image.value, "text/plain": words}
+        display(still, raw=True, metadata={"image/png": {"alt": words.replace("\n", ". ")}})
         display({WIDGET_VIEW: self.widget._repr_mimebundle_()[WIDGET_VIEW]}, raw=True)
 
     @property
