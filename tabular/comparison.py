@@ -19,9 +19,11 @@ from .stopping import stop_if_ended
 
 RULES: dict[str, Rule] = {"Q-learning": q_learning, "SARSA": sarsa}
 BETA, MAX_STEP = 0.999, 1000  # as an agent's by default
-MOST_CELLS, MOST_EPISODES, MOST_SEEDS, MOST_SLIP = 64, 1_000_000, 100, 0.75  # cells per side
-PART = 1000  # episodes
-FIRST_STEPS = 2_500_000  # some 40 ms; then a first picture is due
+MOST_CELLS = 64  # per side
+MOST_EPISODES, MOST_SEEDS = 1_000_000, 100
+MOST_SLIP = 0.75  # then all four directions are equally likely
+PART = 1000  # episodes that are learned in one call, which nothing can stop
+FIRST_STEPS = 2_500_000  # of both learners, some 40 ms; then a first picture is due
 
 
 # Settings -------------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ class Result(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Results of the learners by name, after `episodes` episodes of each seed; complete if nothing is left to learn."""
+    """Results of the learners by name, after `episodes` episodes of the last seed; complete if no learning is left."""
 
     settings: Settings
     results: dict[str, Result]
@@ -145,7 +147,7 @@ def _with(result: Result, settings: Settings, q_table: np.ndarray) -> Result:
 
 
 class Route(NamedTuple):
-    """The runs whose paths pass each group of holes on the same side; all that arrive at no goal are one route."""
+    """The runs whose paths end at one goal and pass all holes on the same sides, or those that reach no goal."""
 
     runs: list[int]  # their numbers
     arrives: bool
@@ -153,7 +155,7 @@ class Route(NamedTuple):
 
 def routes(paths: Sequence[list[tuple[int, int]]], letters: np.ndarray) -> list[Route]:
     """Sort the runs by the routes that their paths take; those of most runs come first."""
-    kinds = [_passed(path, letters) if letters[path[-1]] == b"G" else None for path in paths]
+    kinds = [(path[-1], _passed(path, letters)) if letters[path[-1]] == b"G" else None for path in paths]
     return [
         Route([run for run, other in enumerate(kinds) if other == kind], kind is not None)
         for kind, _ in Counter(kinds).most_common()
@@ -161,18 +163,15 @@ def routes(paths: Sequence[list[tuple[int, int]]], letters: np.ndarray) -> list[
 
 
 def _passed(path: list[tuple[int, int]], letters: np.ndarray) -> tuple[int, ...]:
-    """How often a path passes above each group of holes, to the right less to the left.
+    """How often a path passes above each group of holes to the right, less how often to the left.
 
-    Two paths between the same cells can be moved into each other without crossing a hole if and only if these agree;
-    loops apart, which a greedy path does not make.
+    The numbers stay the same if a path is moved without crossing a hole.
     """
     cells = np.array(path)
     row, col, step = cells[:-1, 0], cells[:, 1], np.diff(cells[:, 1])
-    border = np.maximum(col[:-1], col[1:])  # of a step to the side: the column on its right
-    return tuple(
-        int(step[(border == left) & (row < top)].sum())
-        for top, left in _groups_of_holes(letters.tobytes(), letters.shape)
-    )
+    border = np.maximum(col[:-1], col[1:])  # that a step crosses: on the left of this column
+    groups = _groups_of_holes(letters.tobytes(), letters.shape)
+    return tuple(int(step[(border == left) & (row < top)].sum()) for top, left in groups)
 
 
 @functools.lru_cache(maxsize=8)

@@ -130,7 +130,7 @@ def _legend(pixels: np.ndarray, top: int, several: bool) -> list[Text]:
         x = MARGIN + round(float(scaled(np.array(value))) * (width - 1))
         pixels[y + 12 : y + 15, x] = 0
         anchor = {TICKS[0]: "lm", TICKS[-1]: "rm"}.get(value, "mm")
-        texts.append(Text(x, y + 22, f"{value}", size=11, anchor=anchor))
+        texts.append(Text(x, y + 22, f"{value:,}", size=11, anchor=anchor))
     x = MARGIN + PANEL + GAP
     for color, name, advance in ((HOLE, "hole", 65), (GOAL, "goal", 65), (UNTRIED, "never tried", 100)):
         pixels[y : y + 12, x : x + 18] = rgb(color)

@@ -106,6 +106,11 @@ def test_paths_that_pass_all_holes_on_the_same_sides_are_one_route():
     assert [(route.runs, route.arrives) for route in found] == [([1, 3], True), ([0], True), ([2], False)]
 
 
+def test_paths_to_different_goals_are_different_routes():
+    letters = np.array([list(row) for row in ("SFG", "FFF", "GFF")], "S1")
+    assert len(routes([[(0, 0), (0, 1), (0, 2)], [(0, 0), (1, 0), (2, 0)]], letters)) == 2
+
+
 def test_holes_that_touch_the_wall_divide_no_routes():
     letters = np.array([list(row) for row in ("SFH", "FFF", "HFG")], "S1")
     right, down = [(0, 0), (0, 1), (1, 1), (1, 2), (2, 2)], [(0, 0), (1, 0), (1, 1), (2, 1), (2, 2)]
