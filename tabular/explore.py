@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import html
 from collections.abc import Callable
@@ -67,7 +68,7 @@ class Explorer:
         from IPython.display import display
 
         words = repr(self)
-        still = {"image/png": self._image.value, "text/plain": words}
+        still = {"image/png": base64.b64encode(self._image.value).decode(), "text/plain": words}
         display(still, raw=True, metadata={"image/png": {"alt": words.replace("\n", ". ")}})
         display({WIDGET_VIEW: self.widget._repr_mimebundle_()[WIDGET_VIEW]}, raw=True)
 
