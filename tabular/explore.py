@@ -36,10 +36,17 @@ def explore(
 ) -> Explorer:  # fmt: skip
     """Show Q-learning and SARSA side by side in a notebook, with sliders and a map to edit; return the display.
 
-    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map, of at most 64 x 64 cells. `slip` is the probability that a
-    move goes in one of the three other directions (None: the lake's own, 0.03 by default), and `seeds` the number of
-    runs, with the seeds `seed`, `seed` + 1, ... Both learn from zeros whenever a setting changes, and are measured by
-    exact values. The same settings give the same picture. Raises TypeError or ValueError for bad arguments.
+    Both learn from zeros whenever a setting changes, and are measured by exact values. The same settings give the same
+    picture. Raises TypeError or ValueError for bad arguments.
+
+    Arguments:
+        lake: a FrozenLakeEnv, a name of `MAPS` or a map, of at most 64 x 64 cells
+        epsilon: the probability of exploring, which is a random action
+        learning_rate: how far an update moves a value towards its target, from 0 to 1
+        slip: the probability that a move goes in one of the three other directions; None: the lake's own
+        episodes: how many episodes each learns
+        seeds: how many times each learns, with the seeds `seed`, `seed` + 1, ...
+        seed: the first seed
     """
     lake = as_lake(lake)
     right, *others = lake.transition_prob
