@@ -4,8 +4,10 @@ import base64
 import io
 import threading
 
+import nbformat
 import numpy as np
 import pytest
+import run_notebook
 from PIL import Image
 
 import td_helpers as td
@@ -341,6 +343,24 @@ def test_a_notebook_keeps_a_picture_with_words_and_a_widget_of_which_nothing_is_
     assert how["metadata"]["image/png"]["alt"] == repr(explorer).replace("\n", ". ")
     assert base64.b64decode(still["image/png"]) == png(picture(final(SMALL)))
     assert list(live) == [WIDGET_VIEW]
+
+
+@pytest.mark.slow
+def test_a_notebook_that_was_run_keeps_the_pictures_alone(tmp_path, root):
+    cells = [
+        f"import sys\nsys.path.insert(0, {str(root)!r})\nimport td_helpers as td",
+        "explorer = td.explore(episodes=500)\nexplorer",
+        "explorer._controls['slip'].value = 0.2\nexplorer.settle()\nexplorer",
+    ]
+    path = tmp_path / "explore.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path)
+    notebook = run_notebook.run(path, path)
+    for cell, slip in zip(notebook.cells[1:], (0.03, 0.2), strict=True):
+        (output,) = cell.outputs
+        expected = final(HALLWAY._replace(episodes=500, slip=slip))
+        assert sorted(output.data) == ["image/png", "text/plain"] and output.data["text/plain"] == description(expected)
+        assert base64.b64decode(output.data["image/png"]) == png(picture(expected))
+        assert output.metadata["image/png"]["alt"].startswith("A lake of 8 x 8 cells: ")
 
 
 def test_a_lake_is_explored_with_its_own_slip():
