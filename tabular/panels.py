@@ -108,11 +108,11 @@ def _letters(letters: np.ndarray, side: int) -> list[Text]:
     """The letters S, in a corner beside the arrow, and G."""
     size = max(7, side * 3 // 8)
     starts = [
-        Text(col * side + 2, row * side + size // 2 + 1, "S", size=size, bold=True)
+        Text(col * side + 2, row * side + size // 2 + 1, "S", "#FFFFFF", size, bold=True, outlined=True)
         for row, col in np.argwhere(letters == b"S").tolist()
     ]
     goals = [
-        Text(col * side + side // 2, row * side + side // 2, "G", "#FFFFFF", size, True, "mm")
+        Text(col * side + side // 2, row * side + side // 2, "G", "#FFFFFF", size, bold=True, anchor="mm")
         for row, col in np.argwhere(letters == b"G").tolist()
     ]
     return starts + goals
@@ -184,6 +184,6 @@ def _route_line(route: Route, result: Result) -> str:
     length = f"{steps[0]} steps" if steps[0] == steps[-1] else f"{steps[0]} to {steps[-1]} steps"
     seeds = len(result.paths)
     if seeds == 1:
-        return f"path: {length} to G" if route.arrives else "path: never reaches G"
-    what = f"{length}, value {np.mean([result.greedy[run] for run in route.runs]):.0f}"
-    return f"{len(route.runs)} of {seeds} seeds: {what if route.arrives else 'never reach G'}"
+        return f"likeliest path: {f'{length} to G' if route.arrives else 'does not reach G'}"
+    value = np.mean([result.greedy[run] for run in route.runs])
+    return f"{len(route.runs)} of {seeds} seeds: {length if route.arrives else 'G not reached'}, value {value:.0f}"

@@ -126,6 +126,7 @@ class Text(NamedTuple):
     size: int = 12
     bold: bool = False
     anchor: str = "lm"  # Pillow's: left, middle
+    outlined: bool = False  # in black, to be readable on any colour
 
 
 @functools.cache
@@ -145,7 +146,9 @@ def written(pixels: np.ndarray, texts: Sequence[Text]) -> np.ndarray:
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     for text in texts:
-        draw.text((text.x, text.y), text.text, text.color, _font(text.size, text.bold), text.anchor)
+        font, outline = _font(text.size, text.bold), int(text.outlined)
+        place = text.x, text.y
+        draw.text(place, text.text, text.color, font, text.anchor, stroke_width=outline, stroke_fill="#000000")
     return np.asarray(image)
 
 

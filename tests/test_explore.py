@@ -205,7 +205,7 @@ def test_words_say_what_the_picture_says():
     words = description(final(HALLWAY)).splitlines()
     assert words[0] == ("A lake of 8 x 8 cells: epsilon 0.3, learning rate 0.001, slip 0.03, 30,000 episodes, seed 0")
     assert words[1].startswith("Q-learning: exact value, greedy: 807 (optimum 960); exact value, exploring: -271")
-    assert words[2].endswith("path: 18 steps to G")
+    assert words[2].endswith("; likeliest path: 18 steps to G")
     first, *_ = compare(LONG)
     assert f"so far {first.episodes:,} of 30,000 episodes" in description(first)
     first, second, *_ = compare(LONG._replace(seeds=5, learning_rate=0.1))
@@ -215,7 +215,7 @@ def test_words_say_what_the_picture_says():
 
 def test_seeds_are_counted_by_route():
     words = description(final(HALLWAY._replace(epsilon=0.2, learning_rate=0.003, seeds=20)))
-    assert "18 of 20 seeds: 8 steps, value 807; 2 of 20 seeds: never reach G" in words.splitlines()[1]
+    assert "18 of 20 seeds: 8 steps, value 807; 2 of 20 seeds: G not reached, value -242" in words.splitlines()[1]
     assert "2 of 20 seeds: 18 steps, value 959" in words.splitlines()[2]
     many = description(final(LONG._replace(learning_rate=0.3, episodes=3_000, seeds=30))).splitlines()
     assert any("other routes, one of them shown" in line for line in many)
