@@ -228,8 +228,7 @@ class Submission:
         if not plain.broken:
             for size in (8, 10, 7):  # a test is due within such a batch
                 extra += within(self.play(0, batch_size=size))
-            others = [self.play(0, **settings) for settings in ({"test_interval": 2}, {"ew_num": 1}, {"cw_num": 1})]
-            extra += elsewhere(problems, plain, others)
+            extra += elsewhere(problems, plain, [self.play(test_interval=2), *self.with_fewest()])
         again = lambda record: [*problems(record), *within(record)]
         return self.over_schedules("snapshots", problems, right, extra, again)
 
@@ -237,11 +236,16 @@ class Submission:
         """What is learned and what is left when the result is there."""
         problems, without = distributed.end_problems, {"do_test": False}
         extra = [problem._replace(under=without) for problem in problems(self.play(**without))] + self.swallowed()[:1]
-        extra += elsewhere(problems, self.play(), [self.play(ew_num=1), self.play(cw_num=1)])
+        extra += elsewhere(problems, self.play(), self.with_fewest())
         asked = self.play().settings["learning_episodes"]
         right = f"Under {SCHEDULES} schedules {asked} episodes are learned, nothing is left, and errors come out."
         again = lambda record: [*problems(record), *filter(None, [distributed.swallowed(record)])]
         return self.over_schedules("end", problems, right, extra, again)
+
+    def with_fewest(self) -> list[Record]:
+        """Runs with one evaluator, and with one collector, unless their number is wrong: then there may be none."""
+        wrong = distributed.how_many(self.plays())
+        return [self.play(ew_num=1), *([] if wrong else [self.play(cw_num=1)])]
 
     def swallowed(self) -> list[Problem]:
         """Errors that nobody notices, one kind of call after another."""
