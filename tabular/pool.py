@@ -84,6 +84,7 @@ class Pool:
     cw_num: Any  # how many collectors and evaluators it has: an int, or inf
     ew_num: Any
     ahead: int  # a run sends up to `ahead` * `lag` batches before it waits for the first result
+    subject: int | None = None  # what a run's next calls are about: a batch's number, or a test's episode
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1,0 +1,341 @@
+"""Who waits for whom: the trace of a distributed run, which has the times of all its calls.
+
+A traced run goes through `Traced`, a pool that passes each call on to another, with a number. On the other side `Timed`
+stands in front of a worker: it notes when a call begins and ends, and sends these times along with the answer. They
+reach the run with the first answer that it waits for: an answer also has the times of the calls among the arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import platform
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .files import AnyPath, atomic_write
+from .pool import Lost, Makers, Pool, Reference
+
+RECENT = 4  # a worker's answer has the times of this many of its calls, since some answers never arrive
+
+_runs = itertools.count()
+
+
+class Span(NamedTuple):
+    """A call of a distributed run. Times are in seconds since the run's processes were ready."""
+
+    role: str  # "server", "collector" or "evaluator"
+    i: int  # the number of the process among those of its role
+    batch: int | None  # the number of the batch in the run; of a test, its episode; None for the server's first call
+    sent: float
+    began: float | None  # None, like `ended`, if no answer has arrived: the call was lost, or the run stopped first
+    ended: float | None
+    waited_for: tuple[int, ...]  # the calls whose results it needed, as indices into the trace
+    machine: str = ""  # the other machine that it ran on, whose clock is not this one's; "" for this one
+
+
+Lane = tuple[str, int]  # a role and the number of one of its processes
+
+
+# Recording ---------------------------------------------------------------------------------------
+
+
+class Clock(NamedTuple):
+    """The clock of a machine, which all its processes share: `time.perf_counter` counts from its start."""
+
+    start: str  # an identifier of the machine's start
+    machine: str
+    behind: float  # the wall clock's time minus this one's
+
+    @classmethod
+    def here(cls) -> Clock:
+        """Return this machine's clock."""
+        machine = platform.node()
+        try:
+            start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+        except OSError:  # not Linux
+            start = machine
+        return cls(start, machine, time.time() - time.perf_counter())
+
+
+class Times(NamedTuple):
+    """When a call began and ended, by its machine's clock."""
+
+    run: int
+    number: int
+    began: float
+    ended: float
+    clock: Clock
+
+
+class Number(NamedTuple):
+    """The number of a call in its run, sent as its last argument."""
+
+    run: int
+    number: int
+
+
+class Answer(NamedTuple):
+    """What a call returned, and what is known about its times."""
+
+    value: Any
+    recent: tuple[Times, ...]  # of the worker's last calls, this one included
+    earlier: tuple[Times, ...]  # of the calls among its arguments
+
+
+class Sent(NamedTuple):
+    """A reference to the result of a call that was sent."""
+
+    number: int
+    reference: Reference
+
+
+class Timed:
+    """A worker whose methods take and return `Answer`s."""
+
+    def __init__(self, worker: Any):
+        self._worker, self._clock = worker, Clock.here()
+        self._recent: deque[Times] = deque(maxlen=RECENT)
+
+    def __getattr__(self, method: str) -> Callable[..., Answer]:
+        if method.startswith("_"):
+            raise AttributeError(method)
+        return functools.partial(self._call, method)
+
+    def _call(self, method: str, *arguments: Any) -> Answer:
+        *given, (run, number) = arguments
+        values = [one.value if type(one) is Answer else one for one in given]
+        call = getattr(self._worker, method)
+        began = time.perf_counter()
+        value = call(*values)
+        self._recent.append(Times(run, number, began, time.perf_counter(), self._clock))
+        earlier = [times for one in given if type(one) is Answer for times in one.recent]
+        return Answer(value, tuple(self._recent), tuple(earlier))
+
+
+def _timed(maker: Callable[[], Any]) -> Timed:
+    """Make a worker whose calls are timed."""
+    return Timed(maker())
+
+
+class Traced(Pool):
+    """Passes the calls of one run on to another pool; `calls` has an entry for each, with the fields of a `Span`."""
+
+    def __init__(self, pool: Pool):
+        self.pool = pool
+        self.cw_num, self.ew_num, self.ahead, self.ships = pool.cw_num, pool.ew_num, pool.ahead, pool.ships
+        self.calls: list[list] = []
+        self._run, self._clock, self._start = next(_runs), Clock.here(), 0.0
+
+    @contextlib.contextmanager
+    def run(self, makers: Makers) -> Iterator[Traced]:
+        """Reserve the other pool for a run; the trace begins when it is ready."""
+        with self.pool.run({role: functools.partial(_timed, maker) for role, maker in makers.items()}):
+            self._start = time.perf_counter()
+            yield self
+
+    def submit(self, role: str, i: int, method: str, *arguments: Any) -> Sent:
+        """Send a call, and note when."""
+        number = len(self.calls)
+        waited_for = tuple(one.number for one in arguments if type(one) is Sent)
+        given = [one.reference if type(one) is Sent else one for one in arguments]
+        self.calls.append([role, i, self.subject, time.perf_counter() - self._start, None, None, waited_for, ""])
+        return Sent(number, self.pool.submit(role, i, method, *given, Number(self._run, number)))
+
+    def result(self, reference: Sent, timeout: float | None = None) -> Any:
+        """Wait for a call, note the times that its answer has, and return its result."""
+        answer = self.pool.result(reference.reference, timeout)
+        for times in (*answer.recent, *answer.earlier):
+            if times.run == self._run:  # else it is of the run before, whose process still plays the same role
+                self._note(times)
+        return answer.value
+
+    def replace(self, lost: Lost) -> int:
+        """Replace a lost process of the other pool, and all others that are dead."""
+        return self.pool.replace(lost)
+
+    def _note(self, times: Times) -> None:
+        """Keep the times of a call, unless they are known."""
+        call = self.calls[times.number]
+        if call[5] is not None:
+            return
+        start = self._start
+        if times.clock.start != self._clock.start:
+            start += self._clock.behind - times.clock.behind  # wall clocks are the only ones in common
+            call[7] = times.clock.machine
+        call[4], call[5] = times.began - start, times.ended - start
+
+
+# What a process does all the time ----------------------------------------------------------------
+
+
+class Phase(NamedTuple):
+    """A part of a process's time: `what` it does, and the process that it waits for, if any."""
+
+    what: str
+    start: float
+    end: float
+    whom: Lane | None = None
+
+
+WORKS = "works"  # it does a call
+WAITS = "waits"  # for a call, of `whom`, whose result its next call needs
+UNSENT = "has no call"  # its next call could begin, but is not sent yet, or there is none
+HANDED = "is handed a call"  # all that the next call needs is there, but it has not begun: the pool's own time
+LOST = "lost"  # a call was lost, or the run stopped before its answer arrived: what the process did is not known
+
+
+def phases(spans: Sequence[Span]) -> dict[Lane, list[Phase]]:
+    """Return all that each process does from 0 to the last event of a trace, without gaps, in order.
+
+    Of the calls that a call waited for, the last to end is taken as the one that it waited for.
+    """
+    end = max((moment for span in spans for moment in span[3:6] if moment is not None), default=0.0)
+    lanes: dict[Lane, list[Span]] = {lane: [] for lane in lanes_of(spans)}
+    for span in spans:
+        lanes[span.role, span.i].append(span)
+    return {lane: _phases_of(calls, spans, end) for lane, calls in lanes.items()}
+
+
+def lanes_of(spans: Sequence[Span]) -> list[Lane]:
+    """Return the processes of a trace: the server, the collectors, the evaluators."""
+    order = {"server": 0, "collector": 1, "evaluator": 2}
+    return sorted({(span.role, span.i) for span in spans}, key=lambda lane: (order.get(lane[0], 3), lane))
+
+
+def _phases_of(calls: list[Span], spans: Sequence[Span], end: float) -> list[Phase]:
+    """Return the phases of a process that was sent these calls."""
+    found: list[Phase] = []
+    now = 0.0
+
+    def until(moment: float, what: str, whom: Lane | None = None) -> None:
+        nonlocal now
+        if moment > now:
+            found.append(Phase(what, now, min(moment, end), whom))
+            now = moment
+
+    calls = sorted(calls, key=lambda call: call.sent if call.began is None else call.began)  # they may be out of order
+    blocked = False  # by a call that never began, since what it needed was lost: no call after it began either
+    for number, call in enumerate(calls):
+        needed = [spans[i] for i in call.waited_for]
+        last = max(needed, key=lambda one: one.ended or 0.0, default=None)
+        if last is not None and last.ended is not None:
+            until(min(last.ended, end if call.began is None else call.began), WAITS, (last.role, last.i))
+        if call.began is not None and call.ended is not None:
+            blocked = False
+            until(min(call.sent, call.began), UNSENT)
+            until(call.began, HANDED)
+            until(call.ended, WORKS)
+            continue
+        blocked = blocked or any(one.ended is None for one in needed)
+        if not blocked:
+            until(call.sent, UNSENT)
+            until(next((other.sent for other in calls[number:] if other.sent > now), end), LOST)
+    until(end, UNSENT)
+    return found
+
+
+def shares(spans: Sequence[Span], start: float = 0.0, end: float | None = None) -> dict[Lane, dict[str, float]]:
+    """Return what each process did between two moments, as shares of this time.
+
+    The keys are "works", "waits for server 0" and alike, "has no call", "is handed a call" and "lost". Shares of 0 are
+    left out; the others sum to 1. All but "lost" are explained by the trace.
+    """
+    found: dict[Lane, dict[str, float]] = {}
+    for lane, parts in phases(spans).items():
+        until = parts[-1].end if end is None and parts else end or 0.0
+        took: dict[str, float] = {}
+        for part in parts:
+            seconds = min(part.end, until) - max(part.start, start)
+            if seconds > 0:
+                name = part.what if part.whom is None else f"{part.what} for {part.whom[0]} {part.whom[1]}"
+                took[name] = took.get(name, 0.0) + seconds
+        whole = sum(took.values())
+        found[lane] = {name: seconds / whole for name, seconds in took.items()}
+    return found
+
+
+# Checks and the file -----------------------------------------------------------------------------
+
+
+def check_spans(spans: Any) -> list[Span]:
+    """Return the spans of a trace; raise TypeError unless it is one, ValueError if it is empty.
+
+    Warns if some calls ran on other machines.
+    """
+    if not isinstance(spans, list | tuple) or not all(isinstance(span, Span) for span in spans):
+        got = "None, of an agent without trace=True" if spans is None else repr(spans)[:80]
+        raise TypeError(f"spans must be a list of td.Span, such as agent.trace after a run, got {got}")
+    if not spans:
+        raise ValueError("spans must have at least one td.Span, got none: agent.trace has them after a run")
+    others = sorted({span.machine for span in spans} - {""})
+    if others:
+        warnings.warn(
+            f"some processes ran on other machines ({', '.join(others)}), whose clocks agree with this one's only as "
+            "well as the machines' times of day: their calls may seem to begin too early or too late",
+            stacklevel=3,
+        )
+    return list(spans)
+
+
+def save_trace(spans: Sequence[Span], path: AnyPath) -> None:
+    """Write a trace, such as `agent.trace`, to a JSON file that https://ui.perfetto.dev and chrome://tracing open.
+
+    Each process is a thread, each call an interval, and each call that another one waited for an arrow between them. A
+    lost call, whose end is not known, is an instant. The file is in Chrome's trace format, its times in microseconds.
+    Raises TypeError or ValueError if `spans` is not a trace or is empty, and as `open` does if `path` cannot be
+    written.
+    """
+    spans = check_spans(spans)
+    rows = {lane: row for row, lane in enumerate(lanes_of(spans))}
+    events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "run"}}]
+    for lane, row in rows.items():
+        at = {"pid": 1, "tid": row + 1}
+        events.append({"ph": "M", **at, "name": "thread_name", "args": {"name": name_of(lane, spans)}})
+        events.append({"ph": "M", **at, "name": "thread_sort_index", "args": {"sort_index": row}})
+    for number, span in enumerate(spans):
+        events += _events(number, span, spans, rows)
+    text = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, allow_nan=False)
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def name_of(lane: Lane, spans: Sequence[Span]) -> str:
+    """Return a process's name, with its machine if that is another one."""
+    machines = sorted({span.machine for span in spans if (span.role, span.i) == lane} - {""})
+    return f"{lane[0]} {lane[1]}" + (f" (clock of {', '.join(machines)})" if machines else "")
+
+
+def _events(number: int, span: Span, spans: Sequence[Span], rows: dict[Lane, int]) -> Iterator[dict[str, Any]]:
+    """Yield a call's events, and those of the arrows to it."""
+    at = {"pid": 1, "tid": rows[span.role, span.i] + 1}
+    about = {"server": "begin" if span.batch is None else "learn", "collector": "collect"}.get(span.role, "test")
+    name = about if span.batch is None else f"{about} {span.batch}"
+    shown = {"number": number, "batch": span.batch, "sent": _microseconds(span.sent), "waited_for": span.waited_for}
+    if span.began is None or span.ended is None:
+        yield {"ph": "i", **at, "s": "t", "name": f"{name}, lost", "ts": _microseconds(span.sent), "args": shown}
+        return
+    seconds = span.ended - span.began
+    yield {
+        "ph": "X", **at, "cat": span.role, "name": name, "ts": _microseconds(span.began), "dur": _microseconds(seconds),
+        "args": shown,
+    }  # fmt: skip
+    for other in span.waited_for:
+        needed = spans[other]
+        if needed.began is None or needed.ended is None:
+            continue
+        # An arrow belongs to the interval that its time is in, so it leaves just before the end.
+        leaves = max(needed.began, needed.ended - 1e-6)
+        arrow = {"pid": 1, "cat": "waited for", "name": "waited for", "id": f"{other}-{number}"}
+        yield {"ph": "s", **arrow, "tid": rows[needed.role, needed.i] + 1, "ts": _microseconds(leaves)}
+        yield {"ph": "f", "bp": "e", **arrow, "tid": at["tid"], "ts": _microseconds(span.began)}
+
+
+def _microseconds(seconds: float) -> float:
+    return round(seconds * 1e6, 3)
