@@ -84,7 +84,7 @@ from tabular.subclasses import refuse_overrides, refuse_rule_methods, refuse_set
 from tabular.tables import TransitionTable, samples_table
 from tabular.threads import Threads
 from tabular.timeline import plot_timeline
-from tabular.trace import Span, Traced, save_trace
+from tabular.trace import Span, Trace, Traced, save_trace
 from tabular.usage import Usage
 
 __all__ = [
@@ -543,7 +543,7 @@ class DistributedQLAgent(QLAgent):
         self.patience = patience
         self.checkpoint = checkpoint
         self.checkpoint_seconds = checkpoint_seconds
-        self._calls: list[list] | None = [] if check_flag("trace", trace) else None
+        self._trace = Trace() if check_flag("trace", trace) else None
         super().__init__(simulator, epsilon, learning_rate, learning_episodes, **settings)
         self.restarts, self.batches, self.cost = 0, 0, Cost()
         self._untested: dict[int, np.ndarray] = {}  # episode: the q_table to test, until its result is in
@@ -561,7 +561,7 @@ class DistributedQLAgent(QLAgent):
         A run replaces the trace of the run before, and a save has none. Within a loop over `learn_in_batches` the trace
         has the calls so far.
         """
-        return None if self._calls is None else [Span._make(call) for call in self._calls]
+        return None if self._trace is None else self._trace.spans()
 
     @property
     def lag(self) -> int:
@@ -673,9 +673,9 @@ class DistributedQLAgent(QLAgent):
     def _pool(self, do_test: bool) -> Iterator[Pool]:
         """Reserve the pool for a run, with the makers of its roles."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
-        if self._calls is not None:
+        if self._trace is not None:
             pool = Traced(pool)
-            self._calls = pool.calls
+            self._trace = pool.trace
         settings = self._worker_settings()
         options: dict[str, dict[str, Any]] = {
             "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},

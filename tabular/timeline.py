@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 KINDS = {"collector": "collects", "server": "learns", "evaluator": "tests"}
 SHADES = {"collector": "#56B4E9", "server": "#444444", "evaluator": "#F0E442"}  # no algorithm has these
+ARROWS, MISSING = "#8C510A", "#B00000"
 MOST_LANES = 24
 MOST_ARROWS = 160  # more could not be followed
 
@@ -40,7 +41,7 @@ def plot_timeline(
     lanes = lanes_of(spans)
     left_out, lanes = len(lanes[MOST_LANES:]), lanes[:MOST_LANES]
     rows = {lane: row for row, lane in enumerate(lanes)}
-    figure, axes = plt.subplots(figsize=(9, 1.3 + 0.34 * len(lanes)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 1.7 + 0.32 * len(lanes)), layout="constrained")
     unit, factor = ("ms", 1e3) if end - start < 1 else ("s", 1.0)
     for lane, row in rows.items():
         _draw_lane(axes, row, lane[0], [part for part in doing[lane] if part.end > start and part.start < end], factor)
@@ -50,14 +51,14 @@ def plot_timeline(
     summaries = [_summary(took[lane]) for lane in lanes]
     axes.set_yticks(range(len(lanes)), names)
     beside = axes.secondary_yaxis("right")
-    beside.set_yticks(range(len(lanes)), summaries, fontsize="small")
+    beside.set_yticks(range(len(lanes)), summaries, fontsize="x-small")
     beside.tick_params(length=0)
     more = f" ({left_out} more processes are not drawn)" if left_out else ""
     axes.set(
         title=title + more, xlabel=f"{unit} since the processes were ready", xlim=(start * factor, end * factor),
         ylim=(len(lanes) - 0.5, -0.5),
     )  # fmt: skip
-    _draw_legend(axes, {lane[0] for lane in lanes}, any(LOST in took[lane] for lane in lanes))
+    _draw_legend(figure, {lane[0] for lane in lanes}, any(LOST in took[lane] for lane in lanes))
     said = "; ".join(f"{name} {summary}" for name, summary in zip(names, summaries, strict=True))
     figure.set_label(f"{title}{more}. A lane for each process, over {(end - start) * factor:.3g} {unit}: {said}")
     return figure
@@ -84,8 +85,9 @@ def _draw_lane(axes: Axes, row: int, role: str, parts: list[Phase], factor: floa
         axes.broken_barh(ranges, (row - height / 2, height), **style)
 
     axes.axhline(row, color="#DDDDDD", linewidth=0.5, zorder=0)
-    bars([part for part in parts if part.what == WORKS], 0.7, color=_shade(role), edgecolor="white", linewidth=0.3)
-    bars([part for part in parts if part.what == LOST], 0.7, facecolor="none", edgecolor="#B00000", hatch="////")
+    works = [part for part in parts if part.what == WORKS]
+    bars(works, 0.7, color=_shade(role), linewidth=0.4)  # with an edge of the same colour, or a short one is not seen
+    bars([part for part in parts if part.what == LOST], 0.7, facecolor="none", edgecolor=MISSING, hatch="////")
     for whom in {part.whom[0] for part in parts if part.whom is not None}:
         waits = [part for part in parts if part.what == WAITS and part.whom is not None and part.whom[0] == whom]
         bars(waits, 0.16, color=_shade(whom), linewidth=0)
@@ -107,31 +109,31 @@ def _draw_arrows(axes: Axes, spans: list[Span], rows: dict[Lane, int], start: fl
                 arrows.append(((needed.ended * factor, rows[lanes[0]]), (span.began * factor, rows[lanes[1]])))
     if len(arrows) <= MOST_ARROWS:
         for tail, head in arrows:
-            style = {"arrowstyle": "-|>", "color": "#D55E00", "linewidth": 0.7, "mutation_scale": 6, "shrinkA": 0}
+            style = {"arrowstyle": "-|>", "color": ARROWS, "linewidth": 0.7, "mutation_scale": 6, "shrinkA": 0}
             axes.annotate("", head, tail, annotation_clip=True, arrowprops=style | {"shrinkB": 0}, zorder=3)
 
 
 def _summary(took: dict[str, float]) -> str:
     """Return the shares of a process's time in a few words, with processes of a role that it waits for taken together.
 
-    The pool's own time, in which nothing is waited for, is left out with all that is less than half a per cent.
+    What is less than a per cent is left out.
     """
     roles: dict[str, float] = {}
     for name, share in took.items():
         words = name.rpartition(" ")[0] if name.startswith(WAITS) else name
         roles[words] = roles.get(words, 0.0) + share
     shown = sorted(roles.items(), key=lambda item: (item[0] != WORKS, -item[1]))
-    return ", ".join(f"{name} {share:.0%}" for name, share in shown if share >= 0.005)
+    return ", ".join(f"{name} {share:.0%}" for name, share in shown if share >= 0.01)
 
 
-def _draw_legend(axes: Axes, roles: set[str], lost: bool) -> None:
-    """Draw a legend of the colours below the axes."""
+def _draw_legend(figure: Figure, roles: set[str], lost: bool) -> None:
+    """Draw a legend of the colours below the lanes."""
     from matplotlib.patches import Patch
 
     entries = [Patch(color=_shade(role), label=what) for role, what in KINDS.items() if role in roles]
     if lost:
-        entries.append(Patch(facecolor="none", edgecolor="#B00000", hatch="////", label="lost"))
-    axes.legend(
-        handles=entries, title="wide: works; thin: waits for that role", loc="upper center", ncols=4,
-        bbox_to_anchor=(0.5, -0.75 / (0.34 * len(axes.get_yticks()))), fontsize="small", title_fontsize="small",
+        entries.append(Patch(facecolor="none", edgecolor=MISSING, hatch="////", label="lost"))
+    figure.legend(
+        handles=entries, title="wide: works; thin: waits for that role", loc="outside lower center", ncols=4,
+        fontsize="small", title_fontsize="small",
     )  # fmt: skip

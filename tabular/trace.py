@@ -1,8 +1,8 @@
 """Who waits for whom: the trace of a distributed run, which has the times of all its calls.
 
 A traced run goes through `Traced`, a pool that passes each call on to another, with a number. On the other side `Timed`
-stands in front of a worker: it notes when a call begins and ends, and sends these times along with the answer. They
-reach the run with the first answer that it waits for: an answer also has the times of the calls among the arguments.
+stands in front of a worker, and notes when a call begins and ends. From other processes these times come back with the
+answers. The run does not wait for every answer, so an answer also has the times of the calls among its arguments.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Span(NamedTuple):
     i: int  # the number of the process among those of its role
     batch: int | None  # the number of the batch in the run; of a test, its episode; None for the server's first call
     sent: float
-    began: float | None  # None, like `ended`, if no answer has arrived: the call was lost, or the run stopped first
-    ended: float | None
+    began: float | None  # None if it is not known, because no answer has arrived
+    ended: float | None  # None if no answer has arrived: the call was lost or failed, or the run stopped first
     waited_for: tuple[int, ...]  # the calls whose results it needed, as indices into the trace
     machine: str = ""  # the other machine that it ran on, whose clock is not this one's; "" for this one
 
@@ -44,6 +44,22 @@ Lane = tuple[str, int]  # a role and the number of one of its processes
 
 
 # Recording ---------------------------------------------------------------------------------------
+
+
+class Trace:
+    """The record of a run: `calls` has the fields of a `Span` for each call, but with the clock's own times."""
+
+    def __init__(self) -> None:
+        self.calls: list[list] = []
+        self.start = 0.0  # when the run's processes were ready
+
+    def spans(self) -> list[Span]:
+        """Return the calls so far, in the order of sending."""
+        since = lambda moment: None if moment is None else moment - self.start
+        return [
+            Span(role, i, batch, sent - self.start, since(began), since(ended), waited_for, machine)
+            for role, i, batch, sent, began, ended, waited_for, machine in self.calls
+        ]
 
 
 class Clock(NamedTuple):
@@ -71,22 +87,15 @@ class Times(NamedTuple):
     number: int
     began: float
     ended: float
-    clock: Clock
-
-
-class Number(NamedTuple):
-    """The number of a call in its run, sent as its last argument."""
-
-    run: int
-    number: int
+    clock: Any  # a Clock
 
 
 class Answer(NamedTuple):
-    """What a call returned, and what is known about its times."""
+    """What a call returned in another process, and what that process knows of times."""
 
     value: Any
-    recent: tuple[Times, ...]  # of the worker's last calls, this one included
-    earlier: tuple[Times, ...]  # of the calls among its arguments
+    recent: tuple[Times, ...]  # of its last calls, this one included
+    earlier: tuple[Times, ...]  # of the calls among the arguments of this one
 
 
 class Sent(NamedTuple):
@@ -97,21 +106,35 @@ class Sent(NamedTuple):
 
 
 class Timed:
-    """A worker whose methods take and return `Answer`s."""
+    """A worker whose calls are timed.
 
-    def __init__(self, worker: Any):
-        self._worker, self._clock = worker, Clock.here()
+    In the process of the run the times go straight into its trace. Elsewhere `traced` is None, since pools are pickled
+    as that, and the methods take and return `Answer`s.
+    """
+
+    def __init__(self, worker: Any, traced: Any):
+        self._worker, self._traced = worker, traced
+        self._clock = Clock.here() if traced is None else None
         self._recent: deque[Times] = deque(maxlen=RECENT)
 
-    def __getattr__(self, method: str) -> Callable[..., Answer]:
+    def __getattr__(self, method: str) -> Callable:
         if method.startswith("_"):
             raise AttributeError(method)
-        return functools.partial(self._call, method)
+        where = self._elsewhere if self._traced is None else self._here
+        timed = functools.partial(where, getattr(self._worker, method))
+        vars(self)[method] = timed  # it is found at once from now on
+        return timed
 
-    def _call(self, method: str, *arguments: Any) -> Answer:
+    def _here(self, call: Callable, *arguments: Any) -> Any:
+        times = self._traced.trace.calls[arguments[-1][1]]
+        times[4] = time.perf_counter()
+        value = call(*arguments[:-1])
+        times[5] = time.perf_counter()
+        return value
+
+    def _elsewhere(self, call: Callable, *arguments: Any) -> Answer:
         *given, (run, number) = arguments
         values = [one.value if type(one) is Answer else one for one in given]
-        call = getattr(self._worker, method)
         began = time.perf_counter()
         value = call(*values)
         self._recent.append(Times(run, number, began, time.perf_counter(), self._clock))
@@ -119,40 +142,48 @@ class Timed:
         return Answer(value, tuple(self._recent), tuple(earlier))
 
 
-def _timed(maker: Callable[[], Any]) -> Timed:
+def _timed(maker: Callable[[], Any], traced: Traced | None) -> Timed:
     """Make a worker whose calls are timed."""
-    return Timed(maker())
+    return Timed(maker(), traced)
 
 
 class Traced(Pool):
-    """Passes the calls of one run on to another pool; `calls` has an entry for each, with the fields of a `Span`."""
+    """Passes the calls of one run on to another pool, each with a last argument: (the run's number, the call's)."""
 
     def __init__(self, pool: Pool):
         self.pool = pool
         self.cw_num, self.ew_num, self.ahead, self.ships = pool.cw_num, pool.ew_num, pool.ahead, pool.ships
-        self.calls: list[list] = []
-        self._run, self._clock, self._start = next(_runs), Clock.here(), 0.0
+        self.trace, self._run = Trace(), next(_runs)
+
+    @functools.cached_property
+    def _clock(self) -> Clock:
+        return Clock.here()
 
     @contextlib.contextmanager
     def run(self, makers: Makers) -> Iterator[Traced]:
         """Reserve the other pool for a run; the trace begins when it is ready."""
-        with self.pool.run({role: functools.partial(_timed, maker) for role, maker in makers.items()}):
-            self._start = time.perf_counter()
+        with self.pool.run({role: functools.partial(_timed, maker, self) for role, maker in makers.items()}):
+            self.trace.start = time.perf_counter()
             yield self
 
     def submit(self, role: str, i: int, method: str, *arguments: Any) -> Sent:
         """Send a call, and note when."""
-        number = len(self.calls)
-        waited_for = tuple(one.number for one in arguments if type(one) is Sent)
-        given = [one.reference if type(one) is Sent else one for one in arguments]
-        self.calls.append([role, i, self.subject, time.perf_counter() - self._start, None, None, waited_for, ""])
-        return Sent(number, self.pool.submit(role, i, method, *given, Number(self._run, number)))
+        number, given, waited_for = len(self.trace.calls), list(arguments), []
+        for place, one in enumerate(arguments):
+            if type(one) is Sent:
+                given[place] = one.reference
+                waited_for.append(one.number)
+        self.trace.calls.append([role, i, self.subject, time.perf_counter(), None, None, tuple(waited_for), ""])
+        return Sent(number, self.pool.submit(role, i, method, *given, (self._run, number)))
 
     def result(self, reference: Sent, timeout: float | None = None) -> Any:
         """Wait for a call, note the times that its answer has, and return its result."""
         answer = self.pool.result(reference.reference, timeout)
+        if type(answer) is not Answer:
+            return answer
         for times in (*answer.recent, *answer.earlier):
-            if times.run == self._run:  # else it is of the run before, whose process still plays the same role
+            # A process that plays the same role as in the run before also sends times of that run.
+            if times.run == self._run and self.trace.calls[times.number][5] is None:
                 self._note(times)
         return answer.value
 
@@ -161,15 +192,11 @@ class Traced(Pool):
         return self.pool.replace(lost)
 
     def _note(self, times: Times) -> None:
-        """Keep the times of a call, unless they are known."""
-        call = self.calls[times.number]
-        if call[5] is not None:
-            return
-        start = self._start
-        if times.clock.start != self._clock.start:
-            start += self._clock.behind - times.clock.behind  # wall clocks are the only ones in common
-            call[7] = times.clock.machine
-        call[4], call[5] = times.began - start, times.ended - start
+        """Keep the times of a call in another process, as if it had used this one's clock."""
+        call, ahead = self.trace.calls[times.number], 0.0
+        if times.clock.start != self._clock.start:  # on another machine: only the wall clocks are about the same
+            ahead, call[7] = self._clock.behind - times.clock.behind, times.clock.machine
+        call[4], call[5] = times.began - ahead, times.ended - ahead
 
 
 # What a process does all the time ----------------------------------------------------------------
@@ -185,9 +212,9 @@ class Phase(NamedTuple):
 
 
 WORKS = "works"  # it does a call
-WAITS = "waits"  # for a call, of `whom`, whose result its next call needs
-UNSENT = "has no call"  # its next call could begin, but is not sent yet, or there is none
-HANDED = "is handed a call"  # all that the next call needs is there, but it has not begun: the pool's own time
+WAITS = "waits"  # its next call needs the result of a call of `whom`, which has not ended
+UNSENT = "no call"  # its next call could begin, but is not sent yet, or there is none
+HANDED = "hand-over"  # all that the next call needs is there, but it has not begun: the pool's own time
 LOST = "lost"  # a call was lost, or the run stopped before its answer arrived: what the process did is not known
 
 
@@ -197,10 +224,10 @@ def phases(spans: Sequence[Span]) -> dict[Lane, list[Phase]]:
     Of the calls that a call waited for, the last to end is taken as the one that it waited for.
     """
     end = max((moment for span in spans for moment in span[3:6] if moment is not None), default=0.0)
-    lanes: dict[Lane, list[Span]] = {lane: [] for lane in lanes_of(spans)}
-    for span in spans:
-        lanes[span.role, span.i].append(span)
-    return {lane: _phases_of(calls, spans, end) for lane, calls in lanes.items()}
+    numbers: dict[Lane, list[int]] = {lane: [] for lane in lanes_of(spans)}
+    for number, span in enumerate(spans):
+        numbers[span.role, span.i].append(number)
+    return {lane: _phases_of(_in_order(own, spans), spans, end) for lane, own in numbers.items()}
 
 
 def lanes_of(spans: Sequence[Span]) -> list[Lane]:
@@ -209,43 +236,68 @@ def lanes_of(spans: Sequence[Span]) -> list[Lane]:
     return sorted({(span.role, span.i) for span in spans}, key=lambda lane: (order.get(lane[0], 3), lane))
 
 
-def _phases_of(calls: list[Span], spans: Sequence[Span], end: float) -> list[Phase]:
-    """Return the phases of a process that was sent these calls."""
+def _in_order(numbers: list[int], spans: Sequence[Span]) -> list[int]:
+    """Return a process's calls in the order of their beginnings, a lost one after those that were sent before it."""
+    latest, begins = 0.0, {}
+    for number in numbers:
+        sent, began = spans[number][3:5]
+        latest = max(latest, sent if began is None else began)
+        begins[number] = latest if began is None else began
+    return sorted(numbers, key=begins.__getitem__)
+
+
+def _phases_of(numbers: list[int], spans: Sequence[Span], end: float) -> list[Phase]:
+    """Return the phases of a process that did these calls, in this order."""
     found: list[Phase] = []
     now = 0.0
 
     def until(moment: float, what: str, whom: Lane | None = None) -> None:
         nonlocal now
         if moment > now:
-            found.append(Phase(what, now, min(moment, end), whom))
+            found.append(Phase(what, now, moment, whom))
             now = moment
 
-    calls = sorted(calls, key=lambda call: call.sent if call.began is None else call.began)  # they may be out of order
     blocked = False  # by a call that never began, since what it needed was lost: no call after it began either
-    for number, call in enumerate(calls):
+    for number in numbers:
+        call = spans[number]
         needed = [spans[i] for i in call.waited_for]
         last = max(needed, key=lambda one: one.ended or 0.0, default=None)
         if last is not None and last.ended is not None:
-            until(min(last.ended, end if call.began is None else call.began), WAITS, (last.role, last.i))
-        if call.began is not None and call.ended is not None:
-            blocked = False
-            until(min(call.sent, call.began), UNSENT)
-            until(call.began, HANDED)
-            until(call.ended, WORKS)
+            until(last.ended if call.began is None else min(last.ended, call.began), WAITS, (last.role, last.i))
+        blocked = call.began is None and (blocked or any(one.ended is None for one in needed))
+        if blocked:
             continue
-        blocked = blocked or any(one.ended is None for one in needed)
-        if not blocked:
-            until(call.sent, UNSENT)
-            until(next((other.sent for other in calls[number:] if other.sent > now), end), LOST)
+        until(call.sent if call.began is None else min(call.sent, call.began), UNSENT)
+        if call.began is not None:
+            until(call.began, HANDED)
+        if call.ended is not None:
+            until(call.ended, WORKS)
+        else:
+            until(_known_again(number, spans, end), LOST)
     until(end, UNSENT)
     return found
+
+
+def _known_again(number: int, spans: Sequence[Span], end: float) -> float:
+    """Return until when it is not known what the process of a lost call did: its work was sent again, or it began more.
+
+    After a loss the server begins anew, and all work but tests is sent again.
+    """
+    lost = spans[number]
+    for span in spans[number + 1 :]:
+        anew = span.batch is None and lost.role != "evaluator"
+        if anew or (span.role, span.batch) == (lost.role, lost.batch):
+            return span.sent
+        if (span.role, span.i) == (lost.role, lost.i) and span.began is not None:
+            return span.began
+    return end
 
 
 def shares(spans: Sequence[Span], start: float = 0.0, end: float | None = None) -> dict[Lane, dict[str, float]]:
     """Return what each process did between two moments, as shares of this time.
 
-    The keys are "works", "waits for server 0" and alike, "has no call", "is handed a call" and "lost". Shares of 0 are
-    left out; the others sum to 1. All but "lost" are explained by the trace.
+    The keys are "works", "waits for server 0" and alike, "no call", "hand-over" and "lost". Shares of 0 are left out;
+    the others sum to 1. All but "lost" are explained by the trace.
     """
     found: dict[Lane, dict[str, float]] = {}
     for lane, parts in phases(spans).items():
