@@ -82,7 +82,8 @@ def _draw_lane(axes: Axes, row: int, role: str, parts: list[Phase], factor: floa
 
     def bars(chosen: list[Phase], height: float, **style: Any) -> None:
         ranges = [(part.start * factor, (part.end - part.start) * factor) for part in chosen]
-        axes.broken_barh(ranges, (row - height / 2, height), **style)
+        if ranges:
+            axes.broken_barh(ranges, (row - height / 2, height), **style)
 
     axes.axhline(row, color="#DDDDDD", linewidth=0.5, zorder=0)
     works = [part for part in parts if part.what == WORKS]
