@@ -356,9 +356,10 @@ def test_a_lost_call_is_shown_until_its_work_is_sent_again():
         span("collector", 1, 1, 0.0, None, None),
         span("server", 0, 0, 0.0, 2.0, 3.0, waited_for=(1,)),
         span("server", 0, 1, 0.0, None, None, waited_for=(2,)),
+        span("server", 0, 2, 0.0, None, None, waited_for=(1,)),  # after one that never began
         span("server", 0, None, 8.0, 8.0, 9.0),
         span("collector", 1, 1, 8.5, 9.0, 12.0),
-        span("server", 0, 1, 8.5, 12.0, 13.0, waited_for=(6,)),
+        span("server", 0, 1, 8.5, 12.0, 13.0, waited_for=(7,)),
     ]
     found = phases(spans)
     assert found["collector", 1][0] == Phase("lost", 0.0, 8.0)
@@ -487,33 +488,54 @@ def test_each_arrow_in_the_file_leads_from_a_call_to_one_that_waited_for_it(tmp_
 # Clocks -------------------------------------------------------------------------------------
 
 
-def test_the_times_of_another_machine_are_moved_by_its_time_of_day_and_said_to_be(monkeypatch, tmp_path):
-    own = tracing.Clock.here()
-    other = tracing.Clock("another start", "far", own.behind - 1000.0)  # it counts from 1000 s before this one
-    real = time.perf_counter
+def far(monkeypatch):
+    """Make all calls run as if on another machine, whose clock is 1000 s ahead."""
+    monkeypatch.setattr(tracing.Clock, "here", lambda: tracing.Clock("a start", "near", 5.0))
+    elsewhere = tracing.Timed._elsewhere
 
     class Far(tracing.Timed):
         def __init__(self, worker, _):
             super().__init__(worker, None)
-            self._clock = other
+            self._clock = tracing.Clock("another start", "far", -995.0)
 
-    def there(*arguments):
-        monkeypatch.setattr(time, "perf_counter", lambda: real() + 1000.0)
-        try:
-            return elsewhere(*arguments)
-        finally:
-            monkeypatch.setattr(time, "perf_counter", real)
+        def _elsewhere(self, *arguments):
+            real = time.perf_counter
+            monkeypatch.setattr(time, "perf_counter", lambda: real() + 1000.0)
+            try:
+                return elsewhere(self, *arguments)
+            finally:
+                monkeypatch.setattr(time, "perf_counter", real)
 
-    elsewhere = tracing.Timed._elsewhere
-    monkeypatch.setattr(tracing.Timed, "_elsewhere", there)
     monkeypatch.setattr(tracing, "_timed", lambda maker, traced: Far(maker(), traced))
-    agent = traced(td.InProcess())
-    assert {one.machine for one in agent.trace} == {"far"} and agrees(agent.trace)
+
+
+def test_the_times_of_another_machine_are_moved_by_its_time_of_day_and_said_to_be(monkeypatch, tmp_path):
+    far(monkeypatch)
+    monkeypatch.setattr(time, "perf_counter", functools.partial(next, itertools.count(100.0)))  # exact
+    spans = traced(td.InProcess()).trace
+    assert {one.machine for one in spans} == {"far"} and agrees(spans)
+    assert all(one.ended <= following.sent for one, following in itertools.pairwise(spans))
     with pytest.warns(UserWarning, match=r"other machines \(far\), whose clocks agree"):
-        figure = td.plot_timeline(agent.trace)
+        figure = td.plot_timeline(spans)
     assert figure.axes[0].get_yticklabels()[0].get_text() == "server 0 (clock of far)"
     with pytest.warns(UserWarning, match=r"other machines \(far\)"):
-        td.save_trace(agent.trace, tmp_path / "trace.json")
+        events = written(spans, tmp_path / "trace.json")
+    assert "evaluator 0 (clock of far)" in {event["args"].get("name") for event in events if event["ph"] == "M"}
+
+
+def test_a_call_that_runs_twice_has_the_times_of_the_first(monkeypatch):
+    class Twice(td.InProcess):
+        def submit(self, *call):
+            answer = super().submit(*call)
+            if call[0] == "evaluator":
+                super().submit(*call)
+            return answer
+
+    monkeypatch.setattr(tracing.Clock, "here", lambda: tracing.Clock("a start", "near", 5.0))
+    monkeypatch.setattr(tracing, "_timed", lambda maker, traced: tracing.Timed(maker(), None))
+    monkeypatch.setattr(time, "perf_counter", functools.partial(next, itertools.count(100.0)))
+    spans = traced(Twice()).trace
+    assert all(one.began == one.sent + 1 for one in spans) and agrees(spans)
 
 
 def test_calls_on_one_machine_cause_no_warning(tmp_path, recwarn):
