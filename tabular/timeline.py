@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .checks import check_number
-from .trace import LOST, WAITS, WORKS, Lane, Phase, Span, check_spans, lanes_of, name_of, phases, shares
+from .trace import LOST, WAITS, WORKS, Lane, Phase, Span, check_spans, names_of, phases, shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KINDS = {"collector": "collects", "server": "learns", "evaluator": "tests"}
-SHADES = {"collector": "#56B4E9", "server": "#444444", "evaluator": "#F0E442"}  # no algorithm has these
+SHADES = {"server": "#444444", "collector": "#56B4E9", "evaluator": "#F0E442"}  # no algorithm has these
 ARROWS, MISSING = "#8C510A", "#B00000"
 MOST_LANES = 24
 MOST_ARROWS = 160  # more could not be followed
@@ -38,8 +37,9 @@ def plot_timeline(
     spans = check_spans(spans)
     doing = phases(spans)
     start, end = _window(seconds, max(part.end for parts in doing.values() for part in parts))
-    lanes = lanes_of(spans)
-    left_out, lanes = len(lanes[MOST_LANES:]), lanes[:MOST_LANES]
+    all_names = names_of(spans)
+    lanes, left_out = list(all_names)[:MOST_LANES], max(0, len(all_names) - MOST_LANES)
+    names = [all_names[lane] for lane in lanes]
     rows = {lane: row for row, lane in enumerate(lanes)}
     figure, axes = plt.subplots(figsize=(9, 1.7 + 0.32 * len(lanes)), layout="constrained")
     unit, factor = ("ms", 1e3) if end - start < 1 else ("s", 1.0)
@@ -47,7 +47,6 @@ def plot_timeline(
         _draw_lane(axes, row, lane[0], [part for part in doing[lane] if part.end > start and part.start < end], factor)
     _draw_arrows(axes, spans, rows, start, end, factor)
     took = shares(spans, start, end)
-    names = [name_of(lane, spans) for lane in lanes]
     summaries = [_summary(took[lane]) for lane in lanes]
     axes.set_yticks(range(len(lanes)), names)
     beside = axes.secondary_yaxis("right")
@@ -131,10 +130,10 @@ def _draw_legend(figure: Figure, roles: set[str], lost: bool) -> None:
     """Draw a legend of the colours below the lanes."""
     from matplotlib.patches import Patch
 
-    entries = [Patch(color=_shade(role), label=what) for role, what in KINDS.items() if role in roles]
+    entries = [Patch(color=shade, label=role) for role, shade in SHADES.items() if role in roles]
     if lost:
         entries.append(Patch(facecolor="none", edgecolor=MISSING, hatch="////", label="lost"))
     figure.legend(
-        handles=entries, title="wide: works; thin: waits for that role", loc="outside lower center", ncols=4,
+        handles=entries, title="a wide bar works, a thin line waits for", loc="outside lower center", ncols=4,
         fontsize="small", title_fontsize="small",
     )  # fmt: skip

@@ -339,17 +339,18 @@ def check_spans(spans: Any) -> list[Span]:
 def save_trace(spans: Sequence[Span], path: AnyPath) -> None:
     """Write a trace, such as `agent.trace`, to a JSON file that https://ui.perfetto.dev and chrome://tracing open.
 
-    Each process is a thread, each call an interval, and each call that another one waited for an arrow between them. A
-    lost call, whose end is not known, is an instant. The file is in Chrome's trace format, its times in microseconds.
+    Each process is a thread, and each call an interval, with an arrow to each call that waited for it. A lost call,
+    whose end is not known, is an instant. The file is in Chrome's trace format, with times in microseconds.
     Raises TypeError or ValueError if `spans` is not a trace or is empty, and as `open` does if `path` cannot be
     written.
     """
     spans = check_spans(spans)
-    rows = {lane: row for row, lane in enumerate(lanes_of(spans))}
+    names = names_of(spans)
+    rows = {lane: row for row, lane in enumerate(names)}
     events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "run"}}]
     for lane, row in rows.items():
         at = {"pid": 1, "tid": row + 1}
-        events.append({"ph": "M", **at, "name": "thread_name", "args": {"name": name_of(lane, spans)}})
+        events.append({"ph": "M", **at, "name": "thread_name", "args": {"name": names[lane]}})
         events.append({"ph": "M", **at, "name": "thread_sort_index", "args": {"sort_index": row}})
     for number, span in enumerate(spans):
         events += _events(number, span, spans, rows)
@@ -358,26 +359,27 @@ def save_trace(spans: Sequence[Span], path: AnyPath) -> None:
         file.write(text.encode())
 
 
-def name_of(lane: Lane, spans: Sequence[Span]) -> str:
-    """Return a process's name, with its machine if that is another one."""
-    machines = sorted({span.machine for span in spans if (span.role, span.i) == lane} - {""})
-    return f"{lane[0]} {lane[1]}" + (f" (clock of {', '.join(machines)})" if machines else "")
+def names_of(spans: Sequence[Span]) -> dict[Lane, str]:
+    """Return the name of each process, with its machine if that is another one."""
+    machines: dict[Lane, set[str]] = {lane: set() for lane in lanes_of(spans)}
+    for span in spans:
+        if span.machine:
+            machines[span.role, span.i].add(span.machine)
+    clock = lambda others: f" (clock of {', '.join(sorted(others))})" if others else ""
+    return {(role, i): f"{role} {i}{clock(others)}" for (role, i), others in machines.items()}
 
 
 def _events(number: int, span: Span, spans: Sequence[Span], rows: dict[Lane, int]) -> Iterator[dict[str, Any]]:
     """Yield a call's events, and those of the arrows to it."""
     at = {"pid": 1, "tid": rows[span.role, span.i] + 1}
-    about = {"server": "begin" if span.batch is None else "learn", "collector": "collect"}.get(span.role, "test")
-    name = about if span.batch is None else f"{about} {span.batch}"
+    about = "test" if span.role == "evaluator" else "batch"
+    name = "begin" if span.batch is None else f"{about} {span.batch}"
     shown = {"number": number, "batch": span.batch, "sent": _microseconds(span.sent), "waited_for": span.waited_for}
     if span.began is None or span.ended is None:
         yield {"ph": "i", **at, "s": "t", "name": f"{name}, lost", "ts": _microseconds(span.sent), "args": shown}
         return
-    seconds = span.ended - span.began
-    yield {
-        "ph": "X", **at, "cat": span.role, "name": name, "ts": _microseconds(span.began), "dur": _microseconds(seconds),
-        "args": shown,
-    }  # fmt: skip
+    began, took = _microseconds(span.began), round(_microseconds(span.ended) - _microseconds(span.began), 3)
+    yield {"ph": "X", **at, "cat": span.role, "name": name, "ts": began, "dur": took, "args": shown}
     for other in span.waited_for:
         needed = spans[other]
         if needed.began is None or needed.ended is None:
@@ -386,7 +388,7 @@ def _events(number: int, span: Span, spans: Sequence[Span], rows: dict[Lane, int
         leaves = max(needed.began, needed.ended - 1e-6)
         arrow = {"pid": 1, "cat": "waited for", "name": "waited for", "id": f"{other}-{number}"}
         yield {"ph": "s", **arrow, "tid": rows[needed.role, needed.i] + 1, "ts": _microseconds(leaves)}
-        yield {"ph": "f", "bp": "e", **arrow, "tid": at["tid"], "ts": _microseconds(span.began)}
+        yield {"ph": "f", "bp": "e", **arrow, "tid": at["tid"], "ts": began}
 
 
 def _microseconds(seconds: float) -> float:

@@ -459,11 +459,11 @@ def test_the_file_has_a_named_thread_for_each_process_and_an_interval_for_each_c
     calls = [event for event in events if event["ph"] == "X"]
     assert [(names[one["tid"]], one["name"], one["ts"], one["dur"]) for one in calls] == [
         ("server 0", "begin", 1e6, 1e6),
-        ("collector 0", "collect 0", 2e6, 2e6),
-        ("collector 1", "collect 1", 3e6, 6e6),
-        ("server 0", "learn 0", 5e6, 1e6),
-        ("server 0", "learn 1", 9.5e6, 0.5e6),
-        ("collector 0", "collect 2", 8.5e6, 1e6),
+        ("collector 0", "batch 0", 2e6, 2e6),
+        ("collector 1", "batch 1", 3e6, 6e6),
+        ("server 0", "batch 0", 5e6, 1e6),
+        ("server 0", "batch 1", 9.5e6, 0.5e6),
+        ("collector 0", "batch 2", 8.5e6, 1e6),
     ]
 
 
@@ -481,6 +481,9 @@ def test_each_arrow_in_the_file_leads_from_a_call_to_one_that_waited_for_it(tmp_
         assert before["ts"] <= start["ts"] <= before["ts"] + before["dur"] + 1e-3 and start["tid"] == before["tid"]
         assert (end["ts"], end["tid"], end["bp"]) == (of_number[number]["ts"], of_number[number]["tid"], "e")
         assert start["ts"] <= end["ts"]
+    for tid in {call["tid"] for call in calls}:  # intervals of a thread may not overlap
+        own = sorted((call["ts"], call["ts"] + call["dur"]) for call in calls if call["tid"] == tid)
+        assert all(before[1] <= after[0] + 1e-6 for before, after in itertools.pairwise(own))
     lost = [event["args"]["number"] for event in events if event["ph"] == "i"]
     assert lost == [number for number, one in enumerate(agent.trace) if one.ended is None] and lost
 
