@@ -23,7 +23,7 @@ def plot_timeline(
 ) -> Figure:
     """Plot the trace of a distributed run, such as `agent.trace`; return the figure.
 
-    Each process has a lane. A wide bar is a call, coloured by what it does; a thin line in the colour of another role
+    Each process has a lane. A wide bar is a call, in the colour of its role; a thin line in the colour of another role
     means that the process waits for that role; a gap, that it has no call, or is being handed one; hatching, that a
     call was lost. Arrows lead from the end of each call to the calls that waited for its result, unless there are more
     than 160. Beside each lane is what the process did, in per cent of the time. `seconds` is the part of the run to
@@ -36,7 +36,7 @@ def plot_timeline(
 
     spans = check_spans(spans)
     doing = phases(spans)
-    start, end = _window(seconds, max(part.end for parts in doing.values() for part in parts))
+    start, end = _window(seconds, max((parts[-1].end for parts in doing.values() if parts), default=0.0))
     all_names = names_of(spans)
     lanes, left_out = list(all_names)[:MOST_LANES], max(0, len(all_names) - MOST_LANES)
     names = [all_names[lane] for lane in lanes]
