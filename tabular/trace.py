@@ -80,24 +80,6 @@ class Clock(NamedTuple):
         return cls(start, machine, time.time() - time.perf_counter())
 
 
-class Times(NamedTuple):
-    """When a call began and ended, by its machine's clock."""
-
-    run: int
-    number: int
-    began: float
-    ended: float
-    clock: Any  # a Clock
-
-
-class Answer(NamedTuple):
-    """What a call returned in another process, and what that process knows of times."""
-
-    value: Any
-    recent: tuple[Times, ...]  # of its last calls, this one included
-    earlier: tuple[Times, ...]  # of the calls among the arguments of this one
-
-
 class Sent(NamedTuple):
     """A reference to the result of a call that was sent."""
 
@@ -108,14 +90,15 @@ class Sent(NamedTuple):
 class Timed:
     """A worker whose calls are timed.
 
-    In the process of the run the times go straight into its trace. Elsewhere `traced` is None, since pools are pickled
-    as that, and the methods take and return `Answer`s.
+    In the process of the run the times go straight into its trace. Elsewhere `traced` is None, and a method returns an
+    answer: (value, times, times of the calls among its arguments). Times are (clock, ((run, number, began, ended), ...)
+    of a process's last calls), plain tuples, since Ray takes longest to pickle classes.
     """
 
     def __init__(self, worker: Any, traced: Any):
         self._worker, self._traced = worker, traced
-        self._clock = Clock.here() if traced is None else None
-        self._recent: deque[Times] = deque(maxlen=RECENT)
+        self._clock = tuple(Clock.here()) if traced is None else ()
+        self._recent: deque[tuple] = deque(maxlen=RECENT)
 
     def __getattr__(self, method: str) -> Callable:
         if method.startswith("_"):
@@ -132,14 +115,16 @@ class Timed:
         times[5] = time.perf_counter()
         return value
 
-    def _elsewhere(self, call: Callable, *arguments: Any) -> Answer:
-        *given, (run, number) = arguments
-        values = [one.value if type(one) is Answer else one for one in given]
+    def _elsewhere(self, call: Callable, *arguments: Any) -> tuple:
+        *given, (run, number, answers) = arguments
+        earlier = []
+        for place in answers:
+            given[place], times, _ = given[place]
+            earlier.append(times)
         began = time.perf_counter()
-        value = call(*values)
-        self._recent.append(Times(run, number, began, time.perf_counter(), self._clock))
-        earlier = [times for one in given if type(one) is Answer for times in one.recent]
-        return Answer(value, tuple(self._recent), tuple(earlier))
+        value = call(*given)
+        self._recent.append((run, number, began, time.perf_counter()))
+        return value, (self._clock, tuple(self._recent)), tuple(earlier)
 
 
 def _timed(maker: Callable[[], Any], traced: Traced | None) -> Timed:
@@ -148,11 +133,15 @@ def _timed(maker: Callable[[], Any], traced: Traced | None) -> Timed:
 
 
 class Traced(Pool):
-    """Passes the calls of one run on to another pool, each with a last argument: (the run's number, the call's)."""
+    """Passes the calls of one run on to another pool.
+
+    Each gets one more argument: (the run's number, the call's, the places of answers among the others).
+    """
 
     def __init__(self, pool: Pool):
         self.pool = pool
         self.cw_num, self.ew_num, self.ahead, self.ships = pool.cw_num, pool.ew_num, pool.ahead, pool.ships
+        self.elsewhere = pool.elsewhere
         self.trace, self._run = Trace(), next(_runs)
 
     @functools.cached_property
@@ -162,41 +151,45 @@ class Traced(Pool):
     @contextlib.contextmanager
     def run(self, makers: Makers) -> Iterator[Traced]:
         """Reserve the other pool for a run; the trace begins when it is ready."""
-        with self.pool.run({role: functools.partial(_timed, maker, self) for role, maker in makers.items()}):
+        traced = None if self.elsewhere else self
+        with self.pool.run({role: functools.partial(_timed, maker, traced) for role, maker in makers.items()}):
             self.trace.start = time.perf_counter()
             yield self
 
     def submit(self, role: str, i: int, method: str, *arguments: Any) -> Sent:
         """Send a call, and note when."""
-        number, given, waited_for = len(self.trace.calls), list(arguments), []
-        for place, one in enumerate(arguments):
-            if type(one) is Sent:
-                given[place] = one.reference
-                waited_for.append(one.number)
-        self.trace.calls.append([role, i, self.subject, time.perf_counter(), None, None, tuple(waited_for), ""])
-        return Sent(number, self.pool.submit(role, i, method, *given, (self._run, number)))
+        number, given = len(self.trace.calls), list(arguments)
+        answers = [place for place, one in enumerate(arguments) if type(one) is Sent]
+        for place in answers:
+            given[place] = arguments[place].reference
+        waited_for = tuple([arguments[place].number for place in answers])
+        self.trace.calls.append([role, i, self.subject, time.perf_counter(), None, None, waited_for, ""])
+        return Sent(number, self.pool.submit(role, i, method, *given, (self._run, number, answers)))
 
     def result(self, reference: Sent, timeout: float | None = None) -> Any:
         """Wait for a call, note the times that its answer has, and return its result."""
-        answer = self.pool.result(reference.reference, timeout)
-        if type(answer) is not Answer:
-            return answer
-        for times in (*answer.recent, *answer.earlier):
-            # A process that plays the same role as in the run before also sends times of that run.
-            if times.run == self._run and self.trace.calls[times.number][5] is None:
-                self._note(times)
-        return answer.value
+        value = self.pool.result(reference.reference, timeout)
+        if self.elsewhere:
+            value, own, earlier = value
+            for clock, recent in (own, *earlier):
+                self._note(Clock._make(clock), recent)
+        return value
 
     def replace(self, lost: Lost) -> int:
         """Replace a lost process of the other pool, and all others that are dead."""
         return self.pool.replace(lost)
 
-    def _note(self, times: Times) -> None:
-        """Keep the times of a call in another process, as if it had used this one's clock."""
-        call, ahead = self.trace.calls[times.number], 0.0
-        if times.clock.start != self._clock.start:  # on another machine: only the wall clocks are about the same
-            ahead, call[7] = self._clock.behind - times.clock.behind, times.clock.machine
-        call[4], call[5] = times.began - ahead, times.ended - ahead
+    def _note(self, clock: Clock, recent: tuple) -> None:
+        """Keep the times of calls in another process, as if it had used this one's clock."""
+        for run, number, began, ended in recent:
+            if run != self._run:  # of the run before, in a process that still plays the same role
+                continue
+            call, ahead = self.trace.calls[number], 0.0
+            if call[5] is not None:
+                continue  # its times are known
+            if clock.start != self._clock.start:  # on another machine: only the wall clocks are about the same
+                ahead, call[7] = self._clock.behind - clock.behind, clock.machine
+            call[4], call[5] = began - ahead, ended - ahead
 
 
 # What a process does all the time ----------------------------------------------------------------

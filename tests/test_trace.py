@@ -491,6 +491,12 @@ def test_each_arrow_in_the_file_leads_from_a_call_to_one_that_waited_for_it(tmp_
 # Clocks -------------------------------------------------------------------------------------
 
 
+class Elsewhere(td.InProcess):
+    """A pool whose calls run as if in other processes."""
+
+    elsewhere = True
+
+
 def far(monkeypatch):
     """Make all calls run as if on another machine, whose clock is 1000 s ahead."""
     monkeypatch.setattr(tracing.Clock, "here", lambda: tracing.Clock("a start", "near", 5.0))
@@ -499,7 +505,7 @@ def far(monkeypatch):
     class Far(tracing.Timed):
         def __init__(self, worker, _):
             super().__init__(worker, None)
-            self._clock = tracing.Clock("another start", "far", -995.0)
+            self._clock = "another start", "far", -995.0
 
         def _elsewhere(self, *arguments):
             real = time.perf_counter
@@ -515,7 +521,7 @@ def far(monkeypatch):
 def test_the_times_of_another_machine_are_moved_by_its_time_of_day_and_said_to_be(monkeypatch, tmp_path):
     far(monkeypatch)
     monkeypatch.setattr(time, "perf_counter", functools.partial(next, itertools.count(100.0)))  # exact
-    spans = traced(td.InProcess()).trace
+    spans = traced(Elsewhere()).trace
     assert {one.machine for one in spans} == {"far"} and agrees(spans)
     assert all(one.ended <= following.sent for one, following in itertools.pairwise(spans))
     with pytest.warns(UserWarning, match=r"other machines \(far\), whose clocks agree"):
@@ -527,7 +533,7 @@ def test_the_times_of_another_machine_are_moved_by_its_time_of_day_and_said_to_b
 
 
 def test_a_call_that_runs_twice_has_the_times_of_the_first(monkeypatch):
-    class Twice(td.InProcess):
+    class Twice(Elsewhere):
         def submit(self, *call):
             answer = super().submit(*call)
             if call[0] == "evaluator":
@@ -535,7 +541,6 @@ def test_a_call_that_runs_twice_has_the_times_of_the_first(monkeypatch):
             return answer
 
     monkeypatch.setattr(tracing.Clock, "here", lambda: tracing.Clock("a start", "near", 5.0))
-    monkeypatch.setattr(tracing, "_timed", lambda maker, traced: tracing.Timed(maker(), None))
     monkeypatch.setattr(time, "perf_counter", functools.partial(next, itertools.count(100.0)))
     spans = traced(Twice()).trace
     assert all(one.began == one.sent + 1 for one in spans) and agrees(spans)
