@@ -91,14 +91,14 @@ class Timed:
     """A worker whose calls are timed.
 
     In the process of the run the times go straight into its trace. Elsewhere `traced` is None, and a method returns an
-    answer: (value, times, times of the calls among its arguments). Times are (clock, ((run, number, began, ended), ...)
-    of a process's last calls), plain tuples, since Ray takes longest to pickle classes.
+    answer: [value, times, [times of the calls among its arguments]]. Times are [clock, [[run, number, began, ended] of
+    each of a process's last calls]]. All are lists, which Ray need not pickle.
     """
 
     def __init__(self, worker: Any, traced: Any):
         self._worker, self._traced = worker, traced
-        self._clock = tuple(Clock.here()) if traced is None else ()
-        self._recent: deque[tuple] = deque(maxlen=RECENT)
+        self._clock = list(Clock.here()) if traced is None else []
+        self._recent: deque[list] = deque(maxlen=RECENT)
 
     def __getattr__(self, method: str) -> Callable:
         if method.startswith("_"):
@@ -115,7 +115,7 @@ class Timed:
         times[5] = time.perf_counter()
         return value
 
-    def _elsewhere(self, call: Callable, *arguments: Any) -> tuple:
+    def _elsewhere(self, call: Callable, *arguments: Any) -> list:
         *given, (run, number, answers) = arguments
         earlier = []
         for place in answers:
@@ -123,8 +123,8 @@ class Timed:
             earlier.append(times)
         began = time.perf_counter()
         value = call(*given)
-        self._recent.append((run, number, began, time.perf_counter()))
-        return value, (self._clock, tuple(self._recent)), tuple(earlier)
+        self._recent.append([run, number, began, time.perf_counter()])
+        return [value, [self._clock, list(self._recent)], earlier]
 
 
 def _timed(maker: Callable[[], Any], traced: Traced | None) -> Timed:
@@ -135,7 +135,7 @@ def _timed(maker: Callable[[], Any], traced: Traced | None) -> Timed:
 class Traced(Pool):
     """Passes the calls of one run on to another pool.
 
-    Each gets one more argument: (the run's number, the call's, the places of answers among the others).
+    Each gets one more argument: [the run's number, the call's, the places of answers among the others].
     """
 
     def __init__(self, pool: Pool):
@@ -164,7 +164,7 @@ class Traced(Pool):
             given[place] = arguments[place].reference
         waited_for = tuple([arguments[place].number for place in answers])
         self.trace.calls.append([role, i, self.subject, time.perf_counter(), None, None, waited_for, ""])
-        return Sent(number, self.pool.submit(role, i, method, *given, (self._run, number, answers)))
+        return Sent(number, self.pool.submit(role, i, method, *given, [self._run, number, answers]))
 
     def result(self, reference: Sent, timeout: float | None = None) -> Any:
         """Wait for a call, note the times that its answer has, and return its result."""
@@ -179,7 +179,7 @@ class Traced(Pool):
         """Replace a lost process of the other pool, and all others that are dead."""
         return self.pool.replace(lost)
 
-    def _note(self, clock: Clock, recent: tuple) -> None:
+    def _note(self, clock: Clock, recent: list) -> None:
         """Keep the times of calls in another process, as if it had used this one's clock."""
         for run, number, began, ended in recent:
             if run != self._run:  # of the run before, in a process that still plays the same role

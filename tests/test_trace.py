@@ -505,7 +505,7 @@ def far(monkeypatch):
     class Far(tracing.Timed):
         def __init__(self, worker, _):
             super().__init__(worker, None)
-            self._clock = "another start", "far", -995.0
+            self._clock = ["another start", "far", -995.0]
 
         def _elsewhere(self, *arguments):
             real = time.perf_counter
