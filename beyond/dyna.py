@@ -46,11 +46,13 @@ from .planning import COLUMNS, ROW, Model, Planner, count_steps, learn_counts, p
 
 
 class Planning(NamedTuple):
-    """How far to plan after a batch."""
+    """How to plan after a batch, and how far."""
 
     beta: float
     tolerance: float  # a state's value is not updated if it is off by no more than this
     planning_steps: int  # state values that may be updated per learning step
+    prior: float  # imaginary outcomes per pair
+    worth: float  # of each of them
 
 
 class Counted(NamedTuple):
@@ -68,7 +70,7 @@ class Planned(NamedTuple):
     steps: int
     recent: tuple  # of a distributed agent: the tables that the next rounds act on, latest last
     planner: Planner  # of the same q_table
-    beta: float | None  # the one planned with; None from an assignment of q_table until it is planned with
+    planned_with: tuple[float, float] | None  # (beta, prior); None if the q_table was not planned, but assigned
     model: Model
 
 
@@ -98,6 +100,10 @@ class DynaWorker:
         rewards = collected.rewards.astype(np.float64)
         count_steps(self.model, collected.pairs, rewards, len(self.agent.actions))
         return Counted(self.model.counts(), collected.seconds + time.perf_counter() - start)
+
+    def q_table(self) -> np.ndarray:
+        """Return the table as this worker's own learning left it after the last batch."""
+        return self.collector.replica.copy
 
 
 class DynaServer:
@@ -136,12 +142,15 @@ class _PlanningAgent(TDAgent):
     _shown: tuple[np.ndarray, int] | None = None  # the q_table that the user was last given, with its checksum
     planning_steps = Setting(count_between(0, 2**30))
     tolerance = Setting(functools.partial(check_number, low=1e-300, high=math.inf))
+    prior = Setting(functools.partial(check_number, high=1e6))
 
     def __init__(
         self, simulator: Any, epsilon: float = 0.05, learning_rate: float = 0.1, learning_episodes: int = 30_000, *,
-        planning_steps: int = 50, tolerance: float | None = None, initial_value: float | None = None, **settings: Any,
+        planning_steps: int = 50, prior: float = 0.0, tolerance: float | None = None,
+        initial_value: float | None = None, **settings: Any,
     ):  # fmt: skip
         self.planning_steps = planning_steps
+        self.prior = prior
         given = 0.0 if initial_value is None else initial_value
         super().__init__(simulator, epsilon, learning_rate, learning_episodes, initial_value=given, **settings)
         rewards = self._known_rewards()
@@ -152,8 +161,9 @@ class _PlanningAgent(TDAgent):
                     f"return; got None for {simulator!r}"
                 )
             self._learned = self._learned._replace(q_table=np.full(self._shape, rewards.max()))
+        self._initial_value = float(self._learned.q_table[0, 0])
         self.q_table = self.q_table
-        self._learned = self._learned._replace(beta=self.beta)  # there is nothing to plan with yet
+        self._learned = self._learned._replace(planned_with=self._plans_with)  # there is nothing to plan with yet
         largest = np.abs(self.q_table if rewards is None else rewards).max()
         self.tolerance = (1e-4 * float(largest) or 1e-4) if tolerance is None else tolerance
 
@@ -164,6 +174,16 @@ class _PlanningAgent(TDAgent):
             with contextlib.suppress(ValueError):
                 table, _ = compiled_form(self.simulator, True)
         return None if table is None else table.rewards
+
+    @property
+    def initial_value(self) -> float:
+        """What all pairs are worth before they are tried, and each of the prior's imaginary outcomes."""
+        return self._initial_value
+
+    @property
+    def _plans_with(self) -> tuple[float, float]:
+        """The settings that a pair's value depends on, besides the counts."""
+        return self.beta, self.prior
 
     @property
     def counts(self) -> np.ndarray:
@@ -196,8 +216,7 @@ class _PlanningAgent(TDAgent):
 
     def _assign(self, q_table: np.ndarray) -> None:
         """Replace the q_table with one that is not planned with yet."""
-        planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
-        learned = self._learned
+        planner, learned = Planner.unplanned(q_table), self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
         self._learned, self._shown = Planned(q_table, learned.episode, learned.steps, (), planner, None, model), None
 
@@ -225,7 +244,7 @@ class _PlanningAgent(TDAgent):
         return model
 
     def _planning(self) -> Planning:
-        return Planning(self.beta, self.tolerance, self.planning_steps)
+        return Planning(self.beta, self.tolerance, self.planning_steps, self.prior, self.initial_value)
 
     def _assign_changes(self) -> None:
         """Treat a q_table that was changed in place as assigned."""
@@ -240,17 +259,23 @@ class _PlanningAgent(TDAgent):
         super().save(path)
 
     def _plan_anew(self) -> None:
-        """Derive the values from the counts again if the q_table or beta has changed."""
+        """Derive the values from the counts again if the q_table, beta or prior has changed."""
         self._assign_changes()
         learned = self._learned
-        if learned.beta == self.beta:
+        if learned.planned_with == self._plans_with or not self.planning_steps:
             return
         planner = learned.planner.copy()
-        plan_anew(learned.model, planner, self.beta, self.tolerance)
-        self._learned = learned._replace(q_table=planner.q_table, recent=(), planner=planner, beta=self.beta)
+        plan_anew(learned.model, planner, self.beta, self.tolerance, self.prior, self.initial_value)
+        planned = {"q_table": planner.q_table, "planner": planner, "planned_with": self._plans_with}
+        self._learned = learned._replace(recent=(), **planned)
+
+    def _identity(self) -> dict[str, Any]:
+        worth = {"initial_value": self.initial_value} if self.prior else {}
+        return super()._identity() | {"prior": self.prior} | worth
 
     def _header(self) -> dict[str, Any]:
-        return super()._header() | {"planned_beta": self._learned.beta}
+        is_planned = self._learned.planned_with == self._plans_with
+        return super()._header() | {"planned_beta": self.beta if is_planned else None}
 
     def _state(self) -> dict[str, Any]:
         planner, counts = self._learned.planner, self.counts
@@ -275,8 +300,9 @@ class _PlanningAgent(TDAgent):
         beta = beta if beta is None else check_number("planned_beta", beta)
         super()._restore(saved)
         planner, model = Planner.of(self._learned.q_table, values, waiting), Model.of(counts, states, actions)
-        learned = self._learned
-        self._learned = Planned(learned.q_table, learned.episode, learned.steps, learned.recent, planner, beta, model)
+        learned, planned_with = self._learned, None if beta is None else (beta, self.prior)
+        state = learned.q_table, learned.episode, learned.steps, learned.recent, planner, planned_with, model
+        self._learned = Planned(*state)
 
 
 class DynaQAgent(_PlanningAgent, QLAgent):
@@ -324,7 +350,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
             for batch in plan(self.episode, until, self.batch_size, interval):
                 snapshot = Snapshot(self.q_table, self.steps)
                 counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
-                self._learn_counts(counted.counts, batch.last)
+                self._learn_counts(counted.counts, batch.last, worker.q_table())
                 self._test_if_due(do_test)
                 yield batch
 
@@ -334,14 +360,31 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         refuse_overrides(type(self), DynaQAgent, ("learn",), instead, vars(self))
         refuse_rule_methods(type(self), vars(self))
 
-    def _learn_counts(self, counts: np.ndarray, episode: int) -> None:
-        """Add the counts of the batch that ends before number `episode`, and plan."""
-        model, before = self._room_for(counts), self._learned
-        planner, switch = before.planner.copy(), np.zeros(1, np.bool_)
+    def _learn_counts(self, counts: np.ndarray, episode: int, q_table: np.ndarray) -> None:
+        """Add the counts of the batch that ends before number `episode`, and plan.
+
+        Without planning the agent's q_table is the given one, which its worker learned.
+        """
+        model, before, switch = self._room_for(counts), self._learned, np.zeros(1, np.bool_)
+        planner = before.planner.copy() if self.planning_steps else Planner.unplanned(q_table.copy())
+        planned_with = before.planned_with if self.planning_steps else None
         steps = before.steps + int(counts["count"].sum())
-        after = before._replace(q_table=planner.q_table, episode=episode, steps=steps, planner=planner)
+        after = before._replace(
+            q_table=planner.q_table, episode=episode, steps=steps, planner=planner, planned_with=planned_with
+        )
         self._versions = before, after, switch
-        learn_counts(model, planner, counts, *self._planning(), switch)
+        if self.planning_steps:
+            learn_counts(model, planner, counts, *self._planning(), switch)
+        else:
+            record_counts(model, counts, switch)
+
+
+def _check_shared_plan(name: str, value: Any) -> int:
+    """Return a number of planning steps; raise ValueError for 0, with the reason."""
+    steps = check_count(name, value, 0, 2**30)
+    if steps == 0:
+        raise ValueError(f"{name} must be 1 or more, got 0: workers' own tables are lost, only their counts are kept")
+    return steps
 
 
 class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
@@ -356,6 +399,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 
     agent_name = "Distributed Dyna-Q"
     roles = {**DistributedQLAgent.roles, "server": DynaServer, "collector": DynaWorker}
+
+    planning_steps = Setting(_check_shared_plan)
 
     def __init__(self, *arguments: Any, batch_size: int = 10, **settings: Any):
         super().__init__(*arguments, batch_size=batch_size, **settings)
@@ -391,7 +436,7 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         model, before, switch = self._room_for(counts), self._learned, np.zeros(1, np.bool_)
         planner = Planner.of(snapshot.q_table, snapshot.values, snapshot.waiting)
         recent = (*tables_to_act_on(self._learned, self.lag)[1:], snapshot.q_table)
-        after = Planned(snapshot.q_table, batch.last, snapshot.steps, recent, planner, before.beta, model)
+        after = Planned(snapshot.q_table, batch.last, snapshot.steps, recent, planner, before.planned_with, model)
         self._versions = before, after, switch
         record_counts(model, counts, switch)
         self.batches += 1

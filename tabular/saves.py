@@ -17,7 +17,7 @@ import numpy as np
 from .files import AnyPath, atomic_write, regular_file
 
 FORMAT = 2  # of saves, in their header; raise it when older saves would be misread
-EARLIER = {"format": 1, "in_flight": 2}  # header fields missing from older saves, which had no other values
+EARLIER = {"format": 1, "in_flight": 2, "prior": 0.0}  # header fields that older saves lack, with their only value
 LONGEST_HEADER = 2**16  # characters
 METHODS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # those that numpy uses; others unpack without a limit
 
