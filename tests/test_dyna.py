@@ -13,6 +13,7 @@ from helpers import NO_SLIP, Ring, batches_of, corridor, interrupted, killing_be
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent, DynaQAgent, dyna, planning
+from beyond.figures.worlds import dyna_maze
 from tabular.simulated_ray import simulated
 
 HALLWAY = td.FrozenLakeEnv(map_name="Dangerous Hallway")
@@ -511,39 +512,9 @@ def test_over_ray_it_learns_the_same_bits_whatever_is_killed(in_flight, seed):
 # The book's example ---------------------------------------------------------------------------
 
 
-class DynaMaze(gym.Env):
-    """Sutton and Barto, example 8.1: 6 x 9 cells, at best 14 steps from (2, 0) to (0, 8); the last step pays 1."""
-
-    WALLS = {(1, 2), (2, 2), (3, 2), (4, 5), (0, 7), (1, 7), (2, 7)}
-    START, GOAL = (2, 0), (0, 8)
-
-    def __init__(self):
-        self.observation_space, self.action_space = gym.spaces.Discrete(54), gym.spaces.Discrete(4)
-        self.P = {s: {a: [(1.0, *self.move(s, a))] for a in range(4)} for s in range(54)}
-        self.initial_state_distrib = np.eye(54)[18]
-
-    def move(self, state, action):
-        row, column = divmod(state, 9)
-        down, right = ((0, -1), (1, 0), (0, 1), (-1, 0))[action]
-        cell = row + down, column + right
-        if cell in self.WALLS or not (0 <= cell[0] < 6 and 0 <= cell[1] < 9):
-            cell = row, column
-        return cell[0] * 9 + cell[1], float(cell == self.GOAL), cell == self.GOAL
-
-    @td.samples_table
-    def reset(self, *, seed=None, options=None):
-        self.state = 18
-        return self.state, {}
-
-    @td.samples_table
-    def step(self, action):
-        self.state, reward, terminated = self.move(self.state, action)
-        return self.state, reward, terminated, False, {}
-
-
 def tabular_dyna_q(planning_steps: int, episodes: int, seed: int) -> list[int]:
     """Return the steps of each episode by the book's algorithm (page 164), with random replay and tie-breaking."""
-    rng, maze, steps = random.Random(seed), DynaMaze(), []
+    rng, maze, steps = random.Random(seed), dyna_maze(), []
     q_table, model = np.zeros((54, 4)).tolist(), {}
 
     def learn(state, action, next_state, reward, terminated):
@@ -575,11 +546,11 @@ def test_the_dyna_maze_of_the_book():
 
     runs = []
     for seed in range(8):
-        agent = DynaQAgent(DynaMaze(), 0.1, 0.1, beta=0.95, batch_size=1, planning_steps=5, seed=seed, do_test=False)
+        agent = DynaQAgent(dyna_maze(), 0.1, 0.1, beta=0.95, batch_size=1, planning_steps=5, seed=seed, do_test=False)
         ends = []
         for _ in agent.learn_in_batches(30):
             ends.append(agent.steps)
         runs.append(np.diff(ends, prepend=0))
     ours = np.mean(runs, axis=0)
     assert ours[2:].mean() < 20  # as early as the book's with ten times the planning
-    assert td.policy_value(td.TransitionTable.from_env(DynaMaze()), agent.q_table, 0.95)[18] == pytest.approx(0.95**13)
+    assert td.policy_value(dyna_maze().table, agent.q_table, 0.95)[18] == pytest.approx(0.95**13)
