@@ -377,6 +377,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
             learn_counts(model, planner, counts, *self._planning(), switch)
         else:
             record_counts(model, counts, switch)
+        self._warn_if_unrewarded(before.episode)
 
 
 def _check_shared_plan(name: str, value: Any) -> int:

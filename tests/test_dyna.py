@@ -240,6 +240,7 @@ SETTINGS = {
     "little planning": {"planning_steps": 1, "tolerance": 1e-6},
     "a prior": {"prior": 0.1, "batch_size": 1},
     "as the assignment has it": {"epsilon": 0.3, "learning_rate": 0.001, "initial_value": 0.0},
+    "random ties": {"ties": "random", "initial_value": 0.0, "epsilon": 0.0},
     "stepped": {"compiled": False, "learning_episodes": 30, "test_interval": 10},
     "without P": {"simulator": Ring(), "initial_value": 0.0, "learning_episodes": 30, "test_interval": 10},
 }
