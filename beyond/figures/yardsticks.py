@@ -11,7 +11,9 @@ from numba.extending import register_jitable
 
 import td_helpers as td
 from beyond import DynaQAgent
-from beyond.figures import worlds
+from beyond.figures import dyna, worlds
+from beyond.figures.until import EACH_OF_THREE, SPACING, WITHIN, exact_value, optimum, random_lake, until_good
+from figures.assignment import HALLWAY, LAKE
 from figures.rows import Data, where
 from figures.study import experiment, spread
 from figures.summaries import bootstrap, ci, markdown
@@ -29,6 +31,8 @@ BOOK = {"epsilon": 0.1, "beta": 1.0, "max_step": LONG, "keep_returns": True}
 MAZE = {"epsilon": 0.1, "learning_rate": 0.1, "beta": 0.95, "initial_value": 0.0, "max_step": LONG}
 SEA = {"initial_value": 1.0, "max_step": LONG, "keep_returns": True}
 EPISODE = {"batch_size": 1}  # Dyna-Q plans after every episode, or part of one
+
+LAKES = {HALLWAY: 40, LAKE: 40, "32x32": 20, "64 x 64": 10}  # the number of seeds by lake, as in `dyna`
 
 # By task and learner: the seeds, and the learner's settings. The settings of RiverSwim and SixArms were tuned on the
 # seeds from 100,000 on.
@@ -69,10 +73,31 @@ TASKS = {
     "Dyna maze": {
         f"Dyna-Q, {steps} planning steps": (100, {"planning_steps": steps} | MAZE | EPISODE) for steps in (0, 5, 50)
     },
+    **{
+        lake: {
+            "Dyna-Q" if prior == 0 else f"Dyna-Q, prior {prior:g}": (seeds, {"epsilon": 0.05, "prior": prior})
+            for prior in (0.0, 0.01, 0.1)
+        }
+        for lake, seeds in LAKES.items()
+    },
     "FrozenLake8x8": {
         "Q-learning, ties lowest": (100, {"ties": "lowest", "keep_returns": True}),
         "Q-learning, ties random": (100, {"ties": "random", "keep_returns": True}),
     },
+}
+
+
+# What is published, in the unit of the task. RiverSwim and SixArms: the best of E3, R-max, MBIE and OIM, as Szita and
+# Lorincz (2008) report it. Deep sea: the episodes within which bsuite wants it solved. The maze: Sutton and Barto 8.2,
+# in words. The others: means of the code that Shangtong Zhang wrote for the book's figures (commit 96bc203), run with
+# our seeds and horizons: 200 runs on the cliff, 139 in the wind, 2,027 with the bias.
+PUBLISHED = {
+    "RiverSwim": dict.fromkeys(TASKS["RiverSwim"], 3.201),
+    "SixArms": dict.fromkeys(TASKS["SixArms"], 10.007),
+    "windy gridworld": {"SARSA": 161.0},
+    "maximization bias": {"Q-learning": 0.381, "Double Q-learning": 0.116},
+    "cliff walking": {"Q-learning": -55.8, "SARSA": -36.8},
+    "Dyna maze": {"Dyna-Q, 0 planning steps": 25.0, "Dyna-Q, 5 planning steps": 5.0, "Dyna-Q, 50 planning steps": 3.0},
 }
 
 
@@ -90,10 +115,9 @@ def run(tasks=TASKS):
 
 def score(task, learner, seed, tasks) -> list[dict]:
     """Measure one learner with one seed; return its row."""
-    name, _, variant = task.partition(" ")
     settings = {"ties": "random", "do_test": False, "seed": seed} | tasks[task][learner][1]
-    measure = MEASURES.get(task) or MEASURES[name]
-    return [{"value": measure(learner, settings, variant)}]
+    measure = MEASURES.get(task) or MEASURES[task.partition(" ")[0]]
+    return [{"value": measure(task, learner, settings)}]
 
 
 # The tasks
@@ -132,39 +156,40 @@ def agent_of(learner: str, world, settings: dict):
     return AGENTS[learner.partition(",")[0]](world, **settings)
 
 
-def earned(make, learner: str, settings: dict, _) -> float:
+def earned(make, task: str, learner: str, settings: dict) -> float:
     """The total reward of the first steps in a world without an end, in millions."""
     agent = agent_of(learner, world_of(make), settings)
     agent.learn(HORIZON // settings["max_step"])
     return agent.returns.sum() / 1e6
 
 
-def sunk(learner: str, settings: dict, size: str) -> float:
+def sunk(task: str, learner: str, settings: dict) -> float:
     """The episodes until bsuite counts the deep sea as solved."""
-    agent = agent_of(learner, worlds.deep_sea(int(size), settings["seed"]), settings)
+    size = int(task.partition(" ")[2])
+    agent = agent_of(learner, worlds.deep_sea(size, settings["seed"]), settings)
     while agent.episode < MOST_EPISODES["deep_sea"]:
-        agent.learn(int(size))
+        agent.learn(size)
         bad = np.cumsum(agent.returns < 0.5) / np.arange(1, agent.episode + 1)
         if (bad < BAD).any():
             return 1 + np.argmax(bad < BAD)
     return np.nan
 
 
-def mean_return(episodes: int, learner: str, settings: dict, _) -> float:
+def mean_return(episodes: int, task: str, learner: str, settings: dict) -> float:
     """The mean return of the first episodes on the cliff."""
     agent = agent_of(learner, world_of(worlds.cliff), settings)
     agent.learn(episodes)
     return agent.returns.mean()
 
 
-def episodes_in_the_wind(learner: str, settings: dict, _) -> float:
+def episodes_in_the_wind(task: str, learner: str, settings: dict) -> float:
     """The episodes that are over after 8,000 steps, each of which costs 1."""
     agent = agent_of(learner, world_of(worlds.windy), settings)
     agent.learn(600)
     return np.searchsorted(np.cumsum(-agent.returns), 8_000, side="right")
 
 
-def episodes_in_the_maze(learner: str, settings: dict, _) -> float:
+def episodes_in_the_maze(task: str, learner: str, settings: dict) -> float:
     """The first episode of the first five in a row that are short."""
     agent = agent_of(learner, world_of(worlds.dyna_maze), settings)
     ends = [0, *(agent.steps for _ in agent.learn_in_batches(200))]
@@ -172,11 +197,26 @@ def episodes_in_the_maze(learner: str, settings: dict, _) -> float:
     return 1 + np.argmax(means <= MAZE_LENGTH) if (means <= MAZE_LENGTH).any() else np.nan
 
 
-def first_goal(learner: str, settings: dict, _) -> float:
+def first_goal(task: str, learner: str, settings: dict) -> float:
     """The first episode that reaches the goal of the 8x8 lake."""
     agent = agent_of(learner, world_of(worlds.frozen_lake_8x8), settings)
     agent.learn(MOST_EPISODES["FrozenLake8x8"])
     return 1 + np.argmax(agent.returns > 0) if agent.returns.any() else np.nan
+
+
+def steps_to_the_optimum(task: str, learner: str, settings: dict) -> float:
+    """Million steps until a lake's policy stays near the optimum."""
+    lake = td.FrozenLakeEnv(map_name=task) if task in td.MAPS else random_lake(64, seed=100 + settings["seed"])
+    agent, goal = agent_of(learner, lake, settings | {"ties": "lowest"}), dyna.LAKES[task][0]
+    _, held = until_good(
+        ({"q_table": agent.q_table, "steps": agent.steps} for _ in agent.learn_in_batches(10**9)),
+        exact_value(lake),
+        optimum(lake) - WITHIN,
+        EACH_OF_THREE,
+        next_look=lambda _, steps: steps + SPACING * max(steps, goal),
+        limit=10 * goal,
+    )
+    return held.get("steps", np.nan) / 1e6
 
 
 # Double Q-learning, and the two actions of state A
@@ -239,7 +279,7 @@ def biased_rule(learner: str) -> td.Rule:
     return td.Rule(update, policy=among_allowed)
 
 
-def left_share(learner: str, settings: dict, _) -> float:
+def left_share(task: str, learner: str, settings: dict) -> float:
     """The share of episodes that go left, to rewards that are negative on average."""
     del settings["ties"]  # the policy has its own
     agent = td.QLAgent(world_of(worlds.biased), **settings)
@@ -263,4 +303,65 @@ MEASURES = {
     "maximization bias": left_share,
     "Dyna maze": episodes_in_the_maze,
     "FrozenLake8x8": first_goal,
+    **dict.fromkeys(LAKES, steps_to_the_optimum),
 }
+
+
+# Numbers
+
+
+def scores(data: Data, task: str, learner: str) -> pd.Series:
+    """The scores of a learner in a task, one per seed."""
+    return where(data["yardsticks"], task=task, learner=learner)["value"]
+
+
+def mean(data: Data, task: str, learner: str) -> tuple:
+    """The mean score over seeds, with its interval."""
+    return bootstrap(scores(data, task, learner))
+
+
+def solved(data: Data, task: str, learner: str) -> float:
+    """The share of seeds that solve a task."""
+    return scores(data, task, learner).notna().mean()
+
+
+def against_published(data: Data, task: str, learner: str) -> tuple:
+    """The mean score less the published one, with its interval."""
+    return tuple(one - PUBLISHED[task][learner] for one in mean(data, task, learner))
+
+
+def best_possible(make) -> float:
+    """The most that a task without an end pays on average, in millions."""
+    table = world_of(make).table
+    values = np.zeros(len(table.start))
+    for _ in range(HORIZON):
+        values = (table.probability * (table.reward + values[table.next_state])).sum(axis=-1).max(axis=-1)
+    return float(table.start @ values) / 1e6
+
+
+def cost_of_prior(data: Data, lake: str, prior: float) -> tuple:
+    """How many times the steps Dyna-Q needs on a lake with a prior: geometric mean over seeds, with its interval."""
+    without, with_it = (scores(data, lake, name).to_numpy() for name in ("Dyna-Q", f"Dyna-Q, prior {prior:g}"))
+    return tuple(np.exp(bootstrap(np.log(with_it / without))))
+
+
+def cell(values: pd.Series) -> str:
+    """A mean with its interval and three digits, or how many seeds solve the task if not all do."""
+    if values.isna().any():
+        return f"{values.notna().sum()} solve it"
+    decimals = max(0, 2 - int(np.floor(np.log10(abs(values.mean())))))
+    return ci(values, decimals)
+
+
+def table(data: Data) -> str:
+    """A table of all tasks but the lakes: what is published, what we measure, and the deviation."""
+    rows = []
+    for task, learners in TASKS.items():
+        if task in LAKES:
+            continue
+        for learner in learners:
+            values, published = scores(data, task, learner), PUBLISHED.get(task, {}).get(learner)
+            known = published is not None
+            deviation = f"{(values.mean() - published) / abs(published):+.1%}" if known and values.notna().all() else ""
+            rows.append([task, learner, f"{published:g}" if known else "", cell(values), deviation, f"{len(values)}"])
+    return markdown(["task", "learner", "published", "ours", "deviation", "seeds"], rows)
