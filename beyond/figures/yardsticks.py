@@ -22,7 +22,7 @@ from tabular.kernels import Experience, draw
 HORIZON = 5_000  # steps of a task without an end
 MOST_EPISODES = {"deep_sea": 10_000, "FrozenLake8x8": 20_000}  # after which a task counts as not solved
 BAD = 0.8  # bsuite's deep sea is solved once less than this share of the episodes so far have missed the treasure
-MAZE_LENGTH = 18.0  # the Dyna maze is solved once five episodes in a row take at most this on average; at best 14
+MAZE_LENGTH = 20.0  # the Dyna maze is solved once five episodes in a row take at most this on average; at best 14
 LONG = 10**6  # steps: more than an episode ever takes
 BIASED_EPISODES = 300
 
