@@ -325,9 +325,9 @@ class DynaQAgent(_PlanningAgent, QLAgent):
     by more than `tolerance` or `planning_steps` state values per learning step have been updated. `tolerance` should be
     well below the cost of a step, since smaller differences are ignored. `initial_value` should be the highest possible
     return; None raises ValueError if there is no transition table. Planning works with lower values, too, but the agent
-    may then never try actions that are better than those it knows. With `planning_steps=0` nothing is planned: `q_table`
-    is then what the agent's own Q-learning makes it. An interrupt leaves the agent as it was after a batch. The rest is
-    as in `QLAgent`.
+    may then never try actions that are better than those it knows. With `planning_steps=0` nothing is planned, and
+    `q_table` is what the agent's own Q-learning makes it. An interrupt leaves the agent as it was after a batch. The
+    rest is as in `QLAgent`.
 
     A pair that was tried n times is worth (sum of rewards + beta * sum of the values that followed + `prior` *
     `initial_value`) / (n + `prior`). With a `prior` of 0 a pair that disappointed once is tried again only to explore;
