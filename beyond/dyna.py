@@ -332,8 +332,8 @@ class DynaQAgent(_PlanningAgent, QLAgent):
     A pair that was tried n times is worth (sum of rewards + beta * sum of the values that followed + `prior` *
     `initial_value`) / (n + `prior`). With a `prior` of 0 a pair that disappointed once is tried again only to explore;
     with 0.01 or 0.1 it is tried until others look better. `initial_value` then sets how much is explored, and may need
-    to exceed any return: 25 times the highest one served best on SixArms, whose best arm is reached once in a hundred
-    tries (beyond/Report.md).
+    to exceed any return: 25 times the highest one served best on SixArms with 0.01, where an arm may take a hundred
+    tries, and 5 times with 0.1 (beyond/Report.md).
 
     Arguments:
         batch_size: the number of episodes from one plan to the next

@@ -16,7 +16,7 @@ from beyond.figures.until import EACH_OF_THREE, SPACING, WITHIN, exact_value, op
 from figures.assignment import HALLWAY, LAKE
 from figures.rows import Data, where
 from figures.study import experiment, spread
-from figures.summaries import bootstrap, ci, markdown
+from figures.summaries import bootstrap, ci, markdown, number
 from tabular.kernels import Experience, draw
 
 HORIZON = 5_000  # steps of a task without an end
@@ -25,11 +25,12 @@ BAD = 0.8  # bsuite's deep sea is solved once less than this share of the episod
 MAZE_LENGTH = 20.0  # the Dyna maze is solved once five episodes in a row take at most this on average; at best 14
 LONG = 10**6  # steps: more than an episode ever takes
 BIASED_EPISODES = 300
+SIZES = (10, 20, 30, 40, 50)  # of the deep sea
 
-ENDLESS = {"continuing": True, "max_step": 10, "keep_returns": True}
+ENDLESS = {"epsilon": 0.0, "beta": 0.95, "continuing": True, "max_step": 10, "keep_returns": True}
 BOOK = {"epsilon": 0.1, "beta": 1.0, "max_step": LONG, "keep_returns": True}
 MAZE = {"epsilon": 0.1, "learning_rate": 0.1, "beta": 0.95, "initial_value": 0.0, "max_step": LONG}
-SEA = {"initial_value": 1.0, "max_step": LONG, "keep_returns": True}
+SEA = {"epsilon": 0.0, "initial_value": 1.0, "max_step": LONG, "keep_returns": True}
 EPISODE = {"batch_size": 1}  # Dyna-Q plans after every episode, or part of one
 
 LAKES = {HALLWAY: 40, LAKE: 40, "32x32": 20, "64 x 64": 10}  # the number of seeds by lake, as in `dyna`
@@ -38,25 +39,25 @@ LAKES = {HALLWAY: 40, LAKE: 40, "32x32": 20, "64 x 64": 10}  # the number of see
 # seeds from 100,000 on.
 TASKS = {
     "RiverSwim": {
-        "Q-learning, optimistic": (100, {"epsilon": 0.0, "learning_rate": 0.1, "initial_value": 1e5} | ENDLESS),
-        "Dyna-Q": (200, {"epsilon": 0.0, "initial_value": 1e4} | ENDLESS | EPISODE),
-        "Dyna-Q, prior 0.01": (200, {"epsilon": 0.0, "prior": 0.01, "initial_value": 1e5} | ENDLESS | EPISODE),
-        "Dyna-Q, prior 0.1": (200, {"epsilon": 0.0, "prior": 0.1, "initial_value": 2e4} | ENDLESS | EPISODE),
+        "Q-learning, optimistic": (200, {"learning_rate": 0.2, "initial_value": 5e3} | ENDLESS),
+        "Dyna-Q": (200, {"initial_value": 1e6} | ENDLESS | EPISODE),
+        "Dyna-Q, prior 0.01": (200, {"prior": 0.01, "initial_value": 1e5} | ENDLESS | EPISODE),
+        "Dyna-Q, prior 0.1": (200, {"prior": 0.1, "initial_value": 2e4} | ENDLESS | EPISODE),
     },
     "SixArms": {
-        "Q-learning, optimistic": (100, {"epsilon": 0.0, "learning_rate": 0.1, "initial_value": 1e5} | ENDLESS),
-        "Dyna-Q": (200, {"epsilon": 0.0, "initial_value": 6e3} | ENDLESS | EPISODE),
-        "Dyna-Q, prior 0.01": (200, {"epsilon": 0.0, "prior": 0.01, "initial_value": 3e6} | ENDLESS | EPISODE),
-        "Dyna-Q, prior 0.1": (200, {"epsilon": 0.0, "prior": 0.1, "initial_value": 6e5} | ENDLESS | EPISODE),
+        "Q-learning, optimistic": (200, {"learning_rate": 0.003, "initial_value": 2e4} | ENDLESS),
+        "Dyna-Q": (200, {"initial_value": 1e5} | ENDLESS | EPISODE),
+        "Dyna-Q, prior 0.01": (200, {"prior": 0.01, "initial_value": 3e6} | ENDLESS | EPISODE),
+        "Dyna-Q, prior 0.1": (200, {"prior": 0.1, "initial_value": 6e5} | ENDLESS | EPISODE),
     },
     **{
         f"deep_sea {size}": {
-            "Q-learning, optimistic": (20, {"epsilon": 0.0, "learning_rate": 0.5} | SEA),
-            "Dyna-Q": (20, {"epsilon": 0.0} | SEA | EPISODE),
-            "Dyna-Q, epsilon 0.05": (20, {"epsilon": 0.05} | SEA | EPISODE),
-            "Dyna-Q, prior 0.01": (20, {"epsilon": 0.0, "prior": 0.01} | SEA | EPISODE),
+            "Q-learning, optimistic": (20, {"learning_rate": 0.5} | SEA),
+            "Dyna-Q": (20, SEA | EPISODE),
+            "Dyna-Q, epsilon 0.05": (20, SEA | EPISODE | {"epsilon": 0.05}),
+            "Dyna-Q, prior 0.01": (20, {"prior": 0.01} | SEA | EPISODE),
         }
-        for size in (10, 20, 30, 40, 50)
+        for size in SIZES
     },
     "cliff walking": {name: (200, {"learning_rate": 0.5} | BOOK) for name in ("Q-learning", "SARSA")},
     **{
@@ -67,7 +68,7 @@ TASKS = {
     },
     "windy gridworld": {"SARSA": (400, {"learning_rate": 0.5} | BOOK)},
     "maximization bias": {
-        name: (4_000, {"learning_rate": 0.1, "epsilon": 0.1, "beta": 1.0})
+        name: (2_000, {"learning_rate": 0.1, "epsilon": 0.1, "beta": 1.0})
         for name in ("Q-learning", "Double Q-learning")
     },
     "Dyna maze": {
@@ -357,11 +358,15 @@ def table(data: Data) -> str:
     """A table of all tasks but the lakes: what is published, what we measure, and the deviation."""
     rows = []
     for task, learners in TASKS.items():
-        if task in LAKES:
+        if task in LAKES or task.startswith("deep_sea"):
             continue
         for learner in learners:
             values, published = scores(data, task, learner), PUBLISHED.get(task, {}).get(learner)
             known = published is not None
             deviation = f"{(values.mean() - published) / abs(published):+.1%}" if known and values.notna().all() else ""
             rows.append([task, learner, f"{published:g}" if known else "", cell(values), deviation, f"{len(values)}"])
+    for learner in TASKS["deep_sea 10"]:
+        by_size = [scores(data, f"deep_sea {size}", learner) for size in SIZES]
+        means = ", ".join(number(values.mean()) for values in by_size)
+        rows.append([f"deep_sea {SIZES[0]} to {SIZES[-1]}", learner, "", means, "", f"{len(by_size[0])}"])
     return markdown(["task", "learner", "published", "ours", "deviation", "seeds"], rows)
