@@ -37,6 +37,7 @@ from tabular.files import AnyPath
 from tabular.mistakes import in_few_lines
 from tabular.plan import Batch, Cost, Snapshot, plan, tables_to_act_on
 from tabular.pool import Pool, Reference
+from tabular.returns import Returns, joined
 from tabular.saves import Save
 from tabular.simulators import compiled_form
 from tabular.subclasses import refuse_overrides, refuse_rule_methods
@@ -60,6 +61,7 @@ class Counted(NamedTuple):
 
     counts: np.ndarray  # ROW, a pair's outcomes in order of discovery
     seconds: float  # of acting and counting
+    returns: np.ndarray | None = None  # of the episodes, if they are kept
 
 
 class Planned(NamedTuple):
@@ -72,6 +74,7 @@ class Planned(NamedTuple):
     planner: Planner  # of the same q_table
     planned_with: tuple[float, float] | None  # (beta, prior); None if the q_table was not planned, but assigned
     model: Model
+    returns: Returns = Returns()
 
 
 class PlannedSnapshot(NamedTuple):
@@ -83,6 +86,7 @@ class PlannedSnapshot(NamedTuple):
     waiting: np.ndarray
     counts: np.ndarray  # ROW: the latest round's or, if a server starts from it, all
     cost: Cost = Cost()
+    returns: np.ndarray | None = None
 
 
 class DynaWorker:
@@ -99,7 +103,7 @@ class DynaWorker:
         self.model = self.model.forgotten().with_room(len(collected.pairs))
         rewards = collected.rewards.astype(np.float64)
         count_steps(self.model, collected.pairs, rewards, len(self.agent.actions))
-        return Counted(self.model.counts(), collected.seconds + time.perf_counter() - start)
+        return Counted(self.model.counts(), collected.seconds + time.perf_counter() - start, collected.returns)
 
     def q_table(self) -> np.ndarray:
         """Return the table as this worker's own learning left it after the last batch."""
@@ -132,7 +136,8 @@ class DynaServer:
             sent=sum(part.nbytes for part in (planner.q_table, planner.values, waiting, counts)),
         )
         steps = self.latest.steps + int(counts["count"].sum())
-        self.latest = PlannedSnapshot(planner.q_table, steps, planner.values, waiting, counts, cost)
+        returns = joined([report.returns for report in reports])
+        self.latest = PlannedSnapshot(planner.q_table, steps, planner.values, waiting, counts, cost, returns)
         return self.latest
 
 
@@ -230,7 +235,8 @@ class _PlanningAgent(TDAgent):
         """Replace the q_table with one that is not planned with yet."""
         planner, learned = Planner.unplanned(q_table), self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
-        self._learned, self._shown = Planned(q_table, learned.episode, learned.steps, (), planner, None, model), None
+        self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model, learned.returns)
+        self._shown = None
 
     @property  # type: ignore[misc]  # cannot be assigned, since it must equal the sum of the counts
     def steps(self) -> int:
@@ -314,7 +320,7 @@ class _PlanningAgent(TDAgent):
         planner, model = Planner.of(self._learned.q_table, values, waiting), Model.of(counts, states, actions)
         learned, planned_with = self._learned, None if beta is None else (beta, self.prior)
         state = learned.q_table, learned.episode, learned.steps, learned.recent, planner, planned_with, model
-        self._learned = Planned(*state)
+        self._learned = Planned(*state, learned.returns)
 
 
 class DynaQAgent(_PlanningAgent, QLAgent):
@@ -370,7 +376,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
             for batch in plan(self.episode, until, self.batch_size, interval):
                 snapshot = Snapshot(self.q_table, self.steps)
                 counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
-                self._learn_counts(counted.counts, batch.last, worker.q_table())
+                self._learn_counts(counted, batch.last, worker.q_table())
                 self._test_if_due(do_test)
                 yield batch
 
@@ -380,20 +386,21 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         refuse_overrides(type(self), DynaQAgent, ("learn",), instead, vars(self))
         refuse_rule_methods(type(self), vars(self))
 
-    def _learn_counts(self, counts: np.ndarray, episode: int, q_table: np.ndarray) -> None:
+    def _learn_counts(self, counted: Counted, episode: int, q_table: np.ndarray) -> None:
         """Add the counts of the batch that ends before number `episode`, and plan.
 
         Without planning the agent's q_table is the given one, which its worker learned.
         """
+        counts, plans = counted.counts, self.planning_steps > 0
         model, before, switch = self._room_for(counts), self._learned, np.zeros(1, np.bool_)
-        planner = before.planner.copy() if self.planning_steps else Planner.unplanned(q_table.copy())
-        planned_with = before.planned_with if self.planning_steps else None
+        planner = before.planner.copy() if plans else Planner.unplanned(q_table.copy())
         steps = before.steps + int(counts["count"].sum())
         after = before._replace(
-            q_table=planner.q_table, episode=episode, steps=steps, planner=planner, planned_with=planned_with
-        )
+            q_table=planner.q_table, episode=episode, steps=steps, planner=planner,
+            planned_with=before.planned_with if plans else None, returns=before.returns.plus(counted.returns),
+        )  # fmt: skip
         self._versions = before, after, switch
-        if self.planning_steps:
+        if plans:
             learn_counts(model, planner, counts, *self._planning(), switch)
         else:
             record_counts(model, counts, switch)
@@ -462,7 +469,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         model, before, switch = self._room_for(counts), self._learned, np.zeros(1, np.bool_)
         planner = Planner.of(snapshot.q_table, snapshot.values, snapshot.waiting)
         recent = (*tables_to_act_on(self._learned, self.lag)[1:], snapshot.q_table)
-        after = Planned(snapshot.q_table, batch.last, snapshot.steps, recent, planner, before.planned_with, model)
+        planned_with, returns = before.planned_with, before.returns.plus(snapshot.returns)
+        after = Planned(snapshot.q_table, batch.last, snapshot.steps, recent, planner, planned_with, model, returns)
         self._versions = before, after, switch
         record_counts(model, counts, switch)
         self.batches += 1
