@@ -52,7 +52,7 @@ TASKS = {
     },
     **{
         f"deep_sea {size}": {
-            "Q-learning, optimistic": (20, {"learning_rate": 0.5} | SEA),
+            "Q-learning, optimistic": (20, {"learning_rate": 1.0} | SEA),
             "Dyna-Q": (20, SEA | EPISODE),
             "Dyna-Q, epsilon 0.05": (20, SEA | EPISODE | {"epsilon": 0.05}),
             "Dyna-Q, prior 0.01": (20, {"prior": 0.01} | SEA | EPISODE),
@@ -276,8 +276,9 @@ def double_q_learning(q_table, state, action, reward, next_state, terminated, ac
 @functools.cache
 def biased_rule(learner: str) -> td.Rule:
     """Return the learner's rule for maximization bias, compiled once per process."""
-    update = td.q_learning_update if learner == "Q-learning" else double_q_learning
-    return td.Rule(update, policy=among_allowed)
+    rule = td.Rule(td.q_learning_update if learner == "Q-learning" else double_q_learning, policy=among_allowed)
+    rule.tried = True  # a rehearsal would change the second table
+    return rule
 
 
 def left_share(task: str, learner: str, settings: dict) -> float:
@@ -290,7 +291,7 @@ def left_share(task: str, learner: str, settings: dict) -> float:
         *agent.parameters()._replace(max_step=2), tables=np.zeros((2, *q_table.shape)), updates=np.zeros(1, np.int64)
     )
     table = agent.simulator.table.packed
-    biased_rule(learner).kernel(q_table, table, agent.actions, parameters, 0, BIASED_EPISODES, log)
+    biased_rule(learner)(q_table, table, agent.actions, parameters, 0, BIASED_EPISODES, log)
     return (log.recorded()[0] == 1).sum() / BIASED_EPISODES
 
 
