@@ -89,9 +89,9 @@ TASKS = {
 
 
 # What is published, in the unit of the task. RiverSwim and SixArms: the best of E3, R-max, MBIE and OIM, as Szita and
-# Lorincz (2008) report it. The maze: Sutton and Barto 8.2, in words. The others: means of Shangtong Zhang's code for the
-# book's figures (commit 96bc203), run for as many episodes as ours: 108 runs on the cliff, 46 of figure 6.3, 139 in the
-# wind, 2,027 with the bias. Its Expected SARSA chooses an action before an update, ours, as the book's, after it.
+# Lorincz (2008) report it. The maze: Sutton and Barto 8.2, in words. The others: means of Shangtong Zhang's code for
+# the book's figures (commit 96bc203), run for as many episodes as ours: 108 runs on the cliff, 46 of figure 6.3, 139 in
+# the wind, 2,027 with the bias. Its Expected SARSA chooses an action before an update, ours, as the book's, after it.
 PUBLISHED = {
     "RiverSwim": dict.fromkeys(TASKS["RiverSwim"], 3.201),
     "SixArms": dict.fromkeys(TASKS["SixArms"], 10.007),
