@@ -77,6 +77,7 @@ class Planned(NamedTuple):
     planned_with: tuple[float, float] | None  # (beta, prior); None if the q_table was not planned, but assigned
     model: Model
     returns: Returns = Returns()
+    place: np.ndarray | None = None  # as in `Learned`
 
 
 class PlannedSnapshot(NamedTuple):
@@ -237,7 +238,8 @@ class _PlanningAgent(TDAgent):
         """Replace the q_table with one that is not planned with yet."""
         planner, learned = Planner.unplanned(q_table), self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
-        self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model, learned.returns)
+        returns, place = learned.returns, learned.place
+        self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model, returns, place)
         self._shown = None
 
     @property  # type: ignore[misc]  # cannot be assigned, since it must equal the sum of the counts
@@ -322,7 +324,7 @@ class _PlanningAgent(TDAgent):
         planner, model = Planner.of(self._learned.q_table, values, waiting), Model.of(counts, states, actions)
         learned, planned_with = self._learned, None if beta is None else (beta, self.prior)
         state = learned.q_table, learned.episode, learned.steps, learned.recent, planner, planned_with, model
-        self._learned = Planned(*state, learned.returns)
+        self._learned = Planned(*state, learned.returns, learned.place)
 
 
 class DynaQAgent(_PlanningAgent, QLAgent):
@@ -377,6 +379,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
             interval = self.test_interval if self.do_test else None
             for batch in plan(self.episode, until, self.batch_size, interval):
                 snapshot = Snapshot(self.q_table, self.steps)
+                self._set_out()
                 counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
                 self._learn_counts(counted, batch.last, worker.q_table())
                 self._test_if_due(do_test)
@@ -400,6 +403,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         after = before._replace(
             q_table=planner.q_table, episode=episode, steps=steps, planner=planner,
             planned_with=before.planned_with if plans else None, returns=before.returns.plus(counted.returns),
+            place=self._place,
         )  # fmt: skip
         self._versions = before, after, switch
         if plans:
