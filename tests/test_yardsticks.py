@@ -160,6 +160,7 @@ BOUNDS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:after 1000 episodes no reward")
 @pytest.mark.parametrize(("case", "bounds"), BOUNDS.items(), ids=map(" ".join, BOUNDS))
 def test_a_learner_scores_what_it_did(case, bounds):
     seeds, low, high = bounds
