@@ -53,6 +53,9 @@ RECORDERS = [
 
 def shape_of(simulator: Any) -> tuple[int, int]:
     """Return (states, actions) of an env; raise TypeError or ValueError unless it is one with Discrete spaces."""
+    if isinstance(simulator, type):
+        name = simulator.__name__
+        raise TypeError(f"simulator must be an env, got the class {name}: call it, {name}()")
     if not callable(getattr(simulator, "step", None)) or not callable(getattr(simulator, "reset", None)):
         raise TypeError(f"simulator must be an env of gym or gymnasium, got {simulator!r}")
     if not _takes_seed(simulator.reset):
@@ -200,9 +203,11 @@ def _warn_of_recorder(simulator: Any) -> None:
         return
     _recorders_named.add(simulator)
     names = " and ".join(recorders)
+    returns = " with keep_returns=True" if "RecordEpisodeStatistics" in recorders else ""
     warn_caller(
         f"{names} changes nothing that is learned, but makes the simulator hundreds of times slower, since it is then "
-        "stepped and not compiled: pass the env inside (simulator.env), or compiled=False to step it nevertheless"
+        f"stepped and not compiled: pass the env inside (simulator.env){returns}, or compiled=False to step it "
+        "nevertheless"
     )
 
 
