@@ -143,20 +143,20 @@ def test_a_world_steps_as_its_table_says(make):
 # By task and learner: the seeds, and bounds of their mean score, wide enough for other seeds.
 BOUNDS = {
     ("RiverSwim", "Dyna-Q"): (3, 0.0, 0.3),
-    ("RiverSwim", "Dyna-Q, prior 0.01"): (3, 2.6, 3.6),
-    ("RiverSwim", "Q-learning, optimistic"): (3, 2.2, 3.3),
-    ("SixArms", "Dyna-Q, prior 0.1"): (4, 3.0, 25.0),
+    ("RiverSwim", "Dyna-Q (prior 0.01)"): (3, 2.6, 3.6),
+    ("RiverSwim", "Q-learning (optimistic)"): (3, 2.2, 3.3),
+    ("SixArms", "Dyna-Q (prior 0.1)"): (4, 3.0, 25.0),
     ("deep_sea 20", "Dyna-Q"): (3, 30, 60),
-    ("deep_sea 20", "Q-learning, optimistic"): (3, 200, 800),
+    ("deep_sea 20", "Q-learning (optimistic)"): (3, 200, 800),
     ("cliff walking", "Q-learning"): (10, -63, -48),
     ("cliff walking", "SARSA"): (10, -43, -30),
-    ("figure 6.3, rate 0.5", "Expected SARSA"): (10, -68, -48),
+    ("figure 6.3 (rate 0.5)", "Expected SARSA"): (10, -68, -48),
     ("windy gridworld", "SARSA"): (20, 150, 172),
     ("maximization bias", "Q-learning"): (100, 0.33, 0.43),
     ("maximization bias", "Double Q-learning"): (100, 0.09, 0.14),
-    ("Dyna maze", "Dyna-Q, 0 planning steps"): (5, 18, 32),
-    ("Dyna maze", "Dyna-Q, 50 planning steps"): (5, 1, 8),
-    ("FrozenLake8x8", "Q-learning, ties random"): (5, 50, 1_500),
+    ("Dyna maze", "Dyna-Q (0 planning steps)"): (5, 18, 32),
+    ("Dyna maze", "Dyna-Q (50 planning steps)"): (5, 1, 8),
+    ("FrozenLake8x8", "Q-learning (ties random)"): (5, 50, 1_500),
 }
 
 
@@ -171,7 +171,7 @@ def test_a_learner_scores_what_it_did(case, bounds):
 def test_with_ties_to_the_lowest_the_8x8_lake_is_not_solved(monkeypatch):
     monkeypatch.setitem(yardsticks.MOST_EPISODES, "FrozenLake8x8", 2_000)
     with pytest.warns(UserWarning, match="no reward other than 0"):
-        (row,) = yardsticks.score("FrozenLake8x8", "Q-learning, ties lowest", 0, yardsticks.TASKS)
+        (row,) = yardsticks.score("FrozenLake8x8", "Q-learning (ties lowest)", 0, yardsticks.TASKS)
     assert np.isnan(row["value"])
 
 

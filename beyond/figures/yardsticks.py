@@ -39,29 +39,29 @@ LAKES = {HALLWAY: 40, LAKE: 40, "32x32": 20, "64 x 64": 10}  # the number of see
 # seeds from 100,000 on.
 TASKS = {
     "RiverSwim": {
-        "Q-learning, optimistic": (200, {"learning_rate": 0.2, "initial_value": 5e3} | ENDLESS),
+        "Q-learning (optimistic)": (200, {"learning_rate": 0.2, "initial_value": 5e3} | ENDLESS),
         "Dyna-Q": (200, {"initial_value": 1e6} | ENDLESS | EPISODE),
-        "Dyna-Q, prior 0.01": (200, {"prior": 0.01, "initial_value": 1e5} | ENDLESS | EPISODE),
-        "Dyna-Q, prior 0.1": (200, {"prior": 0.1, "initial_value": 2e4} | ENDLESS | EPISODE),
+        "Dyna-Q (prior 0.01)": (200, {"prior": 0.01, "initial_value": 1e5} | ENDLESS | EPISODE),
+        "Dyna-Q (prior 0.1)": (200, {"prior": 0.1, "initial_value": 2e4} | ENDLESS | EPISODE),
     },
     "SixArms": {
-        "Q-learning, optimistic": (200, {"learning_rate": 0.003, "initial_value": 2e4} | ENDLESS),
+        "Q-learning (optimistic)": (200, {"learning_rate": 0.003, "initial_value": 2e4} | ENDLESS),
         "Dyna-Q": (200, {"initial_value": 1e5} | ENDLESS | EPISODE),
-        "Dyna-Q, prior 0.01": (200, {"prior": 0.01, "initial_value": 3e6} | ENDLESS | EPISODE),
-        "Dyna-Q, prior 0.1": (200, {"prior": 0.1, "initial_value": 6e5} | ENDLESS | EPISODE),
+        "Dyna-Q (prior 0.01)": (200, {"prior": 0.01, "initial_value": 3e6} | ENDLESS | EPISODE),
+        "Dyna-Q (prior 0.1)": (200, {"prior": 0.1, "initial_value": 6e5} | ENDLESS | EPISODE),
     },
     **{
         f"deep_sea {size}": {
-            "Q-learning, optimistic": (20, {"learning_rate": 1.0} | SEA),
+            "Q-learning (optimistic)": (20, {"learning_rate": 1.0} | SEA),
             "Dyna-Q": (20, SEA | EPISODE),
-            "Dyna-Q, epsilon 0.05": (20, SEA | EPISODE | {"epsilon": 0.05}),
-            "Dyna-Q, prior 0.01": (20, {"prior": 0.01} | SEA | EPISODE),
+            "Dyna-Q (epsilon 0.05)": (20, SEA | EPISODE | {"epsilon": 0.05}),
+            "Dyna-Q (prior 0.01)": (20, {"prior": 0.01} | SEA | EPISODE),
         }
         for size in SIZES
     },
     "cliff walking": {name: (200, {"learning_rate": 0.5} | BOOK) for name in ("Q-learning", "SARSA")},
     **{
-        f"figure 6.3, rate {rate:g}": {
+        f"figure 6.3 (rate {rate:g})": {
             name: (200, {"learning_rate": rate} | BOOK) for name in ("Q-learning", "SARSA", "Expected SARSA")
         }
         for rate in (0.1, 0.5, 1.0)
@@ -72,17 +72,17 @@ TASKS = {
         for name in ("Q-learning", "Double Q-learning")
     },
     "Dyna maze": {
-        f"Dyna-Q, {steps} planning steps": (100, {"planning_steps": steps} | MAZE | EPISODE) for steps in (0, 5, 50)
+        f"Dyna-Q ({steps} planning steps)": (100, {"planning_steps": steps} | MAZE | EPISODE) for steps in (0, 5, 50)
     },
     **{
         lake: {
-            "Dyna-Q" if prior == 0 else f"Dyna-Q, prior {prior:g}": (seeds, {"epsilon": 0.05, "prior": prior})
+            "Dyna-Q" if prior == 0 else f"Dyna-Q (prior {prior:g})": (seeds, {"epsilon": 0.05, "prior": prior})
             for prior in (0.0, 0.01, 0.1)
         }
         for lake, seeds in LAKES.items()
     },
     "FrozenLake8x8": {
-        f"Q-learning, ties {ties}": (100, {"ties": ties, "max_step": 200, "keep_returns": True})
+        f"Q-learning (ties {ties})": (100, {"ties": ties, "max_step": 200, "keep_returns": True})
         for ties in ("lowest", "random")
     },
 }
@@ -98,10 +98,14 @@ PUBLISHED = {
     "windy gridworld": {"SARSA": 161.0},
     "maximization bias": {"Q-learning": 0.381, "Double Q-learning": 0.116},
     "cliff walking": {"Q-learning": -56.3, "SARSA": -36.9},
-    "figure 6.3, rate 0.1": {"Q-learning": -150.0, "SARSA": -140.1, "Expected SARSA": -136.5},
-    "figure 6.3, rate 0.5": {"Q-learning": -81.3, "SARSA": -71.0, "Expected SARSA": -58.2},
-    "figure 6.3, rate 1": {"Q-learning": -76.1, "SARSA": -73.6, "Expected SARSA": -45.4},
-    "Dyna maze": {"Dyna-Q, 0 planning steps": 25.0, "Dyna-Q, 5 planning steps": 5.0, "Dyna-Q, 50 planning steps": 3.0},
+    "figure 6.3 (rate 0.1)": {"Q-learning": -150.0, "SARSA": -140.1, "Expected SARSA": -136.5},
+    "figure 6.3 (rate 0.5)": {"Q-learning": -81.3, "SARSA": -71.0, "Expected SARSA": -58.2},
+    "figure 6.3 (rate 1)": {"Q-learning": -76.1, "SARSA": -73.6, "Expected SARSA": -45.4},
+    "Dyna maze": {
+        "Dyna-Q (0 planning steps)": 25.0,
+        "Dyna-Q (5 planning steps)": 5.0,
+        "Dyna-Q (50 planning steps)": 3.0,
+    },
 }
 
 
@@ -160,7 +164,7 @@ def world_of(make):
 
 def agent_of(learner: str, world, settings: dict):
     """Return the agent that a learner's name begins with."""
-    return AGENTS[learner.partition(",")[0]](world, **settings)
+    return AGENTS[learner.partition(" (")[0]](world, **settings)
 
 
 def earned(make, task: str, learner: str, settings: dict) -> float:
@@ -357,9 +361,15 @@ def best_possible(make) -> float:
 
 
 def cost_of_prior(data: Data, lake: str, prior: float) -> tuple:
-    """How many times the steps Dyna-Q needs on a lake with a prior: geometric mean over seeds, with its interval."""
-    without, with_it = (scores(data, lake, name).to_numpy() for name in ("Dyna-Q", f"Dyna-Q, prior {prior:g}"))
-    return tuple(np.exp(bootstrap(np.log(with_it / without))))
+    """How many times the steps Dyna-Q needs on a lake with a prior: geometric mean over the seeds that arrive."""
+    without, with_it = (scores(data, lake, name).to_numpy() for name in ("Dyna-Q", f"Dyna-Q (prior {prior:g})"))
+    ratios = with_it / without
+    return tuple(np.exp(bootstrap(np.log(ratios[~np.isnan(ratios)]))))
+
+
+def lost_with_prior(data: Data, lake: str, prior: float) -> int:
+    """How many seeds do not arrive on a lake with a prior."""
+    return int(scores(data, lake, f"Dyna-Q (prior {prior:g})").isna().sum())
 
 
 def cell(values: pd.Series) -> str:
