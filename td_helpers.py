@@ -40,6 +40,7 @@ from tabular.checks import (
 )
 from tabular.continuing import at_start, from_save, going_on, to_save
 from tabular.exact import policy_value, value_iteration
+from tabular.explore import explore
 from tabular.files import AnyPath, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row
 from tabular.gyms import gym
@@ -70,7 +71,7 @@ from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan, tables
 from tabular.plots import COLORS, Film, color_of, plot_result, plot_timing, save_figure, show, show_source
 from tabular.pool import InProcess, Lost, Pool, Reference, Workers, check_workers, shared_workers
 from tabular.recording import Recorder
-from tabular.returns import MOST_SAVED, Returns, returns_of
+from tabular.returns import MOST_SAVED, Returns, to_fill
 from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import FORMAT, Checkpoints, Save, Saveable
@@ -90,6 +91,8 @@ from tabular.stepping import Rows, Stepped
 from tabular.subclasses import refuse_overrides, refuse_rule_methods, refuse_settings
 from tabular.tables import TransitionTable, samples_table
 from tabular.threads import Threads
+from tabular.timeline import plot_timeline
+from tabular.trace import Span, Trace, Traced, save_trace
 from tabular.unrewarded import LONG, warn_of_no_reward
 from tabular.usage import Usage
 
@@ -100,7 +103,8 @@ __all__ = [
     "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
     "plot_image", "plot_result", "plot_timing",
     # Watching
-    "rollout", "greedy_path", "animate", "Film", "show", "show_source",
+    "rollout", "greedy_path", "animate", "Film", "show", "show_source", "explore",
+    "Span", "plot_timeline", "save_trace",
     # Building blocks, re-exported from tabular/
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
@@ -311,7 +315,7 @@ class TDAgent(Saveable):
         episodes = self._episodes_asked_for(episodes)
         with self._usage.by_this_thread():
             q_table, before = self.q_table.copy(), self._learned
-            returns = np.full(episodes, np.nan) if self.keep_returns else None
+            returns = to_fill(episodes, self.keep_returns)
             self._set_out()
             steps = self.steps + self.learn_on(q_table, before.episode, episodes, None, returns)
             kept, place = before.returns.plus(returns), self._place
@@ -549,10 +553,9 @@ class CollectingWorker:
         """Return the experience of `episodes` episodes from number `first`."""
         start = time.perf_counter()
         q_table = self.replica.take(snapshot.q_table, snapshot.steps)
-        learn = functools.partial(self.agent.learn_on, q_table)
-        pairs, rewards = self.recorder.record(learn, first, episodes)
+        learn, returns = functools.partial(self.agent.learn_on, q_table), to_fill(episodes, self.agent.keep_returns)
+        pairs, rewards = self.recorder.record(learn, first, episodes, returns)
         self.replica.learned = pairs
-        returns = returns_of(pairs, rewards) if self.agent.keep_returns else None
         return Collected(pairs, rewards, time.perf_counter() - start, returns)
 
 
@@ -633,11 +636,13 @@ class DistributedQLAgent(QLAgent):
         patience: the seconds after which a process that has not answered is replaced
         checkpoint: the path to which the agent is saved while it learns, and when a run ends; None: it is not saved
         checkpoint_seconds: the seconds from one save to the next
+        trace: whether runs are traced, for `plot_timeline` and `save_trace`
 
     Attributes:
         restarts: the number of processes replaced
         batches: the number of batches learned
         cost: the total `Cost`: seconds of each role, and bytes sent
+        trace: the calls of the latest run, a list of `Span`s; None unless runs are traced
     """
 
     agent_name = "Distributed Q-learning"
@@ -657,7 +662,8 @@ class DistributedQLAgent(QLAgent):
     def __init__(
         self, simulator: Any, epsilon: float = 0.3, learning_rate: float = 0.001, learning_episodes: int = 30_000, *,
         cw_num: int = 4, ew_num: int = 4, batch_size: int = 100, in_flight: int = 2, workers: Pool | None = None,
-        patience: float = 180.0, checkpoint: AnyPath | None = None, checkpoint_seconds: float = 60.0, **settings: Any,
+        patience: float = 180.0, checkpoint: AnyPath | None = None, checkpoint_seconds: float = 60.0,
+        trace: bool = False, **settings: Any,
     ):  # fmt: skip
         self.cw_num = cw_num
         self.ew_num = ew_num
@@ -667,6 +673,7 @@ class DistributedQLAgent(QLAgent):
         self.patience = patience
         self.checkpoint = checkpoint
         self.checkpoint_seconds = checkpoint_seconds
+        self._trace = Trace() if check_flag("trace", trace) else None
         super().__init__(simulator, epsilon, learning_rate, learning_episodes, **settings)
         self.restarts, self.batches, self.cost = 0, 0, Cost()
         self._untested: dict[int, np.ndarray] = {}  # episode: the q_table to test, until its result is in
@@ -676,6 +683,15 @@ class DistributedQLAgent(QLAgent):
     def kernel(self) -> Rule:  # type: ignore[override]  # cannot be assigned, unlike the workers'
         """The workers' rule."""
         return self.single.kernel
+
+    @property
+    def trace(self) -> list[Span] | None:
+        """The calls of the latest run, in the order of sending; None unless constructed with `trace=True`.
+
+        A run replaces the trace of the run before, and a save has none. Within a loop over `learn_in_batches` the trace
+        has the calls so far.
+        """
+        return None if self._trace is None else self._trace.spans()
 
     @property
     def lag(self) -> int:
@@ -789,6 +805,9 @@ class DistributedQLAgent(QLAgent):
     def _pool(self, do_test: bool) -> Iterator[Pool]:
         """Reserve the pool for a run, with the makers of its roles."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
+        if self._trace is not None:
+            pool = Traced(pool)
+            self._trace = pool.trace
         settings, kernel = self._worker_settings(), self.kernel.with_ties(self.ties)
         options: dict[str, dict[str, Any]] = {
             "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},
