@@ -388,6 +388,19 @@ def bench_trace() -> None:
             figure(f"a trace of (2,4) on 16x16, {name}", extra[1:], "% more time")
 
 
+def bench_returns() -> None:
+    """Measure what keeping the returns of 10,000 episodes costs, in 20 pairs of runs, with and without."""
+    lake, team = td.FrozenLakeEnv(map_name="16x16"), {"cw_num": 2, "workers": td.InProcess()}
+    for kind, run in ((td.QLAgent, {}), (td.SARSAAgent, {}), (td.DistributedQLAgent, team), (FederatedQLAgent, team)):
+        extra = []
+        for pair in range(21):
+            run |= {"learning_episodes": 10_000, "do_test": False, "seed": pair}
+            order = (False, True) if pair % 2 else (True, False)
+            seconds = {keeps: _learn_seconds(kind(lake, keep_returns=keeps, **run)) for keeps in order}
+            extra.append(100 * (seconds[True] / seconds[False] - 1))
+        figure(f"returns kept, 16x16: {kind.agent_name}", extra[1:], "% more time")
+
+
 def bench_start() -> None:
     """Measure start-up: importing, compiling, loading compiled code, and starting Ray."""
     learn = "import td_helpers as td; a = td.QLAgent(td.FrozenLakeEnv(), do_test=False); a.learn(1)"
@@ -511,6 +524,7 @@ SECTIONS = {
     "batches": bench_batches,
     "pools": bench_pools,
     "trace": bench_trace,
+    "returns": bench_returns,
     "distributed": bench_distributed,
     "federated": bench_federated,
 }
