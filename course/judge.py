@@ -18,6 +18,7 @@ from .runs import Run
 KINDS = ("q_learning", "sarsa")
 WITHOUT_TESTS = ("server", "collectors", "end", "traffic")  # what is judged without tests, too, if these are at fault
 CALLED = {"q_learning": "QLAgent", "sarsa": "SARSAagent", "distributed": "The distributed agent"}
+FEWEST = ({"ew_num": 1}, {"cw_num": 1})  # workers of a kind, with which the distributed part is tried, too
 SCHEDULES = 6  # under which each distributed item is looked at
 
 
@@ -228,7 +229,7 @@ class Submission:
         if not plain.broken:
             for size in (8, 10, 7):  # a test is due within such a batch
                 extra += within(self.play(0, batch_size=size))
-            extra += elsewhere(problems, plain, [self.play(test_interval=2), *self.with_fewest()])
+            extra += elsewhere(problems, plain, [self.play(**changed) for changed in ({"test_interval": 2}, *FEWEST)])
         again = lambda record: [*problems(record), *within(record)]
         return self.over_schedules("snapshots", problems, right, extra, again)
 
@@ -236,16 +237,11 @@ class Submission:
         """What is learned and what is left when the result is there."""
         problems, without = distributed.end_problems, {"do_test": False}
         extra = [problem._replace(under=without) for problem in problems(self.play(**without))] + self.swallowed()[:1]
-        extra += elsewhere(problems, self.play(), self.with_fewest())
+        extra += elsewhere(problems, self.play(), [self.play(**changed) for changed in FEWEST])
         asked = self.play().settings["learning_episodes"]
         right = f"Under {SCHEDULES} schedules {asked} episodes are learned, nothing is left, and errors come out."
         again = lambda record: [*problems(record), *filter(None, [distributed.swallowed(record)])]
         return self.over_schedules("end", problems, right, extra, again)
-
-    def with_fewest(self) -> list[Record]:
-        """Runs with one evaluator, and with one collector, unless their number is wrong: then there may be none."""
-        wrong = distributed.how_many(self.plays())
-        return [self.play(ew_num=1), *([] if wrong else [self.play(cw_num=1)])]
 
     def swallowed(self) -> list[Problem]:
         """Errors that nobody notices, one kind of call after another."""
