@@ -36,6 +36,7 @@ from tabular.checks import (
     setting_names,
     settings_of,
 )
+from tabular.displays import show_table
 from tabular.exact import policy_value, value_iteration
 from tabular.files import AnyPath, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row
@@ -92,7 +93,7 @@ __all__ = [
     "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
     "plot_image", "plot_result", "plot_timing",
     # Watching
-    "rollout", "greedy_path", "animate", "Film", "show", "show_source",
+    "rollout", "greedy_path", "animate", "Film", "show", "show_source", "show_table",
     # Building blocks, re-exported from tabular/
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
