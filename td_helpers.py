@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 from tqdm.auto import tqdm
 
+from tabular.arguments import describe, names_checked, summary
 from tabular.changes import LARGE, ChangeLog, Replica, frozen, materialized
 from tabular.checks import (
     Setting,
@@ -33,6 +34,7 @@ from tabular.checks import (
     check_number,
     check_q_table,
     count_between,
+    one_of,
     setting_names,
     settings_of,
 )
@@ -40,11 +42,13 @@ from tabular.displays import show_table
 from tabular.exact import policy_value, value_iteration
 from tabular.files import AnyPath, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row
+from tabular.gyms import gym
 from tabular.kernels import (
     MAX_EPISODES,
     MAX_STEP,
     MAX_TESTS,
     MAX_TRIALS,
+    POLICIES,
     Log,
     Parameters,
     action_range,
@@ -59,8 +63,8 @@ from tabular.kernels import (
     sarsa_episode,
     sarsa_update,
 )
-from tabular.lake import DOWN, LEFT, RIGHT, UP, FrozenLakeEnv, gym
-from tabular.mistakes import in_few_lines
+from tabular.lake import DOWN, LEFT, RIGHT, UP, FrozenLakeEnv
+from tabular.mistakes import in_few_lines, warn_caller
 from tabular.pictures import animate, greedy_path, plot_image
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan, tables_to_act_on, with_own_arrays
 from tabular.plots import COLORS, Film, color_of, plot_result, plot_timing, save_figure, show, show_source
@@ -76,6 +80,7 @@ from tabular.simulators import (
     compiled_form,
     copied,
     fingerprint,
+    name_of,
     rollout,
     shape_of,
     warn_if_unseeded,
@@ -84,6 +89,7 @@ from tabular.stepping import Rows, Stepped
 from tabular.subclasses import refuse_overrides, refuse_rule_methods, refuse_settings
 from tabular.tables import TransitionTable, samples_table
 from tabular.threads import Threads
+from tabular.unrewarded import LONG, warn_of_no_reward
 from tabular.usage import Usage
 
 __all__ = [
@@ -102,35 +108,59 @@ __all__ = [
     "COLORS", "color_of", "save_figure",
 ]  # fmt: skip
 
+
+def __dir__() -> list[str]:
+    """List the public names alone, for completion."""
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]
+
+
 # Agents on one core -----------------------------------------------------------------------
 
 
 class TDAgent(Saveable):
     """Base class of Q-learning and SARSA: a table of action values, exploration, and learning with periodic tests.
 
-    `simulator` is a gym or gymnasium env with Discrete observations and actions that start at 0. The agent explores
-    with probability `epsilon`, discounts by `beta`, truncates an episode after `max_step` steps, and after every
-    `test_interval` of its `learning_episodes` evaluates the greedy policy in `trials` trials (None: `test_interval`),
-    unless `do_test` is False. `compiled=None` compiles the simulator if it has a `TransitionTable` and otherwise steps
-    it, False always steps, True raises ValueError if it has none. All action values start at `initial_value`. Every
-    random draw is seeded by `seed`. Settings may be assigned between calls, for example to decay epsilon; they are
-    checked as at construction. Inside a loop over `learn_in_batches` assigning one raises RuntimeError.
-
-    Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled` (a bool), and
-    `rewards`, a dict from the episode of each test to its mean discounted return. Raises TypeError or ValueError for
-    bad arguments before any work.
+    Settings may be assigned between calls, for example to decay epsilon; they are checked as at construction. Inside a
+    loop over `learn_in_batches` assigning one raises RuntimeError. Bad arguments raise TypeError or ValueError before
+    any work.
 
     A subclass sets its rule as `kernel`, or overrides `learn(self, episodes=None)` and `evaluate`, which
     `learn_and_evaluate` calls. Such a `learn` changes `q_table` in place, or assigns it, and adds what it learned to
-    `steps` and, last, to `episode`.
+    `steps` and, last, to `episode`. In the docstring of a subclass a section "Arguments:" is completed with the lines
+    below of those arguments that it passes on.
 
     One thread uses an agent at a time; a second one gets a RuntimeError. A copy (`copy.copy`, `copy.deepcopy`, pickle)
     shares nothing that learning changes, so both may learn at the same time. A copy shares the original's `workers`; an
     unpickled one has none. No copy writes to the original's `checkpoint`.
+
+    Arguments:
+        simulator: a gym or gymnasium env with Discrete observations and actions that start at 0
+        epsilon: the probability of exploring, which is a random action
+        learning_rate: how far an update moves a value towards its target, from 0 to 1
+        learning_episodes: how many episodes `learn_and_evaluate` learns
+        test_interval: the number of episodes from one test of the greedy policy to the next
+        trials: the number of episodes of a test; None: `test_interval`
+        beta: the discount of a reward, for each step before it
+        do_test: False to leave out the tests
+        max_step: the number of steps after which an episode is truncated
+        seed: the seed of every random draw; the same settings and seed give the same bits
+        compiled: None compiles the simulator if it has a `TransitionTable`, and else steps it; False always steps it;
+            True raises ValueError if it has none
+        initial_value: what all action values start at
+        ties: which of the actions that tie for the highest value it takes while it learns: the "lowest", or one at
+            "random"; tests and `greedy_policy` take the lowest
+
+    Attributes:
+        q_table: the action values, float64, (states, actions); may be assigned
+        episode: the number of episodes learned so far
+        steps: the number of steps learned so far
+        rewards: a dict from the episode of each test to its mean discounted return
+        compiled: whether the simulator is compiled
     """
 
     agent_name = "TD agent"
     kernel: Rule = None  # type: ignore[assignment]  # a subclass has one, unless it overrides learn
+    result_settings: tuple[str, ...] = ()  # of a distributed agent: further settings that the result depends on
 
     epsilon = Setting(check_number)
     learning_rate = Setting(check_number)
@@ -141,11 +171,14 @@ class TDAgent(Saveable):
     do_test = Setting(check_flag)
     max_step = Setting(count_between(1, MAX_STEP))
     seed = Setting(count_between(0, 2**63 - 1))
+    ties = Setting(one_of(*POLICIES))
 
+    @names_checked
     def __init__(
         self, simulator: Any, epsilon: float = 0.3, learning_rate: float = 0.001, learning_episodes: int = 30_000, *,
         test_interval: int = 100, trials: int | None = None, beta: float = 0.999, do_test: bool = True,
         max_step: int = 1000, seed: int = 0, compiled: bool | None = None, initial_value: float = 0.0,
+        ties: str = "lowest",
     ):  # fmt: skip
         self.epsilon = epsilon
         self.learning_rate = learning_rate
@@ -156,6 +189,7 @@ class TDAgent(Saveable):
         self.do_test = do_test
         self.max_step = max_step
         self.seed = seed
+        self.ties = ties
         compiled = compiled if compiled is None else check_flag("compiled", compiled)
         self._shape = shape_of(simulator)
         self._table, self._time_limit = compiled_form(simulator, compiled)
@@ -169,9 +203,10 @@ class TDAgent(Saveable):
         self._check_settings()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Raise TypeError if the class body sets a setting, which the constructor would overwrite."""
+        """Complete the docstring; raise TypeError if the class body sets a setting, which the constructor would set."""
         super().__init_subclass__(**arguments)
         refuse_settings(cls)
+        describe(cls)
 
     def _before_change(self, name: str) -> None:
         if "_usage" in vars(self):  # else it is being constructed
@@ -183,6 +218,14 @@ class TDAgent(Saveable):
         except Exception as error:
             problem = f"this agent cannot be copied, since its simulator cannot ({error})"
             raise TypeError(f"{problem}: construct another one with its own simulator") from error
+
+    def __repr__(self) -> str:
+        settings = summary(self, "epsilon", "learning_rate", *self.result_settings)
+        until = settings.pop("learning_episodes", self.learning_episodes)
+        parts = [name_of(self.simulator), *(f"{name}={value!r}" for name, value in settings.items())]
+        parts += [] if self.compiled else ["stepped"]
+        of = f" of {until:,}" if self.episode <= until else ""
+        return f"{type(self).__name__}({', '.join(parts)}, {self.episode:,}{of} episodes learned)"
 
     @property
     def simulator(self) -> Any:
@@ -235,8 +278,9 @@ class TDAgent(Saveable):
         return int(np.argmax(self.q_table[state]))
 
     def explore_or_exploit_policy(self, state: int) -> int:
-        """A random action with probability epsilon, else the greedy one."""
-        return explore_or_exploit(self.q_table[state].tolist(), self.actions, self.epsilon, self._random.random())
+        """A random action with probability epsilon, else the greedy one; `ties` breaks ties."""
+        act = POLICIES[self.ties]
+        return act(self.q_table[state].tolist(), self.actions, self.epsilon, self._random.random())
 
     @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
@@ -247,7 +291,8 @@ class TDAgent(Saveable):
         with self._usage.by_this_thread():
             q_table = self.q_table.copy()
             steps = self.learn_on(q_table, self.episode, episodes)
-            self._learned = Learned(q_table, self.episode + episodes, self.steps + steps)
+            before, self._learned = self.episode, Learned(q_table, self.episode + episodes, self.steps + steps)
+        self._warn_if_unrewarded(before)
 
     @in_few_lines()
     def evaluate(self, policy: Callable | None = None, trials: int = 100, max_steps: int = 1000) -> float:
@@ -315,6 +360,8 @@ class TDAgent(Saveable):
         """Raise TypeError or ValueError if the settings conflict; each was checked by itself when it was assigned."""
         if not isinstance(self.kernel, Rule | None):
             raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
+        if self.kernel is not None:
+            self.kernel.with_ties(self.ties)
         if type(self).learn is TDAgent.learn:
             refuse_rule_methods(type(self), vars(self))
         instead = "runs act by their rule: set kernel = td.Rule(update, policy=...), or call evaluate(policy=...)"
@@ -327,13 +374,19 @@ class TDAgent(Saveable):
         if not self.compiled:
             warn_if_unseeded(self.simulator)
 
+    def _warn_if_unrewarded(self, before: int) -> None:
+        """Warn, once, if many episodes were learned, `before` of them earlier, and no reward other than 0 was seen."""
+        if before < LONG <= self.episode and self.learning_rate > 0 and not (self.kernel.idle or self.q_table.any()):
+            warn_of_no_reward(self.ties)
+
     def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log: Log = None) -> int:
         """Learn `episodes` episodes from number `first` on `q_table`, in place, and fill `log`; return the steps."""
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: use QLAgent or SARSAAgent")
         simulator, parameters = self._table if self.compiled else self.simulator, self.parameters()
         task, parts = (q_table, simulator, self.actions, parameters), in_parts(episodes, parameters.max_step)
-        return sum(self.kernel(*task, first + done, count, log) for done, count in parts)
+        rule = self.kernel.with_ties(self.ties)
+        return sum(rule(*task, first + done, count, log) for done, count in parts)
 
     def evaluate_on(
         self, q_table: np.ndarray, episode: int, trials: int, max_step: int, policy: Callable | None = None
@@ -367,6 +420,7 @@ class TDAgent(Saveable):
             "simulator": fingerprint(self.simulator, self._table, self._time_limit),
             "seed": self.seed,
             "beta": self.beta,
+            "ties": self.ties,
         }
 
     def _header(self) -> dict[str, Any]:
@@ -502,20 +556,31 @@ class DistributedQLAgent(QLAgent):
     collected and one waiting for its table. Each further batch hides more of a slow network's latency, but batches are
     then collected on tables that are another `cw_num` batches older.
 
-    `workers` is the `Workers` to run on, or `Threads()` or `InProcess()`, which need no Ray. With None all runs of a
-    session share processes, which the first run starts. A process that dies, or has not answered for `patience` seconds
-    (or twice the longest batch so far, if that is longer), is replaced, and its work sent again. A run raises
-    RuntimeError if the same work is lost more than 5 times in a row, or a process cannot be reached for `patience`
-    seconds, with nothing learned or tested meanwhile; what was learned is kept. With `checkpoint`, a path, the agent
-    is also saved there every `checkpoint_seconds` and when a run ends; if a save fails, a warning says so, and the run
-    continues.
+    A process that dies, or has not answered for `patience` seconds (or twice the longest batch so far, if that is
+    longer), is replaced, and its work sent again. A run raises RuntimeError if the same work is lost more than 5 times
+    in a row, or a process cannot be reached for `patience` seconds, with nothing learned or tested meanwhile; what was
+    learned is kept. If a save to `checkpoint` fails, a warning says so, and the run continues.
 
-    `restarts` counts the processes replaced, `batches` the batches learned; `cost` is the total `Cost`.
+    Arguments:
+        cw_num: the number of collectors
+        ew_num: the number of evaluators
+        batch_size: the number of episodes per batch
+        in_flight: the number of batches that each collector has in flight, 2 or more
+        workers: the processes: a `Workers`, or `Threads()` or `InProcess()`, which need no Ray; None: those that all
+            runs of a session share, which the first run starts
+        patience: the seconds after which a process that has not answered is replaced
+        checkpoint: the path to which the agent is saved while it learns, and when a run ends; None: it is not saved
+        checkpoint_seconds: the seconds from one save to the next
+
+    Attributes:
+        restarts: the number of processes replaced
+        batches: the number of batches learned
+        cost: the total `Cost`: seconds of each role, and bytes sent
     """
 
     agent_name = "Distributed Q-learning"
     single: type[TDAgent] = QLAgent  # the class of the workers' agents
-    result_settings = ("cw_num", "batch_size", "in_flight")  # settings that the result depends on
+    result_settings = ("cw_num", "batch_size", "in_flight")
     roles: dict[str, type] = {"server": QLAgentServer, "collector": CollectingWorker, "evaluator": EvaluationWorker}
 
     workers = Setting(as_given)
@@ -598,6 +663,7 @@ class DistributedQLAgent(QLAgent):
                 for batch, snapshot in self._learned_batches(pool, recovery, until):
                     self._commit(batch, snapshot)
                     recovery.succeeded()
+                    self._warn_if_unrewarded(batch.first)
                     if do_test and self._test_is_due():
                         tests.add(self.episode, self.q_table)
                     checkpoints.write_if_due()
@@ -623,11 +689,12 @@ class DistributedQLAgent(QLAgent):
     def _rehearse(self) -> None:
         """Also rehearse a new rule in this process, since a worker's warnings are not shown."""
         super()._rehearse()
-        if self.kernel is None or self.kernel.tried:
+        rule = None if self.kernel is None else self.kernel.with_ties(self.ties)
+        if rule is None or rule.tried:
             return
         simulator = self._table if self.compiled else copied(self.simulator)
         if simulator is not None:
-            self.kernel.rehearse(self.q_table, simulator, self.actions, self.parameters(), self.episode)
+            rule.rehearse(self.q_table, simulator, self.actions, self.parameters(), self.episode)
 
     def _submit(self, pool: Pool, batch: Batch, snapshot: Any) -> Reference:
         """Submit a batch to be collected and learned; return the call for the next snapshot."""
@@ -660,7 +727,7 @@ class DistributedQLAgent(QLAgent):
     def _pool(self, do_test: bool) -> Iterator[Pool]:
         """Reserve the pool for a run, with the makers of its roles."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
-        settings = self._worker_settings()
+        settings, kernel = self._worker_settings(), self.kernel.with_ties(self.ties)
         options: dict[str, dict[str, Any]] = {
             "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},
             # A log is in use until its batch is replayed. The collector's batch `in_flight` - 1 later waits for the
@@ -669,7 +736,7 @@ class DistributedQLAgent(QLAgent):
             "evaluator": {},
         }
         makers = {
-            name: functools.partial(_play, role, self.single, self.kernel, self.simulator, settings, options[name])
+            name: functools.partial(_play, role, self.single, kernel, self.simulator, settings, options[name])
             for name, role in self.roles.items()
         }
         with pool.run(makers):
@@ -721,10 +788,9 @@ class DistributedQLAgent(QLAgent):
     def _warn_of_truncated_batches(self) -> None:
         """Warn if tests truncate batches."""
         if self.do_test and self.episodes_a_batch > self.test_interval:
-            warnings.warn(
+            warn_caller(
                 f"a batch of {self.episodes_a_batch} episodes is truncated to {self.test_interval}, as a test follows "
-                f"every {self.test_interval}: set test_interval, or do_test=False",
-                stacklevel=3,
+                f"every {self.test_interval}: set test_interval, or do_test=False"
             )
 
     def _header(self) -> dict[str, Any]:

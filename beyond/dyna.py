@@ -131,7 +131,18 @@ class DynaServer:
 
 
 class _PlanningAgent(TDAgent):
-    """Base class of the Dyna-Q agents: they keep counts, and recompute an assigned q_table from them where they can."""
+    """Base class of the Dyna-Q agents: they keep counts, and recompute an assigned q_table from them where they can.
+
+    Arguments:
+        learning_rate: how far a Q-learning update, between plans, moves a value towards its target, from 0 to 1
+        planning_steps: the number of state values that a plan may update per step learned
+        tolerance: how far a state's value may be off after a plan; None: a ten thousandth of the largest reward in
+            the transition table, or of `initial_value` if there is none
+        initial_value: what all action values start at; None: the highest reward in the transition table
+
+    Attributes:
+        counts: the transitions counted so far
+    """
 
     _shown: tuple[np.ndarray, int] | None = None  # the q_table that the user was last given, with its checksum
     planning_steps = Setting(count_between(0, 2**30))
@@ -284,13 +295,14 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     While it acts it also learns as Q-learning does, at `learning_rate`, or it would walk in circles until the next
     plan. After each batch (truncated at tests, with `do_test`) it plans from the counts, until no state's value is off
-    by more than `tolerance` or `planning_steps` state values per learning step have been updated. `tolerance` (None: a
-    ten thousandth of the largest reward in the transition table, or of `initial_value` if there is none) should be well
-    below the cost of a step, since smaller differences are ignored. `initial_value` should be the highest possible
-    return; None takes the highest reward in the transition table, and raises ValueError if there is none. Planning
-    works with lower values, too, but the agent may then never try actions that are better than those it knows.
+    by more than `tolerance` or `planning_steps` state values per learning step have been updated. `tolerance` should be
+    well below the cost of a step, since smaller differences are ignored. `initial_value` should be the highest possible
+    return; None raises ValueError if there is no transition table. Planning works with lower values, too, but the agent
+    may then never try actions that are better than those it knows. An interrupt leaves the agent as it was after a
+    batch. The rest is as in `QLAgent`.
 
-    `counts` has the counts. An interrupt leaves the agent as it was after a batch. The rest is as in `QLAgent`.
+    Arguments:
+        batch_size: the number of episodes from one plan to the next
     """
 
     agent_name = "Dyna-Q agent"
@@ -342,6 +354,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         after = before._replace(q_table=planner.q_table, episode=episode, steps=steps, planner=planner)
         self._versions = before, after, switch
         learn_counts(model, planner, counts, *self._planning(), switch)
+        self._warn_if_unrewarded(before.episode)
 
 
 class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
@@ -352,6 +365,11 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
     is `DynaQAgent`'s, bit for bit. With `in_flight=3` a round acts on the table from two rounds earlier, so that no
     worker waits for the slowest one or for the server. The rest is as in `DynaQAgent` and `DistributedQLAgent`, even if
     processes are killed: a snapshot carries its round's counts, and the agent keeps all counts for a new server.
+
+    Arguments:
+        cw_num: the number of workers
+        batch_size: the number of episodes per worker and round, each of which ends with a plan
+        in_flight: 2, or 3 and more to act on older tables, so that nobody waits
     """
 
     agent_name = "Distributed Dyna-Q"

@@ -133,10 +133,16 @@ class FederatedQLAgent(DistributedQLAgent):
     """Q-learning on `cw_num` workers that learn on their own, and a server that merges what they learned.
 
     A round is `batch_size` episodes per worker, all from the same table; with `do_test` it is truncated at tests.
-    Workers learn at `local_rate`, at most the larger of `learning_rate` and `cap` (None: cw_num / 100, clipped to 0.2
-    to 0.6), and the server merges by the formula of `federated.merge`. With one worker the result is the single-core
-    agent's, bit for bit. The rest is as in `DistributedQLAgent`, even if processes are killed. `single`, the class of
-    the workers' agents, may have any rule.
+    Workers learn at `local_rate`, and the server merges by the formula of `federated.merge`. With one worker the result
+    is the single-core agent's, bit for bit. The rest is as in `DistributedQLAgent`, even if processes are killed.
+    `single`, the class of the workers' agents, may have any rule.
+
+    Arguments:
+        cw_num: the number of workers
+        batch_size: the number of episodes per worker and round
+        in_flight: 2, since each round starts where the last ends
+        learning_rate: how far a merge moves a value towards its target for each visit, from 0 to 1
+        cap: what `local_rate`, at which workers learn, may be raised to; None: cw_num / 100, clipped to 0.2 to 0.6
     """
 
     agent_name = "Federated Q-learning"

@@ -249,6 +249,27 @@ def explore_or_exploit(row, actions, epsilon, explore):
     return greedy_action(row, actions)
 
 
+@register_jitable
+def explore_or_break_ties(row, actions, epsilon, explore):
+    """The epsilon-greedy action, as `explore_or_exploit`, but one of those that tie for the highest value at random."""
+    if explore < epsilon:
+        return min(_integer_part(explore * (len(actions) / epsilon)), len(actions) - 1)
+    best, value, tied = 0, row[0], 1
+    for action in range(1, len(actions)):
+        if row[action] > value:
+            best, value, tied = action, row[action], 1
+        elif row[action] == value:
+            tied += 1
+    if tied > 1:
+        # `explore` is uniform in [epsilon, 1) here. An epsilon of 1 never comes this far.
+        further = min(_integer_part((explore - epsilon) / (1.0 - epsilon) * tied), tied - 1)
+        while further > 0:
+            best += 1
+            if row[best] == value:
+                further -= 1
+    return best
+
+
 def _integer_part(number):
     """The integer part of a non-negative number."""
     return int(number)
@@ -258,6 +279,9 @@ def _integer_part(number):
 def _(number):
     # Cast to unsigned, as in `sample_step`, because it is used as an index.
     return lambda number: np.int64(np.uint32(number))
+
+
+POLICIES = {"lowest": explore_or_exploit, "random": explore_or_break_ties}  # by how they break ties
 
 
 # Logs of an episode's steps -------------------------------------------------------------------

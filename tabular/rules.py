@@ -20,6 +20,7 @@ import numpy as np
 from . import kernels
 from .kernels import (
     OPTIONS,
+    POLICIES,
     Experience,
     GrowingExperience,
     Log,
@@ -27,6 +28,7 @@ from .kernels import (
     QuickParameters,
     cached_jit,
     compiled_when_called,
+    explore_or_break_ties,
     explore_or_exploit,
     learning_loop,
     q_learning_episode,
@@ -174,7 +176,10 @@ class Rule:
         self.py_func = learning_loop(self._episode, update, _checked(policy))
         self._own = [function for function in (update, policy) if function.__module__ != kernels.__name__]
         self.tried = not self._own  # in plain Python; the functions of kernels.py need no rehearsal
+        self.idle = False  # whether it was seen to change nothing in spite of rewards
         self._loops: Any = None  # _Loops, once they are needed
+        is_default = policy is explore_or_exploit
+        self._with_random_ties = Rule(update, explore_or_break_ties) if is_default else None
 
     def __call__(
         self, q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, first: int, episodes: int,
@@ -262,6 +267,18 @@ class Rule:
             self._tried_in_plain_python(first_episode, q_table)
         else:
             self.plain(np.array(q_table), simulator, actions, _short(parameters, 100), first, 1)  # an env may be slow
+
+    def with_ties(self, ties: str) -> Rule:
+        """Return the rule that learns alike and breaks ties as `ties` says: to the "lowest" action, or at "random".
+
+        Raises ValueError for "random" if the rule has a policy of the user's, which chooses actions by itself.
+        """
+        if ties == "lowest" or self.policy is POLICIES[ties]:
+            return self
+        if self._with_random_ties is None:
+            own = f"the policy of {self!r}, {self.policy.__name__}, chooses actions by itself"
+            raise ValueError(f"ties must be 'lowest' for a rule with a policy of its own, got {ties!r}: {own}")
+        return self._with_random_ties
 
     @property
     def kernel(self) -> Callable:
@@ -416,7 +433,7 @@ def _checked(policy: Callable) -> Callable:
             raise mistake(ValueError(message))
         return int(action)
 
-    return policy if policy is explore_or_exploit else act
+    return policy if policy in POLICIES.values() else act
 
 
 def _checked_compiled(policy: Callable) -> Callable:
@@ -463,7 +480,7 @@ class _Rehearsal:
 
     def policy(self, row: Any, actions: Any, epsilon: float, explore: float) -> int:
         """Call the rule's policy, and check its action."""
-        row = list(row) if self.rule.policy is explore_or_exploit else row  # in plain Python it needs a list
+        row = list(row) if self.rule.policy in POLICIES.values() else row  # in plain Python they need a list
         return _checked(self.rule.policy)(row, actions, epsilon, explore)
 
     def judge(self) -> bool:
@@ -473,9 +490,11 @@ class _Rehearsal:
             message = f"{name} must change q_table[state][action] and return nothing, it returned {self.returned!r}"
             raise mistake(TypeError(message))
         if self.changed():
+            self.rule.idle = False
             return True
         if self.rewarded and self.parameters.learning_rate > 0:
             warn_caller(f"{name} changed nothing in the q_table in its first episode, although there were rewards")
+            self.rule.idle = True
             return True
         return False
 

@@ -36,7 +36,7 @@ def by_hand(agent) -> tuple[np.ndarray, int, list[float]]:
     rate = agent.local_rate if federated else agent.learning_rate
     worker = agent.single(
         agent.simulator, agent.epsilon, rate, test_interval=agent.test_interval, trials=agent.trials, beta=agent.beta,
-        max_step=agent.max_step, seed=agent.seed, compiled=agent.compiled,
+        max_step=agent.max_step, seed=agent.seed, compiled=agent.compiled, ties=agent.ties,
     )  # fmt: skip
     server, evaluator = agent.roles["server"](worker), td.EvaluationWorker(worker)
     collectors = [agent.roles["collector"](worker) for _ in range(agent.cw_num)]

@@ -40,9 +40,11 @@ def run(agent):
 KINDS = {
     "Q-learning": small,
     "SARSA": functools.partial(small, td.SARSAAgent),
+    "random ties": functools.partial(small, ties="random"),
     "stepped": functools.partial(small, compiled=False),
     "without P": functools.partial(small, simulator=Ring()),
     "distributed": functools.partial(small, td.DistributedQLAgent),
+    "distributed, random ties": functools.partial(small, td.DistributedQLAgent, ties="random"),
     "federated": functools.partial(small, FederatedQLAgent),
     "federated SARSA": functools.partial(small, FederatedSARSAAgent),
     "Dyna-Q": functools.partial(small, DynaQAgent),
@@ -164,6 +166,7 @@ TILTED = td.FrozenLakeEnv(transition_prob=(0.96, 0.02, 0.01, 0.01))
 OTHERS = {
     "seed": lambda: small(seed=4),
     "beta": lambda: small(beta=0.9),
+    "ties": lambda: small(ties="random"),
     "agent": lambda: small(td.SARSAAgent),
     "simulator": lambda: small(simulator=TILTED),
     "simulator of another size": lambda: small(simulator=td.FrozenLakeEnv(map_name="8x8")),
@@ -254,7 +257,7 @@ def test_a_save_with_impossible_values_is_refused_by_their_name(path, name):
 
 
 @pytest.mark.parametrize("value", [None, -5, 1.5, "7", True, 2**80], ids=repr)
-@pytest.mark.parametrize("name", ["episode", "steps", "seed", "beta", "agent", "simulator"])
+@pytest.mark.parametrize("name", ["episode", "steps", "seed", "beta", "ties", "agent", "simulator"])
 def test_a_save_with_a_wrong_entry_in_its_header_is_refused_by_its_name(saved, name, value):
     with np.load(saved) as file:
         arrays = dict(file)

@@ -13,7 +13,6 @@ import numpy as np
 import PIL.Image
 import PIL.ImageSequence
 import pytest
-import shimmy
 from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
 
 import td_helpers as td
@@ -61,8 +60,7 @@ def test_gymnasiums_video_recorder_records_an_episode(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, clips.__name__, clips)
     lake = td.FrozenLakeEnv(["SFG"], transition_prob=(1, 0, 0, 0), render_mode="rgb_array")
-    wrapped = shimmy.GymV26CompatibilityV0(env=lake)
-    env = gymnasium.wrappers.RecordVideo(wrapped, str(tmp_path / "videos"), lambda episode: True)
+    env = gymnasium.wrappers.RecordVideo(lake, str(tmp_path / "videos"), lambda episode: True)
     assert td.rollout(env, lambda state: td.RIGHT).terminated
     env.close()
     ((pictures, fps),) = videos
