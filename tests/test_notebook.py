@@ -112,7 +112,7 @@ WING_CLAIMS = """
 assert on_bypass(planned) and worth > 808
 looks = {label: (values > best_32 - 20)[-10:].sum() for label, (_, _, values) in followed.items()}
 first = {label: (values > best_32 - 20).argmax() for label, (_, _, values) in followed.items()}
-assert looks["Dyna-Q"] >= 9 > 7 >= max(n for label, n in looks.items() if label != "Dyna-Q"), looks
+assert looks["Dyna-Q"] >= 9 > 6 >= max(n for label, n in looks.items() if label != "Dyna-Q"), looks
 steps = {label: steps[first[label]] for label, (steps, _, _) in followed.items() if first[label]}
 assert min(steps, key=steps.get) == "Dyna-Q"
 assert needed["two workers", 0.02] < needed["one core", 0.02] and bypass >= 19
@@ -152,8 +152,8 @@ def tagged(cells, tag):
 def outputs_as_text(cells):
     """Return all text output of the cells."""
     outputs = [output for cell in cells for output in cell.outputs]
-    texts = [output.get("text", "") for output in outputs]
-    return "\n".join(texts + [text for o in outputs for kind, text in o.get("data", {}).items() if "text/" in kind])
+    printed = "".join(output.get("text", "") for output in outputs)  # one stream may come in pieces
+    return "\n".join([printed] + [text for o in outputs for kind, text in o.get("data", {}).items() if "text/" in kind])
 
 
 def assert_in_order(wanted, found):
