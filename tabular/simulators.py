@@ -53,6 +53,9 @@ RECORDERS = [
 
 def shape_of(simulator: Any) -> tuple[int, int]:
     """Return (states, actions) of an env; raise TypeError or ValueError unless it is one with Discrete spaces."""
+    if isinstance(simulator, type):
+        name = simulator.__name__
+        raise TypeError(f"simulator must be an env, got the class {name}: call it, {name}()")
     if not callable(getattr(simulator, "step", None)) or not callable(getattr(simulator, "reset", None)):
         raise TypeError(f"simulator must be an env of gym or gymnasium, got {simulator!r}")
     if not _takes_seed(simulator.reset):

@@ -135,6 +135,10 @@ def test_a_lake_says_what_it_is(expected, make):
     assert expected in str(gymnasium.wrappers.TimeLimit(lake, 5))
 
 
+def test_a_table_says_what_it_is():
+    assert repr(td.FrozenLakeEnv().table) == "TransitionTable(17 states, 4 actions, 4 outcomes)"
+
+
 SIMULATORS = {
     "16x16": lambda: td.FrozenLakeEnv(map_name="16x16"),
     "a 1x2 map": lambda: gymnasium.wrappers.TimeLimit(td.FrozenLakeEnv(["SG"]), 5),
@@ -249,3 +253,16 @@ def test_a_word_of_another_class_is_not_recommended():
 def test_a_lake_and_a_table_that_are_swapped_are_told_apart(call, lake, table):
     with pytest.raises(TypeError, match="lake must be a FrozenLakeEnv, a name of MAPS or a map, after the q_table"):
         call(lake, table)
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_a_class_in_the_place_of_an_env_is_told_to_be_called(kind):
+    message = r"simulator must be an env, got the class FrozenLakeEnv: call it, FrozenLakeEnv\(\)"
+    with pytest.raises(TypeError, match=message):
+        kind(td.FrozenLakeEnv)
+
+
+@pytest.mark.parametrize("name", td.MAPS)
+def test_a_name_in_the_place_of_a_map_is_told_its_own(name):
+    with pytest.raises(TypeError, match=f"desc must be a list of strings.*: a map of MAPS is map_name='{name}'"):
+        td.FrozenLakeEnv(name)

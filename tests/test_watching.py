@@ -136,7 +136,7 @@ def test_a_greedy_path_needs_a_table_of_the_lake(bad):
 
 def test_an_unknown_lake_is_refused():
     for bad in ("no such map", 7):
-        with pytest.raises((TypeError, ValueError), match=r"map_name|desc"):
+        with pytest.raises((TypeError, ValueError), match=r"map_name|desc|lake"):
             td.plot_image(np.zeros((17, 4)), bad)
 
 
