@@ -41,9 +41,9 @@ def run(path: Path, result: Path) -> nbformat.NotebookNode:
 
 
 def _is_passing(output) -> bool:
-    """Whether an output is transient: a progress bar, or stderr."""
+    """Whether an output is transient: a progress bar, stderr, or what Ray says of a process that died."""
     widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-    return widget or output.get("name") == "stderr"
+    return widget or output.get("name") == "stderr" or "(raylet)" in output.get("text", "")
 
 
 def is_writable(folder: Path) -> bool:

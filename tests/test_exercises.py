@@ -243,3 +243,23 @@ def test_expected_sarsa_is_the_same_compiled_stepped_distributed_and_saved(hallw
 def test_a_rule_of_the_wrong_signature_is_refused_with_the_right_one():
     with pytest.raises(TypeError, match="must take \\(q_table, state, action, reward, next_state, terminated"):
         td.Rule(lambda q_table, state, action: None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "slip", "melted", "routes"),
+    [
+        ((0.3, 0.001), 0.03, 0, {td.QLAgent: "hallway", td.SARSAAgent: "bypass"}),
+        ((0.05, 0.001), 0.03, 0, {td.QLAgent: "hallway", td.SARSAAgent: "hallway"}),
+        ((0.3, 0.1), 0.03, 0, {td.QLAgent: "bypass"}),
+        ((0.3, 0.001), 0.0, 0, {td.QLAgent: "hallway", td.SARSAAgent: "hallway"}),
+        ((0.3, 0.001), 0.03, 2, {td.SARSAAgent: "hallway"}),
+    ],
+)
+def test_moving_the_sliders_shows_what_the_answers_say(settings, slip, melted, routes):
+    rows = [("F" if 2 <= i < 2 + melted else row[0]) + row[1:] for i, row in enumerate(td.MAPS["Dangerous Hallway"])]
+    lake = td.FrozenLakeEnv(rows, transition_prob=(1 - slip, slip / 3, slip / 3, slip / 3))
+    assert passes(td.value_iteration(lake.table), lake) == ("bypass" if slip else "hallway")
+    for (kind, expected), seed in itertools.product(routes.items(), range(5)):
+        agent = kind(lake, *settings, 30_000, do_test=False, seed=seed)
+        agent.learn_and_evaluate(progress=False)
+        assert passes(agent.q_table, lake) == expected

@@ -357,7 +357,7 @@ def test_cells_show_the_same_numbers_when_they_are_run_again_in_any_order(path, 
         for i, cell in enumerate(other.cells)
         if cell.cell_type == "code" and cell.outputs and "nbval-ignore-output" not in cell.metadata.get("tags", [])
     ]
-    assert len(checked) >= 8
+    assert len(checked) >= 5
     with client.setup_kernel():
         for i, cell in enumerate(other.cells[:-1] if path == LESSON else other.cells):
             client.execute_cell(cell, i)
