@@ -70,6 +70,7 @@ from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan, tables
 from tabular.plots import COLORS, Film, color_of, plot_result, plot_timing, save_figure, show, show_source
 from tabular.pool import InProcess, Lost, Pool, Reference, Workers, check_workers, shared_workers
 from tabular.recording import Recorder
+from tabular.returns import MOST_SAVED, Returns, returns_of
 from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import FORMAT, Checkpoints, Save, Saveable
@@ -149,12 +150,14 @@ class TDAgent(Saveable):
         initial_value: what all action values start at
         ties: which of the actions that tie for the highest value it takes while it learns: the "lowest", or one at
             "random"; tests and `greedy_policy` take the lowest
+        keep_returns: True to keep the return of each episode learned in `returns`
 
     Attributes:
         q_table: the action values, float64, (states, actions); may be assigned
         episode: the number of episodes learned so far
         steps: the number of steps learned so far
         rewards: a dict from the episode of each test to its mean discounted return
+        returns: with `keep_returns` the undiscounted return of each episode learned, float64; else None
         compiled: whether the simulator is compiled
     """
 
@@ -172,13 +175,14 @@ class TDAgent(Saveable):
     max_step = Setting(count_between(1, MAX_STEP))
     seed = Setting(count_between(0, 2**63 - 1))
     ties = Setting(one_of(*POLICIES))
+    keep_returns = Setting(check_flag)
 
     @names_checked
     def __init__(
         self, simulator: Any, epsilon: float = 0.3, learning_rate: float = 0.001, learning_episodes: int = 30_000, *,
         test_interval: int = 100, trials: int | None = None, beta: float = 0.999, do_test: bool = True,
         max_step: int = 1000, seed: int = 0, compiled: bool | None = None, initial_value: float = 0.0,
-        ties: str = "lowest",
+        ties: str = "lowest", keep_returns: bool = False,
     ):  # fmt: skip
         self.epsilon = epsilon
         self.learning_rate = learning_rate
@@ -190,6 +194,7 @@ class TDAgent(Saveable):
         self.max_step = max_step
         self.seed = seed
         self.ties = ties
+        self.keep_returns = keep_returns
         compiled = compiled if compiled is None else check_flag("compiled", compiled)
         self._shape = shape_of(simulator)
         self._table, self._time_limit = compiled_form(simulator, compiled)
@@ -256,7 +261,8 @@ class TDAgent(Saveable):
     @episode.setter
     def episode(self, episode: int) -> None:
         self._before_change("episode")
-        self._learned = self._learned._replace(episode=check_count("episode", episode, 0, MAX_EPISODES))
+        episode = check_count("episode", episode, 0, MAX_EPISODES)
+        self._learned = self._learned._replace(episode=episode, returns=Returns())
 
     @property
     def steps(self) -> int:
@@ -267,6 +273,14 @@ class TDAgent(Saveable):
     def steps(self, steps: int) -> None:
         self._before_change("steps")
         self._learned = self._learned._replace(steps=check_count("steps", steps, 0, 2**62))
+
+    @property
+    def returns(self) -> np.ndarray | None:
+        """The undiscounted return of each episode learned, float64, (episodes,); None without `keep_returns`.
+
+        It is nan for episodes that were learned without `keep_returns`, or by a custom `learn`.
+        """
+        return self._learned.returns.of_episodes(self.episode) if self.keep_returns else None
 
     @property
     def total_rewards(self) -> list[float]:
@@ -289,10 +303,12 @@ class TDAgent(Saveable):
         self._rehearse()
         episodes = self._episodes_asked_for(episodes)
         with self._usage.by_this_thread():
-            q_table = self.q_table.copy()
-            steps = self.learn_on(q_table, self.episode, episodes)
-            before, self._learned = self.episode, Learned(q_table, self.episode + episodes, self.steps + steps)
-        self._warn_if_unrewarded(before)
+            q_table, before = self.q_table.copy(), self._learned
+            returns = np.full(episodes, np.nan) if self.keep_returns else None
+            steps = self.steps + self.learn_on(q_table, before.episode, episodes, None, returns)
+            kept = before.returns.plus(returns)
+            self._learned = Learned(q_table, before.episode + episodes, steps, returns=kept)
+        self._warn_if_unrewarded(before.episode)
 
     @in_few_lines()
     def evaluate(self, policy: Callable | None = None, trials: int = 100, max_steps: int = 1000) -> float:
@@ -379,14 +395,22 @@ class TDAgent(Saveable):
         if before < LONG <= self.episode and self.learning_rate > 0 and not (self.kernel.idle or self.q_table.any()):
             warn_of_no_reward(self.ties)
 
-    def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log: Log = None) -> int:
-        """Learn `episodes` episodes from number `first` on `q_table`, in place, and fill `log`; return the steps."""
+    def learn_on(
+        self, q_table: np.ndarray, first: int, episodes: int, log: Log = None, returns: np.ndarray | None = None
+    ) -> int:
+        """Learn `episodes` episodes from number `first` on `q_table`, in place; return the number of steps.
+
+        `log` and `returns`, an array with an entry per episode, are filled if they are given.
+        """
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: use QLAgent or SARSAAgent")
         simulator, parameters = self._table if self.compiled else self.simulator, self.parameters()
         task, parts = (q_table, simulator, self.actions, parameters), in_parts(episodes, parameters.max_step)
-        rule = self.kernel.with_ties(self.ties)
-        return sum(rule(*task, first + done, count, log) for done, count in parts)
+        rule, steps = self.kernel.with_ties(self.ties), 0
+        for done, count in parts:
+            part = None if returns is None else returns[done : done + count]
+            steps += rule(*task, first + done, count, log, part)
+        return steps
 
     def evaluate_on(
         self, q_table: np.ndarray, episode: int, trials: int, max_step: int, policy: Callable | None = None
@@ -429,12 +453,13 @@ class TDAgent(Saveable):
 
     def _state(self) -> dict[str, Any]:
         """Return all that resuming needs, as named arrays."""
-        return {
+        state = {
             "header": np.array(json.dumps(self._header())),
             "q_table": self.q_table,
             "tests": np.array(sorted(self.rewards), np.int64),
             "rewards": np.array(self.total_rewards, np.float64),
         }
+        return state | ({"returns": self._learned.returns.latest[-MOST_SAVED:]} if self.keep_returns else {})
 
     def _restore(self, saved: Save) -> None:
         """Restore what `_state` returned; raise ValueError if the save is invalid."""
@@ -443,6 +468,9 @@ class TDAgent(Saveable):
             episode=check_count("episode", saved.header.get("episode"), 0),
             steps=check_count("steps", saved.header.get("steps"), 0, 2**62),
         )
+        if self.keep_returns and "returns" in saved:
+            most = min(learned.episode, MOST_SAVED)
+            learned = learned._replace(returns=Returns().plus(saved.read("returns", np.float64, (None,), most)))
         tests = saved.read_episodes("tests", MAX_TESTS)
         rewards = saved.read("rewards", np.float64, tests.shape)
         self._learned = learned
@@ -490,7 +518,8 @@ class CollectingWorker:
         learn = functools.partial(self.agent.learn_on, q_table)
         pairs, rewards = self.recorder.record(learn, first, episodes)
         self.replica.learned = pairs
-        return Collected(pairs, rewards, time.perf_counter() - start)
+        returns = returns_of(pairs, rewards) if self.agent.keep_returns else None
+        return Collected(pairs, rewards, time.perf_counter() - start, returns)
 
 
 class QLAgentServer:
@@ -514,9 +543,8 @@ class QLAgentServer:
         self.steps += agent.kernel.replay(self.q_table, *task)
         seconds = time.perf_counter() - start
         q_table = self.changes.send(pairs, self.steps)
-        shipped = pairs.nbytes + rewards.nbytes
-        cost = Cost(collected.seconds, seconds, bytes=shipped, sent=q_table.nbytes)
-        return Snapshot(q_table, self.steps, cost)
+        cost = Cost(collected.seconds, seconds, bytes=collected.nbytes, sent=q_table.nbytes)
+        return Snapshot(q_table, self.steps, cost, collected.returns)
 
 
 class EvaluationWorker:

@@ -418,9 +418,9 @@ def sarsa_update(
 
 @register_jitable
 def q_learning_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Learn one episode; the next action is chosen after the update. Return its length."""
+    """Learn one episode; the next action is chosen after the update. Return (steps, return)."""
     epsilon, key = parameters.epsilon, parameters.key
-    state = reset(simulator, key, stream)
+    state, total = reset(simulator, key, stream), 0.0
     for t in range(1, parameters.max_step + 1):
         explore, slip = draw(key, stream + t)
         action = policy(q_table[state], actions, epsilon, explore)
@@ -428,19 +428,20 @@ def q_learning_episode(q_table, simulator, actions, parameters, stream, log, upd
         update(q_table, state, action, reward, next_state, terminated, actions, parameters)
         if log is not None:
             record(log, t, state, action, reward, actions)
+        total += reward
         state = next_state
         if terminated or truncated:
             break
     if log is not None:
         finish(log, t, state, terminated)
-    return t
+    return t, total
 
 
 @register_jitable
 def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Learn one episode; the next action is chosen before the update. Return its length."""
+    """Learn one episode; the next action is chosen before the update. Return (steps, return)."""
     epsilon, key = parameters.epsilon, parameters.key
-    state = reset(simulator, key, stream)
+    state, total = reset(simulator, key, stream), 0.0
     explore, slip = draw(key, stream + 1)
     action = policy(q_table[state], actions, epsilon, explore)
     for t in range(1, parameters.max_step + 1):
@@ -453,12 +454,13 @@ def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, 
         )  # fmt: skip
         if log is not None:
             record(log, t, state, action, reward, actions)
+        total += reward
         state, action = next_state, next_action
         if terminated or truncated:
             break
     if log is not None:
         finish(log, t, state, terminated)
-    return t
+    return t, total
 
 
 # Learning and replaying --------------------------------------------------------------------------
@@ -467,11 +469,14 @@ def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, 
 def learning_loop(episode_of, update, policy):
     """Build the loop in which a rule learns from episode to episode."""
 
-    def learn(q_table, simulator, actions, parameters, first, episodes, log):
+    def learn(q_table, simulator, actions, parameters, first, episodes, log, returns):
         steps = 0
         for episode in range(first, first + episodes):
             stream = learning_stream(episode)
-            steps += episode_of(q_table, simulator, actions, parameters, stream, log, update, policy)
+            length, total = episode_of(q_table, simulator, actions, parameters, stream, log, update, policy)
+            steps += length
+            if returns is not None:
+                returns[episode - first] = total
         return steps
 
     return learn

@@ -107,9 +107,10 @@ def _check_writable(q_table: Any, shape: tuple[int, int]) -> None:
 
 
 def _check_task(
-    q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, episodes: int, log: Log
-) -> None:
-    """Raise ValueError unless the q_table and the log fit the simulator and the episodes."""
+    q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, episodes: int, log: Log,
+    returns: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Raise ValueError unless the q_table, the log and the returns fit the simulator and the episodes."""
     states = len(simulator.outcomes) if type(simulator) is PackedTable else len(q_table)
     shape = (states, len(actions))
     if type(simulator) is PackedTable and simulator.outcomes.shape[1] != len(actions):
@@ -123,6 +124,8 @@ def _check_task(
             raise ValueError(f"experience numbers pairs with 31 bits, too few for a q_table of shape {shape}")
     elif log is not None and log.shape != shape:
         raise ValueError(f"visits must be of shape {shape}, got {log.shape}")
+    if returns is not None and (returns.shape != (episodes,) or returns.dtype != FLOAT64):
+        raise ValueError(f"returns must be {episodes} floats, got {returns.dtype} of shape {returns.shape}")
 
 
 def _check_experience(q_table: np.ndarray, pairs: np.ndarray, rewards: np.ndarray, actions: Any) -> None:
@@ -183,23 +186,24 @@ class Rule:
 
     def __call__(
         self, q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, first: int, episodes: int,
-        log: Log = None,
+        log: Log = None, returns: np.ndarray | None = None,
     ) -> int:  # fmt: skip
         """Learn on a q_table, in place, for `episodes` episodes from number `first` on; return the number of steps.
 
         A packed table runs compiled, an env is stepped. `log` is None, an array of visits (states, actions), or an
-        Experience with room for the episodes. Raises ValueError, before anything is learned, if shapes do not match.
+        Experience with room for the episodes. `returns`, if given, is filled with each episode's undiscounted return.
+        Raises ValueError, before anything is learned, if shapes do not match.
         """
-        _check_task(q_table, simulator, actions, parameters, episodes, log)
+        _check_task(q_table, simulator, actions, parameters, episodes, log, returns)
         if type(simulator) is not PackedTable or numba.config.DISABLE_JIT:
-            return self.plain(q_table, simulator, actions, parameters, first, episodes, log)
+            return self.plain(q_table, simulator, actions, parameters, first, episodes, log, returns)
         first_episode = lambda table: self._first_episode(table, simulator, actions, _short(parameters), first)[1]
-        task = simulator, actions, parameters, first, episodes, log
+        task = simulator, actions, parameters, first, episodes, log, returns
         return self._call(self.kernel, first_episode if episodes else None, q_table, *task)
 
     def plain(
         self, q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, first: int, episodes: int,
-        log: Log = None,
+        log: Log = None, returns: np.ndarray | None = None,
     ) -> int:  # fmt: skip
         """Learn as a call of the rule does, but in plain Python even on a packed table."""
         rows, steps = Rows(q_table), 0
@@ -214,10 +218,11 @@ class Rule:
         try:
             with place_noted():
                 if not self.tried and episodes:
-                    steps, rehearsal = self._first_episode(rows, simulator, actions, quick, first, plain_log)
+                    steps, rehearsal = self._first_episode(rows, simulator, actions, quick, first, plain_log, returns)
                     self.tried = rehearsal.judge()
                     first, episodes = first + 1, episodes - 1
-                steps += self.py_func(rows, simulator, actions, quick, first, episodes, plain_log)
+                    returns = None if returns is None else returns[1:]
+                steps += self.py_func(rows, simulator, actions, quick, first, episodes, plain_log, returns)
         except Exception as error:
             note_line(error, self._functions())
             raise
@@ -389,12 +394,13 @@ class Rule:
         return None if learned else problem
 
     def _first_episode(
-        self, table: Any, simulator: Any, actions: Any, parameters: Any, first: int, log: Any = None
-    ) -> tuple[int, _Rehearsal]:
+        self, table: Any, simulator: Any, actions: Any, parameters: Any, first: int, log: Any = None,
+        returns: np.ndarray | None = None,
+    ) -> tuple[int, _Rehearsal]:  # fmt: skip
         """Learn one episode in plain Python; return the number of steps and a record of what the rule did."""
         rehearsal = _Rehearsal(self, table, parameters)
         loop = learning_loop(self._episode, rehearsal.update, rehearsal.policy)
-        return loop(table, simulator, actions, parameters, first, 1, log), rehearsal
+        return loop(table, simulator, actions, parameters, first, 1, log, returns), rehearsal
 
     def _first_replayed(
         self, table: Any, pairs: np.ndarray, rewards: np.ndarray, actions: Any, parameters: Parameters

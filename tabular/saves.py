@@ -33,6 +33,10 @@ class Save:
         if self.header["format"] not in range(1, FORMAT + 1):
             raise ValueError(f"its format is {self.header['format']}, and this version reads up to {FORMAT}")
 
+    def __contains__(self, name: str) -> bool:
+        """Whether there is an array of this name."""
+        return f"{name}.npy" in self._archive.namelist()
+
     def read(self, name: str, dtype: Any, shape: tuple, longest: int = 2**22) -> np.ndarray:
         """Read an array of this type and shape, in which None is any length up to `longest`.
 

@@ -203,9 +203,11 @@ def _warn_of_recorder(simulator: Any) -> None:
         return
     _recorders_named.add(simulator)
     names = " and ".join(recorders)
+    returns = " with keep_returns=True" if "RecordEpisodeStatistics" in recorders else ""
     warn_caller(
         f"{names} changes nothing that is learned, but makes the simulator hundreds of times slower, since it is then "
-        "stepped and not compiled: pass the env inside (simulator.env), or compiled=False to step it nevertheless"
+        f"stepped and not compiled: pass the env inside (simulator.env){returns}, or compiled=False to step it "
+        "nevertheless"
     )
 
 

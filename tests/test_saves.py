@@ -40,15 +40,19 @@ def run(agent):
 KINDS = {
     "Q-learning": small,
     "SARSA": functools.partial(small, td.SARSAAgent),
-    "random ties": functools.partial(small, ties="random"),
+    "random ties, returns": functools.partial(small, ties="random", keep_returns=True),
     "stepped": functools.partial(small, compiled=False),
     "without P": functools.partial(small, simulator=Ring()),
     "distributed": functools.partial(small, td.DistributedQLAgent),
-    "distributed, random ties": functools.partial(small, td.DistributedQLAgent, ties="random"),
+    "distributed, random ties, returns": functools.partial(
+        small, td.DistributedQLAgent, ties="random", keep_returns=True
+    ),
     "federated": functools.partial(small, FederatedQLAgent),
-    "federated SARSA": functools.partial(small, FederatedSARSAAgent),
+    "federated SARSA, returns": functools.partial(small, FederatedSARSAAgent, keep_returns=True),
     "Dyna-Q": functools.partial(small, DynaQAgent),
+    "Dyna-Q, returns": functools.partial(small, DynaQAgent, keep_returns=True),
     "distributed Dyna-Q": functools.partial(small, DistributedDynaQAgent),
+    "distributed Dyna-Q, returns": functools.partial(small, DistributedDynaQAgent, keep_returns=True),
 }
 kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 

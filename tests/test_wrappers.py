@@ -111,10 +111,11 @@ def test_a_wrapper_that_only_records_is_named_once_with_the_way_out(record, limi
     with pytest.warns(UserWarning) as warned:
         agents = [kind(env, initial_value=0.0, **more) for more in ({}, {"epsilon": 0.1}, {"compiled": False})]
     assert not any(agent.compiled for agent in agents)
+    returns = " with keep_returns=True" if record.__name__ == "RecordEpisodeStatistics" else ""
     assert [str(warning.message) for warning in warned] == [
         f"{record.__name__} changes nothing that is learned, but makes the simulator hundreds of times slower, since "
-        "it is then stepped and not compiled: pass the env inside (simulator.env), or compiled=False to step it "
-        "nevertheless"
+        f"it is then stepped and not compiled: pass the env inside (simulator.env){returns}, or compiled=False to step "
+        "it nevertheless"
     ]
     assert warned[0].filename == __file__
 
