@@ -16,7 +16,8 @@ class AlternativeTexts(Preprocessor):
             described = output.get("metadata", {}).get("image/png", {})
             if described.get("alt") and "image/png" in output.get("data", {}):
                 source = f"data:image/png;base64,{output.data['image/png'].strip()}"
-                style = f"width: {described['width']}px; max-width: 100%"
+                width = f"width: {described['width']}px; " if "width" in described else ""
+                style = f"{width}max-width: 100%"
                 alt = html.escape(described["alt"])
                 output.data = {"text/html": f'<img alt="{alt}" src="{source}" style="{style}">'}
         return cell, resources

@@ -69,7 +69,8 @@ def main() -> None:
     notebook = run(path, result)
     for cell in notebook.cells:
         if "comparison" in cell.metadata.get("tags", []):
-            print(*(output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs))
+            shown = (output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+            print(*shown, sep="\n\n")
     print(f"{path.name} ran in {time.perf_counter() - start:.0f} s.")
     print("To read it: make lab; the report: Report.md" if result == path else f"To read it, open {result}")
 
