@@ -38,6 +38,7 @@ from tabular.checks import (
     setting_names,
     settings_of,
 )
+from tabular.continuing import at_start, from_save, going_on, to_save
 from tabular.displays import show_table
 from tabular.exact import policy_value, value_iteration
 from tabular.files import AnyPath, check_writable
@@ -151,6 +152,10 @@ class TDAgent(Saveable):
         ties: which of the actions that tie for the highest value it takes while it learns: the "lowest", or one at
             "random"; tests and `greedy_policy` take the lowest
         keep_returns: True to keep the return of each episode learned in `returns`
+        continuing: True for a task without an end: an episode that `max_step` truncates goes on as the next one, in the
+            state where it stopped. A stepped env is then not reset, and nothing else may step it between calls; tests
+            step a copy. It is reset when it terminates or truncates an episode itself, as a TimeLimit does, and, with a
+            warning, after `load` or an interrupt
 
     Attributes:
         q_table: the action values, float64, (states, actions); may be assigned
@@ -176,13 +181,14 @@ class TDAgent(Saveable):
     seed = Setting(count_between(0, 2**63 - 1))
     ties = Setting(one_of(*POLICIES))
     keep_returns = Setting(check_flag)
+    continuing = Setting(check_flag)
 
     @names_checked
     def __init__(
         self, simulator: Any, epsilon: float = 0.3, learning_rate: float = 0.001, learning_episodes: int = 30_000, *,
         test_interval: int = 100, trials: int | None = None, beta: float = 0.999, do_test: bool = True,
         max_step: int = 1000, seed: int = 0, compiled: bool | None = None, initial_value: float = 0.0,
-        ties: str = "lowest", keep_returns: bool = False,
+        ties: str = "lowest", keep_returns: bool = False, continuing: bool = False,
     ):  # fmt: skip
         self.epsilon = epsilon
         self.learning_rate = learning_rate
@@ -195,6 +201,8 @@ class TDAgent(Saveable):
         self.seed = seed
         self.ties = ties
         self.keep_returns = keep_returns
+        self.continuing = continuing
+        self._place: np.ndarray | None = None  # as in `Learned`, while learning; a stepped env stands there
         compiled = compiled if compiled is None else check_flag("compiled", compiled)
         self._shape = shape_of(simulator)
         self._table, self._time_limit = compiled_form(simulator, compiled)
@@ -305,9 +313,10 @@ class TDAgent(Saveable):
         with self._usage.by_this_thread():
             q_table, before = self.q_table.copy(), self._learned
             returns = np.full(episodes, np.nan) if self.keep_returns else None
+            self._set_out()
             steps = self.steps + self.learn_on(q_table, before.episode, episodes, None, returns)
-            kept = before.returns.plus(returns)
-            self._learned = Learned(q_table, before.episode + episodes, steps, returns=kept)
+            kept, place = before.returns.plus(returns), self._place
+            self._learned = Learned(q_table, before.episode + episodes, steps, returns=kept, place=place)
         self._warn_if_unrewarded(before.episode)
 
     @in_few_lines()
@@ -395,6 +404,15 @@ class TDAgent(Saveable):
         if before < LONG <= self.episode and self.learning_rate > 0 and not (self.kernel.idle or self.q_table.any()):
             warn_of_no_reward(self.ties)
 
+    def _set_out(self) -> None:
+        """Set `_place` to a copy of where the next episode starts, or None: an interrupt must leave the original."""
+        place = self._learned.place
+        if not self.compiled and place is not None and place is not self._place and place[0] >= 0:
+            self._learned, place = self._learned._replace(place=None), None
+            warn_caller("the simulator was left in the midst of an episode: it is reset, and the next one starts anew")
+        place = at_start(self._time_limit) if place is None else place.copy()
+        self._place = place if self.continuing else None
+
     def learn_on(
         self, q_table: np.ndarray, first: int, episodes: int, log: Log = None, returns: np.ndarray | None = None
     ) -> int:
@@ -405,6 +423,8 @@ class TDAgent(Saveable):
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: use QLAgent or SARSAAgent")
         simulator, parameters = self._table if self.compiled else self.simulator, self.parameters()
+        if self._place is not None:
+            simulator = going_on(simulator, self._place, self._shape[0])
         task, parts = (q_table, simulator, self.actions, parameters), in_parts(episodes, parameters.max_step)
         rule, steps = self.kernel.with_ties(self.ties), 0
         for done, count in parts:
@@ -426,9 +446,18 @@ class TDAgent(Saveable):
             rows = Rows(q_table)
             policy = lambda state: greedy_action(rows[state], self.actions)
         with place_noted():
-            simulator = Stepped(self.simulator, self._shape[0])
+            simulator = Stepped(self._env_to_test(), self._shape[0])
             acting = Policy(policy, len(self.actions))
             return float(evaluate.py_func(acting, simulator, parameters, test, 0, trials)) / trials
+
+    def _env_to_test(self) -> Any:
+        """Return the env, or a copy if learning goes on in it; where it cannot be copied, learning must start anew."""
+        if self.compiled or self._learned.place is None:
+            return self.simulator
+        env = copied(self.simulator)
+        if env is None:
+            self._place = None
+        return self.simulator if env is None else env
 
     def parameters(self, max_step: int | None = None) -> Parameters:
         """Return the kernels' parameters; an episode is truncated after `max_step` steps (None: the agent's)."""
@@ -449,7 +478,8 @@ class TDAgent(Saveable):
 
     def _header(self) -> dict[str, Any]:
         """Return the part of a save that is written as JSON."""
-        return {"format": FORMAT} | self._identity() | {"episode": self.episode, "steps": self.steps}
+        place = {"place": to_save(self._learned.place)} if self.continuing else {}
+        return {"format": FORMAT} | self._identity() | {"episode": self.episode, "steps": self.steps} | place
 
     def _state(self) -> dict[str, Any]:
         """Return all that resuming needs, as named arrays."""
@@ -471,6 +501,11 @@ class TDAgent(Saveable):
         if self.keep_returns and "returns" in saved:
             most = min(learned.episode, MOST_SAVED)
             learned = learned._replace(returns=Returns().plus(saved.read("returns", np.float64, (None,), most)))
+        place = from_save(saved.header.get("place"), self._shape[0], self._time_limit) if self.continuing else None
+        if self.compiled:
+            learned = learned._replace(place=place)
+        elif place is not None:
+            warn_caller("it was saved in the midst of an episode: the simulator is reset, and the next one starts anew")
         tests = saved.read_episodes("tests", MAX_TESTS)
         rewards = saved.read("rewards", np.float64, tests.shape)
         self._learned = learned
@@ -784,6 +819,9 @@ class DistributedQLAgent(QLAgent):
                 f"{self.single.__name__}: set `single` instead"
             )
         self._check_rule()
+        if self.continuing:
+            why = "batches are collected side by side, before it is known in which state the one before stops"
+            raise ValueError(f"continuing must be False for a distributed agent, got True: {why}")
         instead = "workers learn by the kernel of `single` and test its greedy policy: give it a td.Rule(update)"
         refuse_overrides(type(self), DistributedQLAgent, NOT_CALLED_BY_RUNS, instead, vars(self))
         refuse_overrides(self.single, TDAgent, ("learn", "evaluate"), instead)

@@ -73,6 +73,7 @@ class Planned(NamedTuple):
     beta: float | None  # the one planned with; None from an assignment of q_table until it is planned with
     model: Model
     returns: Returns = Returns()
+    place: np.ndarray | None = None  # as in `Learned`
 
 
 class PlannedSnapshot(NamedTuple):
@@ -215,7 +216,8 @@ class _PlanningAgent(TDAgent):
         planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
         learned = self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
-        self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model, learned.returns)
+        returns, place = learned.returns, learned.place
+        self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model, returns, place)
         self._shown = None
 
     @property  # type: ignore[misc]  # cannot be assigned, since it must equal the sum of the counts
@@ -294,8 +296,9 @@ class _PlanningAgent(TDAgent):
         planner, model = Planner.of(self._learned.q_table, values, waiting), Model.of(counts, states, actions)
         learned = self._learned
         self._learned = Planned(
-            learned.q_table, learned.episode, learned.steps, learned.recent, planner, beta, model, learned.returns
-        )
+            learned.q_table, learned.episode, learned.steps, learned.recent, planner, beta, model, learned.returns,
+            learned.place,
+        )  # fmt: skip
 
 
 class DynaQAgent(_PlanningAgent, QLAgent):
@@ -343,6 +346,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
             interval = self.test_interval if self.do_test else None
             for batch in plan(self.episode, until, self.batch_size, interval):
                 snapshot = Snapshot(self.q_table, self.steps)
+                self._set_out()
                 counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
                 self._learn_counts(counted, batch.last)
                 self._test_if_due(do_test)
@@ -362,7 +366,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         steps = before.steps + int(counts["count"].sum())
         after = before._replace(
             q_table=planner.q_table, episode=episode, steps=steps, planner=planner,
-            returns=before.returns.plus(counted.returns),
+            returns=before.returns.plus(counted.returns), place=self._place,
         )  # fmt: skip
         self._versions = before, after, switch
         learn_counts(model, planner, counts, *self._planning(), switch)
