@@ -41,6 +41,7 @@ from tabular.checks import (
 from tabular.continuing import at_start, from_save, going_on, to_save
 from tabular.displays import show_table
 from tabular.exact import policy_value, value_iteration
+from tabular.explore import explore
 from tabular.files import AnyPath, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row
 from tabular.gyms import gym
@@ -102,6 +103,7 @@ __all__ = [
     "plot_image", "plot_result", "plot_timing",
     # Watching
     "rollout", "greedy_path", "animate", "Film", "show", "show_source", "show_table",
+    "explore",
     # Building blocks, re-exported from tabular/
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
