@@ -92,6 +92,8 @@ from tabular.stepping import Rows, Stepped
 from tabular.subclasses import refuse_overrides, refuse_rule_methods, refuse_settings
 from tabular.tables import TransitionTable, samples_table
 from tabular.threads import Threads
+from tabular.timeline import plot_timeline
+from tabular.trace import Span, Trace, Traced, save_trace
 from tabular.unrewarded import LONG, warn_of_no_reward
 from tabular.usage import Usage
 
@@ -102,8 +104,8 @@ __all__ = [
     "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
     "plot_image", "plot_result", "plot_timing",
     # Watching
-    "rollout", "greedy_path", "animate", "Film", "show", "show_source", "show_table",
-    "explore",
+    "rollout", "greedy_path", "animate", "Film", "show", "show_source", "show_table", "explore",
+    "Span", "plot_timeline", "save_trace",
     # Building blocks, re-exported from tabular/
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
@@ -636,11 +638,13 @@ class DistributedQLAgent(QLAgent):
         patience: the seconds after which a process that has not answered is replaced
         checkpoint: the path to which the agent is saved while it learns, and when a run ends; None: it is not saved
         checkpoint_seconds: the seconds from one save to the next
+        trace: whether runs are traced, for `plot_timeline` and `save_trace`
 
     Attributes:
         restarts: the number of processes replaced
         batches: the number of batches learned
         cost: the total `Cost`: seconds of each role, and bytes sent
+        trace: the calls of the latest run, a list of `Span`s; None unless runs are traced
     """
 
     agent_name = "Distributed Q-learning"
@@ -660,7 +664,8 @@ class DistributedQLAgent(QLAgent):
     def __init__(
         self, simulator: Any, epsilon: float = 0.3, learning_rate: float = 0.001, learning_episodes: int = 30_000, *,
         cw_num: int = 4, ew_num: int = 4, batch_size: int = 100, in_flight: int = 2, workers: Pool | None = None,
-        patience: float = 180.0, checkpoint: AnyPath | None = None, checkpoint_seconds: float = 60.0, **settings: Any,
+        patience: float = 180.0, checkpoint: AnyPath | None = None, checkpoint_seconds: float = 60.0,
+        trace: bool = False, **settings: Any,
     ):  # fmt: skip
         self.cw_num = cw_num
         self.ew_num = ew_num
@@ -670,6 +675,7 @@ class DistributedQLAgent(QLAgent):
         self.patience = patience
         self.checkpoint = checkpoint
         self.checkpoint_seconds = checkpoint_seconds
+        self._trace = Trace() if check_flag("trace", trace) else None
         super().__init__(simulator, epsilon, learning_rate, learning_episodes, **settings)
         self.restarts, self.batches, self.cost = 0, 0, Cost()
         self._untested: dict[int, np.ndarray] = {}  # episode: the q_table to test, until its result is in
@@ -679,6 +685,15 @@ class DistributedQLAgent(QLAgent):
     def kernel(self) -> Rule:  # type: ignore[override]  # cannot be assigned, unlike the workers'
         """The workers' rule."""
         return self.single.kernel
+
+    @property
+    def trace(self) -> list[Span] | None:
+        """The calls of the latest run, in the order of sending; None unless constructed with `trace=True`.
+
+        A run replaces the trace of the run before, and a save has none. Within a loop over `learn_in_batches` the trace
+        has the calls so far.
+        """
+        return None if self._trace is None else self._trace.spans()
 
     @property
     def lag(self) -> int:
@@ -792,6 +807,9 @@ class DistributedQLAgent(QLAgent):
     def _pool(self, do_test: bool) -> Iterator[Pool]:
         """Reserve the pool for a run, with the makers of its roles."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
+        if self._trace is not None:
+            pool = Traced(pool)
+            self._trace = pool.trace
         settings, kernel = self._worker_settings(), self.kernel.with_ties(self.ties)
         options: dict[str, dict[str, Any]] = {
             "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},

@@ -81,9 +81,11 @@ class Pool:
     """Base class of the pools: runs take turns; one started inside another, in the same thread, raises RuntimeError."""
 
     ships = True  # whether results leave the process, so that workers return compact copies
+    elsewhere = False  # whether calls run in other processes
     cw_num: Any  # how many collectors and evaluators it has: an int, or inf
     ew_num: Any
     ahead: int  # a run sends up to `ahead` * `lag` batches before it waits for the first result
+    subject: int | None = None  # what a run's next calls are about: a batch's number, or a test's episode
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -176,6 +178,7 @@ class Workers(Pool):
     """
 
     ahead = 2  # times `lag` batches: while one is collected, another waits for its table
+    elsewhere = True
 
     cw_num = Setting(check_count)
     ew_num = Setting(count_between(0, 2**40))
