@@ -314,6 +314,7 @@ def without_ray(notebook):
     for cell in other.cells:
         cell.source = cell.source.replace("td.Workers(cw_num=8, ew_num=4).start()", "td.InProcess()")
         cell.source = cell.source.replace("workers.stop()", "")
+        cell.source = cell.source.replace("os._exit(1)", "pass")  # there is no process to end
     return other
 
 
