@@ -276,6 +276,8 @@ def slug(heading):
 def test_all_nine_items_of_the_report_stand_in_order_and_links_lead_somewhere(path, notebook):
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     for target in re.findall(r"\]\(([^)]+)\)", prose):
+        if target.startswith("https://"):
+            continue
         file, _, anchor = target.partition("#")
         there = path.parent / file
         assert there.exists(), target
