@@ -164,7 +164,12 @@ class Traced(Pool):
             given[place] = arguments[place].reference
         waited_for = tuple([arguments[place].number for place in answers])
         self.trace.calls.append([role, i, self.subject, time.perf_counter(), None, None, waited_for, ""])
-        return Sent(number, self.pool.submit(role, i, method, *given, [self._run, number, answers]))
+        note = [self._run, number, answers]
+        if self.elsewhere:
+            self.pool.note = note
+        else:
+            given.append(note)
+        return Sent(number, self.pool.submit(role, i, method, *given))
 
     def result(self, reference: Sent, timeout: float | None = None) -> Any:
         """Wait for a call, note the times that its answer has, and return its result."""

@@ -496,6 +496,9 @@ class Elsewhere(td.InProcess):
 
     elsewhere = True
 
+    def submit(self, *call):
+        return super().submit(*call, self.note)
+
 
 def far(monkeypatch):
     """Make all calls run as if on another machine, whose clock is 1000 s ahead."""
