@@ -72,7 +72,7 @@ from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan, tables
 from tabular.plots import COLORS, Film, color_of, plot_result, plot_timing, save_figure, show, show_source
 from tabular.pool import InProcess, Lost, Pool, Reference, Workers, check_workers, shared_workers
 from tabular.recording import Recorder
-from tabular.returns import MOST_SAVED, Returns, returns_of
+from tabular.returns import MOST_SAVED, Returns, to_fill
 from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import FORMAT, Checkpoints, Save, Saveable
@@ -316,7 +316,7 @@ class TDAgent(Saveable):
         episodes = self._episodes_asked_for(episodes)
         with self._usage.by_this_thread():
             q_table, before = self.q_table.copy(), self._learned
-            returns = np.full(episodes, np.nan) if self.keep_returns else None
+            returns = to_fill(episodes, self.keep_returns)
             self._set_out()
             steps = self.steps + self.learn_on(q_table, before.episode, episodes, None, returns)
             kept, place = before.returns.plus(returns), self._place
@@ -554,10 +554,9 @@ class CollectingWorker:
         """Return the experience of `episodes` episodes from number `first`."""
         start = time.perf_counter()
         q_table = self.replica.take(snapshot.q_table, snapshot.steps)
-        learn = functools.partial(self.agent.learn_on, q_table)
-        pairs, rewards = self.recorder.record(learn, first, episodes)
+        learn, returns = functools.partial(self.agent.learn_on, q_table), to_fill(episodes, self.agent.keep_returns)
+        pairs, rewards = self.recorder.record(learn, first, episodes, returns)
         self.replica.learned = pairs
-        returns = returns_of(pairs, rewards) if self.agent.keep_returns else None
         return Collected(pairs, rewards, time.perf_counter() - start, returns)
 
 
