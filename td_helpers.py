@@ -554,7 +554,8 @@ class CollectingWorker:
         """Return the experience of `episodes` episodes from number `first`."""
         start = time.perf_counter()
         q_table = self.replica.take(snapshot.q_table, snapshot.steps)
-        learn, returns = functools.partial(self.agent.learn_on, q_table), to_fill(episodes, self.agent.keep_returns)
+        learn = functools.partial(self.agent.learn_on, q_table)
+        returns = to_fill(episodes, self.agent.keep_returns)
         pairs, rewards = self.recorder.record(learn, first, episodes, returns)
         self.replica.learned = pairs
         return Collected(pairs, rewards, time.perf_counter() - start, returns)

@@ -94,7 +94,6 @@ assert last[hall, 0.001, 0.3, "SARSA"] - last[hall, 0.001, 0.3, "Q-learning"] > 
 assert abs(last[hall, 0.001, 0.05, "SARSA"] - last[hall, 0.001, 0.05, "Q-learning"]) < 1
 for name in lakes:
     assert late[name, 0.1, 0.3, "SARSA"] < late[name, 0.001, 0.3, "SARSA"] - 100, name
-    assert last[name, 0.1, 0.3, "SARSA"] > 800, name
 for (name, alpha, eps, label), runs in grid.items():
     if alpha == 0.001 and eps == 0.3:
         assert np.median([value(run, eps) for run in runs]) < last[name, alpha, eps, label] - 200
