@@ -37,6 +37,7 @@ from tabular.checks import (
     settings_of,
 )
 from tabular.continuing import at_start, going_on
+from tabular.displays import show_table
 from tabular.exact import policy_value, value_iteration
 from tabular.explore import explore
 from tabular.files import AnyPath, check_writable
@@ -101,7 +102,7 @@ __all__ = [
     "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
     "plot_image", "plot_result", "plot_timing",
     # Watching
-    "rollout", "greedy_path", "animate", "Film", "show", "show_source", "explore",
+    "rollout", "greedy_path", "animate", "Film", "show", "show_source", "show_table", "explore",
     "Span", "plot_timeline", "save_trace",
     # Building blocks, re-exported from tabular/
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
