@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ class Returns(NamedTuple):
         """
         if more is None:
             return Returns()
-        if np.isnan(more).any():
+        if len(more) and math.isnan(more[0] + more[-1]):
             raise RuntimeError("learn_on must fill in the returns of all its episodes, or keep_returns must be False")
         buffer, kept = self.buffer, self.kept + len(more)
         if kept > len(buffer):
