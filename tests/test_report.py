@@ -383,13 +383,13 @@ def test_only_what_stands_between_the_marks_is_replaced():
 
 
 SEEDS = {
-    "curves": 100, "distributed": 200, "noise": 200, "relapses": 100, "outcomes": 100, "longer": 100, "race": 100,
+    "curves": 100, "distributed": 100, "noise": 200, "relapses": 100, "outcomes": 100, "longer": 100, "race": 100,
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "count"), SEEDS.items())
 def test_same_seeds_on_both_sides_of_a_comparison(data, name, count):
-    keys = ["map", "algorithm", "learning_rate", "epsilon", "start", "targets", "collectors", "batch_size"]
+    keys = ["map", "algorithm", "learning_rate", "epsilon", "start", "targets", "collectors", "batch_size", "in_flight"]
     groups = data[name].groupby([key for key in keys if key in data[name]])
     assert {tuple(sorted(seeds.unique())) for _, seeds in groups["seed"]} == {tuple(range(count))}
 
