@@ -24,6 +24,7 @@ from typing import Any, Self
 import numpy as np
 from tqdm.auto import tqdm
 
+from tabular.arguments import describe, names_checked, summary
 from tabular.changes import LARGE, ChangeLog, Replica, frozen, materialized
 from tabular.checks import (
     Setting,
@@ -33,17 +34,20 @@ from tabular.checks import (
     check_number,
     check_q_table,
     count_between,
+    one_of,
     setting_names,
     settings_of,
 )
 from tabular.exact import policy_value, value_iteration
 from tabular.files import AnyPath, check_writable
 from tabular.grids import MAPS, generate_map, generate_random_map, generate_row
+from tabular.gyms import gym
 from tabular.kernels import (
     MAX_EPISODES,
     MAX_STEP,
     MAX_TESTS,
     MAX_TRIALS,
+    POLICIES,
     Log,
     Parameters,
     action_range,
@@ -58,13 +62,14 @@ from tabular.kernels import (
     sarsa_episode,
     sarsa_update,
 )
-from tabular.lake import DOWN, LEFT, RIGHT, UP, FrozenLakeEnv, gym
-from tabular.mistakes import in_few_lines
+from tabular.lake import DOWN, LEFT, RIGHT, UP, FrozenLakeEnv
+from tabular.mistakes import in_few_lines, warn_caller
 from tabular.pictures import animate, greedy_path, plot_image
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan, tables_to_act_on, with_own_arrays
 from tabular.plots import COLORS, Film, color_of, plot_result, plot_timing, save_figure, show, show_source
 from tabular.pool import InProcess, Lost, Pool, Reference, Workers, check_workers, shared_workers
 from tabular.recording import Recorder
+from tabular.returns import MOST_SAVED, Returns, returns_of
 from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import FORMAT, Checkpoints, Save, Saveable
@@ -75,6 +80,7 @@ from tabular.simulators import (
     compiled_form,
     copied,
     fingerprint,
+    name_of,
     rollout,
     shape_of,
     warn_if_unseeded,
@@ -83,6 +89,7 @@ from tabular.stepping import Rows, Stepped
 from tabular.subclasses import refuse_overrides, refuse_rule_methods, refuse_settings
 from tabular.tables import TransitionTable, samples_table
 from tabular.threads import Threads
+from tabular.unrewarded import LONG, warn_of_no_reward
 from tabular.usage import Usage
 
 __all__ = [
@@ -101,35 +108,61 @@ __all__ = [
     "COLORS", "color_of", "save_figure",
 ]  # fmt: skip
 
+
+def __dir__() -> list[str]:
+    """List the public names alone, for completion."""
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]
+
+
 # Agents on one core -----------------------------------------------------------------------
 
 
 class TDAgent(Saveable):
     """Base class of Q-learning and SARSA: a table of action values, exploration, and learning with periodic tests.
 
-    `simulator` is a gym or gymnasium env with Discrete observations and actions that start at 0. The agent explores
-    with probability `epsilon`, discounts by `beta`, truncates an episode after `max_step` steps, and after every
-    `test_interval` of its `learning_episodes` evaluates the greedy policy in `trials` trials (None: `test_interval`),
-    unless `do_test` is False. `compiled=None` compiles the simulator if it has a `TransitionTable` and otherwise steps
-    it, False always steps, True raises ValueError if it has none. All action values start at `initial_value`. Every
-    random draw is seeded by `seed`. Settings may be assigned between calls, for example to decay epsilon; they are
-    checked as at construction. Inside a loop over `learn_in_batches` assigning one raises RuntimeError.
-
-    Attributes: `q_table` (states, actions) float64, `episode` and `steps` learned so far, `compiled` (a bool), and
-    `rewards`, a dict from the episode of each test to its mean discounted return. Raises TypeError or ValueError for
-    bad arguments before any work.
+    Settings may be assigned between calls, for example to decay epsilon; they are checked as at construction. Inside a
+    loop over `learn_in_batches` assigning one raises RuntimeError. Bad arguments raise TypeError or ValueError before
+    any work.
 
     A subclass sets its rule as `kernel`, or overrides `learn(self, episodes=None)` and `evaluate`, which
     `learn_and_evaluate` calls. Such a `learn` changes `q_table` in place, or assigns it, and adds what it learned to
-    `steps` and, last, to `episode`.
+    `steps` and, last, to `episode`. In the docstring of a subclass a section "Arguments:" is completed with the lines
+    below of those arguments that it passes on.
 
     One thread uses an agent at a time; a second one gets a RuntimeError. A copy (`copy.copy`, `copy.deepcopy`, pickle)
     shares nothing that learning changes, so both may learn at the same time. A copy shares the original's `workers`; an
     unpickled one has none. No copy writes to the original's `checkpoint`.
+
+    Arguments:
+        simulator: a gym or gymnasium env with Discrete observations and actions that start at 0
+        epsilon: the probability of exploring, which is a random action
+        learning_rate: how far an update moves a value towards its target, from 0 to 1
+        learning_episodes: how many episodes `learn_and_evaluate` learns
+        test_interval: the number of episodes from one test of the greedy policy to the next
+        trials: the number of episodes of a test; None: `test_interval`
+        beta: the discount of a reward, for each step before it
+        do_test: False to leave out the tests
+        max_step: the number of steps after which an episode is truncated
+        seed: the seed of every random draw; the same settings and seed give the same bits
+        compiled: None compiles the simulator if it has a `TransitionTable`, and else steps it; False always steps it;
+            True raises ValueError if it has none
+        initial_value: what all action values start at
+        ties: which of the actions that tie for the highest value it takes while it learns: the "lowest", or one at
+            "random"; tests and `greedy_policy` take the lowest
+        keep_returns: True to keep the return of each episode learned in `returns`
+
+    Attributes:
+        q_table: the action values, float64, (states, actions); may be assigned
+        episode: the number of episodes learned so far
+        steps: the number of steps learned so far
+        rewards: a dict from the episode of each test to its mean discounted return
+        returns: with `keep_returns` the undiscounted return of each episode learned, float64; else None
+        compiled: whether the simulator is compiled
     """
 
     agent_name = "TD agent"
     kernel: Rule = None  # type: ignore[assignment]  # a subclass has one, unless it overrides learn
+    result_settings: tuple[str, ...] = ()  # of a distributed agent: further settings that the result depends on
 
     epsilon = Setting(check_number)
     learning_rate = Setting(check_number)
@@ -140,11 +173,15 @@ class TDAgent(Saveable):
     do_test = Setting(check_flag)
     max_step = Setting(count_between(1, MAX_STEP))
     seed = Setting(count_between(0, 2**63 - 1))
+    ties = Setting(one_of(*POLICIES))
+    keep_returns = Setting(check_flag)
 
+    @names_checked
     def __init__(
         self, simulator: Any, epsilon: float = 0.3, learning_rate: float = 0.001, learning_episodes: int = 30_000, *,
         test_interval: int = 100, trials: int | None = None, beta: float = 0.999, do_test: bool = True,
         max_step: int = 1000, seed: int = 0, compiled: bool | None = None, initial_value: float = 0.0,
+        ties: str = "lowest", keep_returns: bool = False,
     ):  # fmt: skip
         self.epsilon = epsilon
         self.learning_rate = learning_rate
@@ -155,6 +192,8 @@ class TDAgent(Saveable):
         self.do_test = do_test
         self.max_step = max_step
         self.seed = seed
+        self.ties = ties
+        self.keep_returns = keep_returns
         compiled = compiled if compiled is None else check_flag("compiled", compiled)
         self._shape = shape_of(simulator)
         self._table, self._time_limit = compiled_form(simulator, compiled)
@@ -168,9 +207,10 @@ class TDAgent(Saveable):
         self._check_settings()
 
     def __init_subclass__(cls, **arguments: Any) -> None:
-        """Raise TypeError if the class body sets a setting, which the constructor would overwrite."""
+        """Complete the docstring; raise TypeError if the class body sets a setting, which the constructor would set."""
         super().__init_subclass__(**arguments)
         refuse_settings(cls)
+        describe(cls)
 
     def _before_change(self, name: str) -> None:
         if "_usage" in vars(self):  # else it is being constructed
@@ -182,6 +222,14 @@ class TDAgent(Saveable):
         except Exception as error:
             problem = f"this agent cannot be copied, since its simulator cannot ({error})"
             raise TypeError(f"{problem}: construct another one with its own simulator") from error
+
+    def __repr__(self) -> str:
+        settings = summary(self, "epsilon", "learning_rate", *self.result_settings)
+        until = settings.pop("learning_episodes", self.learning_episodes)
+        parts = [name_of(self.simulator), *(f"{name}={value!r}" for name, value in settings.items())]
+        parts += [] if self.compiled else ["stepped"]
+        of = f" of {until:,}" if self.episode <= until else ""
+        return f"{type(self).__name__}({', '.join(parts)}, {self.episode:,}{of} episodes learned)"
 
     @property
     def simulator(self) -> Any:
@@ -212,7 +260,8 @@ class TDAgent(Saveable):
     @episode.setter
     def episode(self, episode: int) -> None:
         self._before_change("episode")
-        self._learned = self._learned._replace(episode=check_count("episode", episode, 0, MAX_EPISODES))
+        episode = check_count("episode", episode, 0, MAX_EPISODES)
+        self._learned = self._learned._replace(episode=episode, returns=Returns())
 
     @property
     def steps(self) -> int:
@@ -225,6 +274,14 @@ class TDAgent(Saveable):
         self._learned = self._learned._replace(steps=check_count("steps", steps, 0, 2**62))
 
     @property
+    def returns(self) -> np.ndarray | None:
+        """The undiscounted return of each episode learned, float64, (episodes,); None without `keep_returns`.
+
+        It is nan for episodes that were learned without `keep_returns`, or by a custom `learn`.
+        """
+        return self._learned.returns.of_episodes(self.episode) if self.keep_returns else None
+
+    @property
     def total_rewards(self) -> list[float]:
         """The greedy policy's mean discounted return in every test so far, in order."""
         return [self.rewards[episode] for episode in sorted(self.rewards)]
@@ -234,8 +291,9 @@ class TDAgent(Saveable):
         return int(np.argmax(self.q_table[state]))
 
     def explore_or_exploit_policy(self, state: int) -> int:
-        """A random action with probability epsilon, else the greedy one."""
-        return explore_or_exploit(self.q_table[state].tolist(), self.actions, self.epsilon, self._random.random())
+        """A random action with probability epsilon, else the greedy one; `ties` breaks ties."""
+        act = POLICIES[self.ties]
+        return act(self.q_table[state].tolist(), self.actions, self.epsilon, self._random.random())
 
     @in_few_lines()
     def learn(self, episodes: int | None = None) -> None:
@@ -244,9 +302,12 @@ class TDAgent(Saveable):
         self._rehearse()
         episodes = self._episodes_asked_for(episodes)
         with self._usage.by_this_thread():
-            q_table = self.q_table.copy()
-            steps = self.learn_on(q_table, self.episode, episodes)
-            self._learned = Learned(q_table, self.episode + episodes, self.steps + steps)
+            q_table, before = self.q_table.copy(), self._learned
+            returns = np.full(episodes, np.nan) if self.keep_returns else None
+            steps = self.steps + self.learn_on(q_table, before.episode, episodes, None, returns)
+            kept = before.returns.plus(returns)
+            self._learned = Learned(q_table, before.episode + episodes, steps, returns=kept)
+        self._warn_if_unrewarded(before.episode)
 
     @in_few_lines()
     def evaluate(self, policy: Callable | None = None, trials: int = 100, max_steps: int = 1000) -> float:
@@ -314,6 +375,8 @@ class TDAgent(Saveable):
         """Raise TypeError or ValueError if the settings conflict; each was checked by itself when it was assigned."""
         if not isinstance(self.kernel, Rule | None):
             raise TypeError(f"kernel must be a Rule, td.Rule(update), got {self.kernel!r}")
+        if self.kernel is not None:
+            self.kernel.with_ties(self.ties)
         if type(self).learn is TDAgent.learn:
             refuse_rule_methods(type(self), vars(self))
         instead = "runs act by their rule: set kernel = td.Rule(update, policy=...), or call evaluate(policy=...)"
@@ -326,13 +389,27 @@ class TDAgent(Saveable):
         if not self.compiled:
             warn_if_unseeded(self.simulator)
 
-    def learn_on(self, q_table: np.ndarray, first: int, episodes: int, log: Log = None) -> int:
-        """Learn `episodes` episodes from number `first` on `q_table`, in place, and fill `log`; return the steps."""
+    def _warn_if_unrewarded(self, before: int) -> None:
+        """Warn, once, if many episodes were learned, `before` of them earlier, and no reward other than 0 was seen."""
+        if before < LONG <= self.episode and self.learning_rate > 0 and not (self.kernel.idle or self.q_table.any()):
+            warn_of_no_reward(self.ties)
+
+    def learn_on(
+        self, q_table: np.ndarray, first: int, episodes: int, log: Log = None, returns: np.ndarray | None = None
+    ) -> int:
+        """Learn `episodes` episodes from number `first` on `q_table`, in place; return the number of steps.
+
+        `log` and `returns`, an array with an entry per episode, are filled if they are given.
+        """
         if self.kernel is None:
             raise NotImplementedError("TDAgent has no rule to learn by: use QLAgent or SARSAAgent")
         simulator, parameters = self._table if self.compiled else self.simulator, self.parameters()
         task, parts = (q_table, simulator, self.actions, parameters), in_parts(episodes, parameters.max_step)
-        return sum(self.kernel(*task, first + done, count, log) for done, count in parts)
+        rule, steps = self.kernel.with_ties(self.ties), 0
+        for done, count in parts:
+            part = None if returns is None else returns[done : done + count]
+            steps += rule(*task, first + done, count, log, part)
+        return steps
 
     def evaluate_on(
         self, q_table: np.ndarray, episode: int, trials: int, max_step: int, policy: Callable | None = None
@@ -366,6 +443,7 @@ class TDAgent(Saveable):
             "simulator": fingerprint(self.simulator, self._table, self._time_limit),
             "seed": self.seed,
             "beta": self.beta,
+            "ties": self.ties,
         }
 
     def _header(self) -> dict[str, Any]:
@@ -374,12 +452,13 @@ class TDAgent(Saveable):
 
     def _state(self) -> dict[str, Any]:
         """Return all that resuming needs, as named arrays."""
-        return {
+        state = {
             "header": np.array(json.dumps(self._header())),
             "q_table": self.q_table,
             "tests": np.array(sorted(self.rewards), np.int64),
             "rewards": np.array(self.total_rewards, np.float64),
         }
+        return state | ({"returns": self._learned.returns.latest[-MOST_SAVED:]} if self.keep_returns else {})
 
     def _restore(self, saved: Save) -> None:
         """Restore what `_state` returned; raise ValueError if the save is invalid."""
@@ -388,6 +467,9 @@ class TDAgent(Saveable):
             episode=check_count("episode", saved.header.get("episode"), 0),
             steps=check_count("steps", saved.header.get("steps"), 0, 2**62),
         )
+        if self.keep_returns and "returns" in saved:
+            most = min(learned.episode, MOST_SAVED)
+            learned = learned._replace(returns=Returns().plus(saved.read("returns", np.float64, (None,), most)))
         tests = saved.read_episodes("tests", MAX_TESTS)
         rewards = saved.read("rewards", np.float64, tests.shape)
         self._learned = learned
@@ -435,7 +517,8 @@ class CollectingWorker:
         learn = functools.partial(self.agent.learn_on, q_table)
         pairs, rewards = self.recorder.record(learn, first, episodes)
         self.replica.learned = pairs
-        return Collected(pairs, rewards, time.perf_counter() - start)
+        returns = returns_of(pairs, rewards) if self.agent.keep_returns else None
+        return Collected(pairs, rewards, time.perf_counter() - start, returns)
 
 
 class QLAgentServer:
@@ -459,9 +542,8 @@ class QLAgentServer:
         self.steps += agent.kernel.replay(self.q_table, *task)
         seconds = time.perf_counter() - start
         q_table = self.changes.send(pairs, self.steps)
-        shipped = pairs.nbytes + rewards.nbytes
-        cost = Cost(collected.seconds, seconds, bytes=shipped, sent=q_table.nbytes)
-        return Snapshot(q_table, self.steps, cost)
+        cost = Cost(collected.seconds, seconds, bytes=collected.nbytes, sent=q_table.nbytes)
+        return Snapshot(q_table, self.steps, cost, collected.returns)
 
 
 class EvaluationWorker:
@@ -501,20 +583,31 @@ class DistributedQLAgent(QLAgent):
     collected and one waiting for its table. Each further batch hides more of a slow network's latency, but batches are
     then collected on tables that are another `cw_num` batches older.
 
-    `workers` is the `Workers` to run on, or `Threads()` or `InProcess()`, which need no Ray. With None all runs of a
-    session share processes, which the first run starts. A process that dies, or has not answered for `patience` seconds
-    (or twice the longest batch so far, if that is longer), is replaced, and its work sent again. A run raises
-    RuntimeError if the same work is lost more than 5 times in a row, or a process cannot be reached for `patience`
-    seconds, with nothing learned or tested meanwhile; what was learned is kept. With `checkpoint`, a path, the agent
-    is also saved there every `checkpoint_seconds` and when a run ends; if a save fails, a warning says so, and the run
-    continues.
+    A process that dies, or has not answered for `patience` seconds (or twice the longest batch so far, if that is
+    longer), is replaced, and its work sent again. A run raises RuntimeError if the same work is lost more than 5 times
+    in a row, or a process cannot be reached for `patience` seconds, with nothing learned or tested meanwhile; what was
+    learned is kept. If a save to `checkpoint` fails, a warning says so, and the run continues.
 
-    `restarts` counts the processes replaced, `batches` the batches learned; `cost` is the total `Cost`.
+    Arguments:
+        cw_num: the number of collectors
+        ew_num: the number of evaluators
+        batch_size: the number of episodes per batch
+        in_flight: the number of batches that each collector has in flight, 2 or more
+        workers: the processes: a `Workers`, or `Threads()` or `InProcess()`, which need no Ray; None: those that all
+            runs of a session share, which the first run starts
+        patience: the seconds after which a process that has not answered is replaced
+        checkpoint: the path to which the agent is saved while it learns, and when a run ends; None: it is not saved
+        checkpoint_seconds: the seconds from one save to the next
+
+    Attributes:
+        restarts: the number of processes replaced
+        batches: the number of batches learned
+        cost: the total `Cost`: seconds of each role, and bytes sent
     """
 
     agent_name = "Distributed Q-learning"
     single: type[TDAgent] = QLAgent  # the class of the workers' agents
-    result_settings = ("cw_num", "batch_size", "in_flight")  # settings that the result depends on
+    result_settings = ("cw_num", "batch_size", "in_flight")
     roles: dict[str, type] = {"server": QLAgentServer, "collector": CollectingWorker, "evaluator": EvaluationWorker}
 
     workers = Setting(as_given)
@@ -597,6 +690,7 @@ class DistributedQLAgent(QLAgent):
                 for batch, snapshot in self._learned_batches(pool, recovery, until):
                     self._commit(batch, snapshot)
                     recovery.succeeded()
+                    self._warn_if_unrewarded(batch.first)
                     if do_test and self._test_is_due():
                         tests.add(self.episode, self.q_table)
                     checkpoints.write_if_due()
@@ -622,11 +716,12 @@ class DistributedQLAgent(QLAgent):
     def _rehearse(self) -> None:
         """Also rehearse a new rule in this process, since a worker's warnings are not shown."""
         super()._rehearse()
-        if self.kernel is None or self.kernel.tried:
+        rule = None if self.kernel is None else self.kernel.with_ties(self.ties)
+        if rule is None or rule.tried:
             return
         simulator = self._table if self.compiled else copied(self.simulator)
         if simulator is not None:
-            self.kernel.rehearse(self.q_table, simulator, self.actions, self.parameters(), self.episode)
+            rule.rehearse(self.q_table, simulator, self.actions, self.parameters(), self.episode)
 
     def _submit(self, pool: Pool, batch: Batch, snapshot: Any) -> Reference:
         """Submit a batch to be collected and learned; return the call for the next snapshot."""
@@ -659,7 +754,7 @@ class DistributedQLAgent(QLAgent):
     def _pool(self, do_test: bool) -> Iterator[Pool]:
         """Reserve the pool for a run, with the makers of its roles."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
-        settings = self._worker_settings()
+        settings, kernel = self._worker_settings(), self.kernel.with_ties(self.ties)
         options: dict[str, dict[str, Any]] = {
             "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},
             # A log is in use until its batch is replayed. The collector's batch `in_flight` - 1 later waits for the
@@ -668,7 +763,7 @@ class DistributedQLAgent(QLAgent):
             "evaluator": {},
         }
         makers = {
-            name: functools.partial(_play, role, self.single, self.kernel, self.simulator, settings, options[name])
+            name: functools.partial(_play, role, self.single, kernel, self.simulator, settings, options[name])
             for name, role in self.roles.items()
         }
         with pool.run(makers):
@@ -720,10 +815,9 @@ class DistributedQLAgent(QLAgent):
     def _warn_of_truncated_batches(self) -> None:
         """Warn if tests truncate batches."""
         if self.do_test and self.episodes_a_batch > self.test_interval:
-            warnings.warn(
+            warn_caller(
                 f"a batch of {self.episodes_a_batch} episodes is truncated to {self.test_interval}, as a test follows "
-                f"every {self.test_interval}: set test_interval, or do_test=False",
-                stacklevel=3,
+                f"every {self.test_interval}: set test_interval, or do_test=False"
             )
 
     def _header(self) -> dict[str, Any]:

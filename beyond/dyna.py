@@ -37,6 +37,7 @@ from tabular.files import AnyPath
 from tabular.mistakes import in_few_lines
 from tabular.plan import Batch, Cost, Snapshot, plan, tables_to_act_on
 from tabular.pool import Pool, Reference
+from tabular.returns import Returns, joined
 from tabular.saves import Save
 from tabular.simulators import compiled_form
 from tabular.subclasses import refuse_overrides, refuse_rule_methods
@@ -58,6 +59,7 @@ class Counted(NamedTuple):
 
     counts: np.ndarray  # ROW, a pair's outcomes in order of discovery
     seconds: float  # of acting and counting
+    returns: np.ndarray | None = None  # of the episodes, if they are kept
 
 
 class Planned(NamedTuple):
@@ -70,6 +72,7 @@ class Planned(NamedTuple):
     planner: Planner  # of the same q_table
     beta: float | None  # the one planned with; None from an assignment of q_table until it is planned with
     model: Model
+    returns: Returns = Returns()
 
 
 class PlannedSnapshot(NamedTuple):
@@ -81,6 +84,7 @@ class PlannedSnapshot(NamedTuple):
     waiting: np.ndarray
     counts: np.ndarray  # ROW: the latest round's or, if a server starts from it, all
     cost: Cost = Cost()
+    returns: np.ndarray | None = None
 
 
 class DynaWorker:
@@ -97,7 +101,7 @@ class DynaWorker:
         self.model = self.model.forgotten().with_room(len(collected.pairs))
         rewards = collected.rewards.astype(np.float64)
         count_steps(self.model, collected.pairs, rewards, len(self.agent.actions))
-        return Counted(self.model.counts(), collected.seconds + time.perf_counter() - start)
+        return Counted(self.model.counts(), collected.seconds + time.perf_counter() - start, collected.returns)
 
 
 class DynaServer:
@@ -126,12 +130,24 @@ class DynaServer:
             sent=sum(part.nbytes for part in (planner.q_table, planner.values, waiting, counts)),
         )
         steps = self.latest.steps + int(counts["count"].sum())
-        self.latest = PlannedSnapshot(planner.q_table, steps, planner.values, waiting, counts, cost)
+        returns = joined([report.returns for report in reports])
+        self.latest = PlannedSnapshot(planner.q_table, steps, planner.values, waiting, counts, cost, returns)
         return self.latest
 
 
 class _PlanningAgent(TDAgent):
-    """Base class of the Dyna-Q agents: they keep counts, and recompute an assigned q_table from them where they can."""
+    """Base class of the Dyna-Q agents: they keep counts, and recompute an assigned q_table from them where they can.
+
+    Arguments:
+        learning_rate: how far a Q-learning update, between plans, moves a value towards its target, from 0 to 1
+        planning_steps: the number of state values that a plan may update per step learned
+        tolerance: how far a state's value may be off after a plan; None: a ten thousandth of the largest reward in
+            the transition table, or of `initial_value` if there is none
+        initial_value: what all action values start at; None: the highest reward in the transition table
+
+    Attributes:
+        counts: the transitions counted so far
+    """
 
     _shown: tuple[np.ndarray, int] | None = None  # the q_table that the user was last given, with its checksum
     planning_steps = Setting(count_between(0, 2**30))
@@ -199,7 +215,8 @@ class _PlanningAgent(TDAgent):
         planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
         learned = self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
-        self._learned, self._shown = Planned(q_table, learned.episode, learned.steps, (), planner, None, model), None
+        self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model, learned.returns)
+        self._shown = None
 
     @property  # type: ignore[misc]  # cannot be assigned, since it must equal the sum of the counts
     def steps(self) -> int:
@@ -276,7 +293,9 @@ class _PlanningAgent(TDAgent):
         super()._restore(saved)
         planner, model = Planner.of(self._learned.q_table, values, waiting), Model.of(counts, states, actions)
         learned = self._learned
-        self._learned = Planned(learned.q_table, learned.episode, learned.steps, learned.recent, planner, beta, model)
+        self._learned = Planned(
+            learned.q_table, learned.episode, learned.steps, learned.recent, planner, beta, model, learned.returns
+        )
 
 
 class DynaQAgent(_PlanningAgent, QLAgent):
@@ -284,13 +303,14 @@ class DynaQAgent(_PlanningAgent, QLAgent):
 
     While it acts it also learns as Q-learning does, at `learning_rate`, or it would walk in circles until the next
     plan. After each batch (truncated at tests, with `do_test`) it plans from the counts, until no state's value is off
-    by more than `tolerance` or `planning_steps` state values per learning step have been updated. `tolerance` (None: a
-    ten thousandth of the largest reward in the transition table, or of `initial_value` if there is none) should be well
-    below the cost of a step, since smaller differences are ignored. `initial_value` should be the highest possible
-    return; None takes the highest reward in the transition table, and raises ValueError if there is none. Planning
-    works with lower values, too, but the agent may then never try actions that are better than those it knows.
+    by more than `tolerance` or `planning_steps` state values per learning step have been updated. `tolerance` should be
+    well below the cost of a step, since smaller differences are ignored. `initial_value` should be the highest possible
+    return; None raises ValueError if there is no transition table. Planning works with lower values, too, but the agent
+    may then never try actions that are better than those it knows. An interrupt leaves the agent as it was after a
+    batch. The rest is as in `QLAgent`.
 
-    `counts` has the counts. An interrupt leaves the agent as it was after a batch. The rest is as in `QLAgent`.
+    Arguments:
+        batch_size: the number of episodes from one plan to the next
     """
 
     agent_name = "Dyna-Q agent"
@@ -324,7 +344,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
             for batch in plan(self.episode, until, self.batch_size, interval):
                 snapshot = Snapshot(self.q_table, self.steps)
                 counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
-                self._learn_counts(counted.counts, batch.last)
+                self._learn_counts(counted, batch.last)
                 self._test_if_due(do_test)
                 yield batch
 
@@ -334,14 +354,19 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         refuse_overrides(type(self), DynaQAgent, ("learn",), instead, vars(self))
         refuse_rule_methods(type(self), vars(self))
 
-    def _learn_counts(self, counts: np.ndarray, episode: int) -> None:
+    def _learn_counts(self, counted: Counted, episode: int) -> None:
         """Add the counts of the batch that ends before number `episode`, and plan."""
+        counts = counted.counts
         model, before = self._room_for(counts), self._learned
         planner, switch = before.planner.copy(), np.zeros(1, np.bool_)
         steps = before.steps + int(counts["count"].sum())
-        after = before._replace(q_table=planner.q_table, episode=episode, steps=steps, planner=planner)
+        after = before._replace(
+            q_table=planner.q_table, episode=episode, steps=steps, planner=planner,
+            returns=before.returns.plus(counted.returns),
+        )  # fmt: skip
         self._versions = before, after, switch
         learn_counts(model, planner, counts, *self._planning(), switch)
+        self._warn_if_unrewarded(before.episode)
 
 
 class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
@@ -352,6 +377,11 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
     is `DynaQAgent`'s, bit for bit. With `in_flight=3` a round acts on the table from two rounds earlier, so that no
     worker waits for the slowest one or for the server. The rest is as in `DynaQAgent` and `DistributedQLAgent`, even if
     processes are killed: a snapshot carries its round's counts, and the agent keeps all counts for a new server.
+
+    Arguments:
+        cw_num: the number of workers
+        batch_size: the number of episodes per worker and round, each of which ends with a plan
+        in_flight: 2, or 3 and more to act on older tables, so that nobody waits
     """
 
     agent_name = "Distributed Dyna-Q"
@@ -391,7 +421,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         model, before, switch = self._room_for(counts), self._learned, np.zeros(1, np.bool_)
         planner = Planner.of(snapshot.q_table, snapshot.values, snapshot.waiting)
         recent = (*tables_to_act_on(self._learned, self.lag)[1:], snapshot.q_table)
-        after = Planned(snapshot.q_table, batch.last, snapshot.steps, recent, planner, before.beta, model)
+        returns = before.returns.plus(snapshot.returns)
+        after = Planned(snapshot.q_table, batch.last, snapshot.steps, recent, planner, before.beta, model, returns)
         self._versions = before, after, switch
         record_counts(model, counts, switch)
         self.batches += 1

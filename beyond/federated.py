@@ -18,6 +18,7 @@ from tabular.checks import Setting, check_number
 from tabular.kernels import cached_jit
 from tabular.plan import Batch, Cost, Snapshot
 from tabular.pool import Pool, Reference
+from tabular.returns import joined
 from td_helpers import CollectingWorker, DistributedQLAgent, QLAgentServer, SARSAAgent, TDAgent
 
 
@@ -29,11 +30,12 @@ class Report(NamedTuple):
     visits: np.ndarray  # int32, how often it updated each
     steps: int
     seconds: float
+    returns: np.ndarray | None = None  # of its episodes, if they are kept
 
     @property
     def nbytes(self) -> int:
         """The number of bytes shipped."""
-        return sum(part.nbytes for part in (self.pairs, self.values, self.visits) if part is not None)
+        return sum(part.nbytes for part in (self.pairs, self.values, self.visits, self.returns) if part is not None)
 
 
 class CountingReplica(Replica):
@@ -64,7 +66,8 @@ class FederatedWorker(CollectingWorker):
         start = time.perf_counter()
         q_table = self.replica.take(snapshot.q_table, snapshot.steps)
         visits = self.replica.visits
-        steps = self.agent.learn_on(q_table, first, episodes, log=visits)
+        returns = np.full(episodes, np.nan) if self.agent.keep_returns else None
+        steps = self.agent.learn_on(q_table, first, episodes, visits, returns)
         pairs = visited(visits)
         places = np.divmod(pairs, q_table.shape[1])
         counts = visits[places]
@@ -76,7 +79,7 @@ class FederatedWorker(CollectingWorker):
             report = None, q_table.flatten(), visits.flatten()
         visits[places] = 0
         self.replica.learned = pairs
-        return Report(*report, steps, time.perf_counter() - start)
+        return Report(*report, steps, time.perf_counter() - start, returns)
 
 
 class FederatedServer(QLAgentServer):
@@ -111,7 +114,7 @@ class FederatedServer(QLAgentServer):
             bytes=sum(report.nbytes for report in reports),
             sent=changed.nbytes,
         )
-        return Snapshot(changed, self.steps, cost)
+        return Snapshot(changed, self.steps, cost, joined([report.returns for report in reports]))
 
     def combine(self, values: np.ndarray, learning_rate: float, reports: tuple[Report, ...]) -> None:
         """Merge the reports of two or more workers into the old values, in place.
@@ -133,10 +136,16 @@ class FederatedQLAgent(DistributedQLAgent):
     """Q-learning on `cw_num` workers that learn on their own, and a server that merges what they learned.
 
     A round is `batch_size` episodes per worker, all from the same table; with `do_test` it is truncated at tests.
-    Workers learn at `local_rate`, at most the larger of `learning_rate` and `cap` (None: cw_num / 100, clipped to 0.2
-    to 0.6), and the server merges by the formula of `federated.merge`. With one worker the result is the single-core
-    agent's, bit for bit. The rest is as in `DistributedQLAgent`, even if processes are killed. `single`, the class of
-    the workers' agents, may have any rule.
+    Workers learn at `local_rate`, and the server merges by the formula of `federated.merge`. With one worker the result
+    is the single-core agent's, bit for bit. The rest is as in `DistributedQLAgent`, even if processes are killed.
+    `single`, the class of the workers' agents, may have any rule.
+
+    Arguments:
+        cw_num: the number of workers
+        batch_size: the number of episodes per worker and round
+        in_flight: 2, since each round starts where the last ends
+        learning_rate: how far a merge moves a value towards its target for each visit, from 0 to 1
+        cap: what `local_rate`, at which workers learn, may be raised to; None: cw_num / 100, clipped to 0.2 to 0.6
     """
 
     agent_name = "Federated Q-learning"

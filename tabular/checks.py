@@ -124,6 +124,20 @@ def settings_of(instance: object) -> dict[str, Any]:
     return {name: getattr(instance, name) for name in setting_names(type(instance))}
 
 
+def one_of(*allowed: str) -> Callable[[str, Any], str]:
+    """Return the check of a setting that must be one of these strings."""
+
+    def check(name: str, value: Any) -> str:
+        expected = f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}"
+        if not isinstance(value, str):
+            raise TypeError(expected)
+        if value not in allowed:
+            raise ValueError(expected)
+        return str(value)
+
+    return check
+
+
 def count_between(low: int, high: int) -> Callable[[str, Any], int]:
     """Return the check of a setting that must be a whole number from `low` to `high`."""
     return functools.partial(check_count, low=low, high=high)

@@ -19,9 +19,13 @@ def value_iteration(
 ) -> np.ndarray:
     """Compute the optimal action values, shape (states, actions), by Gauss-Seidel sweeps (Sutton and Barto 4.4).
 
-    The sweeps end when no value changes by more than `tolerance`. With `epsilon` > 0 these are the values of the best
-    epsilon-soft policy. Raises TypeError or ValueError for bad arguments, and RuntimeError if the values do not
-    converge, which happens with beta at or close to 1 when some policy never ends.
+    The sweeps end when no state's value changes by more than `tolerance`. The result is then off by at most
+    `tolerance * beta / (1 - beta)`, or by rounding, about 1e-16 / (1 - beta) of the largest value, where that is more.
+    With beta so close to 1 that 100,000 sweeps do not suffice, policy iteration finishes the work (Howard 1960; up to
+    300,000 states), and only rounding is left. With beta=1 the tolerance bounds no error.
+
+    With `epsilon` > 0 these are the values of the best epsilon-soft policy. Raises TypeError or ValueError for bad
+    arguments, and RuntimeError if the values do not converge, as with beta=1 where some policy never ends.
     """
     beta, epsilon = _check_arguments(table, beta, epsilon)
     tolerance = check_number("tolerance", tolerance, 0.0, math.inf)
@@ -32,9 +36,10 @@ def value_iteration(
 def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.999, epsilon: float = 0.0) -> np.ndarray:
     """Compute the exact value of every state, shape (states,), under the (epsilon-)greedy policy of `q_table`.
 
-    Solves the Bellman equation (Sutton and Barto 4.1); for beta < 1 and more than 300,000 states by sweeps to 1e-10.
-    With beta=1 a state from which an episode never ends has no value: it gets nan if no episode can reach it, else
-    RuntimeError is raised. Raises TypeError or ValueError for bad arguments.
+    Solves the Bellman equation (Sutton and Barto 4.1): the values are off by rounding alone, about 1e-16 / (1 - beta)
+    of the largest. With beta < 1 and more than 300,000 states it sweeps, as `value_iteration` does, with a tolerance of
+    1e-10. With beta=1 a state from which an episode never ends has no value: it gets nan if no episode can reach it,
+    else RuntimeError is raised. Raises TypeError or ValueError for bad arguments.
     """
     beta, epsilon = _check_arguments(table, beta, epsilon)
     policy = np.argmax(check_q_table("q_table", q_table, table.shape), axis=1)
@@ -120,12 +125,30 @@ def _swept_values(
     # far from the goal would first sink for about 1 / (1 - beta) sweeps.
     idle = table.reward.min(where=~table.terminated, initial=0.0) / (1.0 - beta) if beta < 1.0 else 0.0
     values = np.full(table.shape[0], idle)
-    limit = 10_000 if beta == 1.0 else 10_000_000  # a sweep contracts errors by beta: enough for beta up to 0.999995
+    solvable = beta < 1.0 and table.shape[0] <= SPARSE_STATES  # policy_value then sweeps nothing
+    limit = 10_000 if beta == 1.0 else 100_000 if solvable else 10_000_000
     arrays = table.probability, table.next_state, table.reward, table.terminated
-    if _sweep(values, *arrays, policy, beta, epsilon, tolerance, limit) > tolerance:
-        problem = f"with beta={beta:.15g} the values still change after {limit} sweeps"
-        raise RuntimeError(f"{problem}: some policy never ends")
-    return values
+    change = _sweep(values, *arrays, policy, beta, epsilon, tolerance, limit)
+    if change <= tolerance:
+        return values
+    if solvable:
+        return _improved_values(table, values, beta, epsilon)
+    why = "some policy never ends" if beta == 1.0 else "a sweep shrinks an error by beta alone"
+    raise RuntimeError(f"with beta={beta:.15g} the values still change by {change:.3g} after {limit} sweeps: {why}")
+
+
+def _improved_values(table: TransitionTable, values: np.ndarray, beta: float, epsilon: float) -> np.ndarray:
+    """Improve the greedy policy of state values until it is the best one (Howard 1960); return its values."""
+    states, policy = np.arange(len(values)), np.argmax(action_values(table, values, beta), axis=1)
+    for _ in range(1000):
+        chain, reward, _ = _markov_chain(table, policy, epsilon)
+        values = _solve(chain * beta, reward)
+        ahead = action_values(table, values, beta)
+        better = ahead.max(axis=1) - ahead[states, policy] > 1e-13 * np.abs(ahead).max()  # by more than rounding
+        if not better.any():
+            return values
+        policy[better] = np.argmax(ahead[better], axis=1)
+    raise RuntimeError(f"with beta={beta:.15g} the values are too close to infinity to tell the best policy")
 
 
 @cached_jit

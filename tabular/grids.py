@@ -141,7 +141,8 @@ def generate_random_map(size: int = 8, p: float = 0.8, seed: int | np.random.Gen
 def parse_map(desc: Any) -> np.ndarray:
     """Return a map as an array of single bytes, shape (rows, columns); raise TypeError or ValueError if invalid."""
     if isinstance(desc, str) or not np.iterable(desc) or not all(map(np.iterable, desc)):
-        raise TypeError(f"desc must be a list of strings, one per row, got {desc!r}")
+        named = f": a map of MAPS is map_name={desc!r}" if isinstance(desc, str) and desc in MAPS else ""
+        raise TypeError(f"desc must be a list of strings, one per row, got {desc!r}{named}")
     rows = [[cell.decode() if isinstance(cell, bytes) else str(cell) for cell in row] for row in desc]
     lengths = {len(row) for row in rows}
     if len(lengths) != 1 or lengths == {0}:

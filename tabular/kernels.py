@@ -249,6 +249,27 @@ def explore_or_exploit(row, actions, epsilon, explore):
     return greedy_action(row, actions)
 
 
+@register_jitable
+def explore_or_break_ties(row, actions, epsilon, explore):
+    """The epsilon-greedy action, as `explore_or_exploit`, but one of those that tie for the highest value at random."""
+    if explore < epsilon:
+        return min(_integer_part(explore * (len(actions) / epsilon)), len(actions) - 1)
+    best, value, tied = 0, row[0], 1
+    for action in range(1, len(actions)):
+        if row[action] > value:
+            best, value, tied = action, row[action], 1
+        elif row[action] == value:
+            tied += 1
+    if tied > 1:
+        # `explore` is uniform in [epsilon, 1) here. An epsilon of 1 never comes this far.
+        further = min(_integer_part((explore - epsilon) / (1.0 - epsilon) * tied), tied - 1)
+        while further > 0:
+            best += 1
+            if row[best] == value:
+                further -= 1
+    return best
+
+
 def _integer_part(number):
     """The integer part of a non-negative number."""
     return int(number)
@@ -258,6 +279,9 @@ def _integer_part(number):
 def _(number):
     # Cast to unsigned, as in `sample_step`, because it is used as an index.
     return lambda number: np.int64(np.uint32(number))
+
+
+POLICIES = {"lowest": explore_or_exploit, "random": explore_or_break_ties}  # by how they break ties
 
 
 # Logs of an episode's steps -------------------------------------------------------------------
@@ -394,9 +418,9 @@ def sarsa_update(
 
 @register_jitable
 def q_learning_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Learn one episode; the next action is chosen after the update. Return its length."""
+    """Learn one episode; the next action is chosen after the update. Return (steps, return)."""
     epsilon, key = parameters.epsilon, parameters.key
-    state = reset(simulator, key, stream)
+    state, total = reset(simulator, key, stream), 0.0
     for t in range(1, parameters.max_step + 1):
         explore, slip = draw(key, stream + t)
         action = policy(q_table[state], actions, epsilon, explore)
@@ -404,19 +428,20 @@ def q_learning_episode(q_table, simulator, actions, parameters, stream, log, upd
         update(q_table, state, action, reward, next_state, terminated, actions, parameters)
         if log is not None:
             record(log, t, state, action, reward, actions)
+        total += reward
         state = next_state
         if terminated or truncated:
             break
     if log is not None:
         finish(log, t, state, terminated)
-    return t
+    return t, total
 
 
 @register_jitable
 def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Learn one episode; the next action is chosen before the update. Return its length."""
+    """Learn one episode; the next action is chosen before the update. Return (steps, return)."""
     epsilon, key = parameters.epsilon, parameters.key
-    state = reset(simulator, key, stream)
+    state, total = reset(simulator, key, stream), 0.0
     explore, slip = draw(key, stream + 1)
     action = policy(q_table[state], actions, epsilon, explore)
     for t in range(1, parameters.max_step + 1):
@@ -429,12 +454,13 @@ def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, 
         )  # fmt: skip
         if log is not None:
             record(log, t, state, action, reward, actions)
+        total += reward
         state, action = next_state, next_action
         if terminated or truncated:
             break
     if log is not None:
         finish(log, t, state, terminated)
-    return t
+    return t, total
 
 
 # Learning and replaying --------------------------------------------------------------------------
@@ -443,11 +469,14 @@ def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, 
 def learning_loop(episode_of, update, policy):
     """Build the loop in which a rule learns from episode to episode."""
 
-    def learn(q_table, simulator, actions, parameters, first, episodes, log):
+    def learn(q_table, simulator, actions, parameters, first, episodes, log, returns):
         steps = 0
         for episode in range(first, first + episodes):
             stream = learning_stream(episode)
-            steps += episode_of(q_table, simulator, actions, parameters, stream, log, update, policy)
+            length, total = episode_of(q_table, simulator, actions, parameters, stream, log, update, policy)
+            steps += length
+            if returns is not None:
+                returns[episode - first] = total
         return steps
 
     return learn

@@ -1,45 +1,47 @@
-"""The assignment's environment: a frozen lake, as a gym env and as a transition table."""
+"""The assignment's environment: a frozen lake, as an env of gym and gymnasium, and as a transition table."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import functools
-import io
 from bisect import bisect
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .arguments import names_checked
 from .checks import check_probabilities
 from .grids import MAPS, generate_random_map, neighbours, parse_map
+from .gyms import Discrete, Env, gym
 from .plots import grid_pixels
 from .tables import Moves, TransitionTable, read_only_lists, samples_table
-
-try:
-    with contextlib.redirect_stderr(io.StringIO()):  # gym prints a notice that no warning filter stops
-        import gym
-except ImportError:
-    import gymnasium as gym
 
 LEFT, DOWN, RIGHT, UP = range(4)
 
 
-class FrozenLakeEnv(gym.Env):
+class FrozenLakeEnv(Env):
     """A slippery grid world: walk from S to G over ice (F), past holes (H).
 
-    `desc` is a list of equally long strings of the letters S, F, H, G, or None for `map_name` (a key of `MAPS`; both
-    None: a random 8 x 8 map). Action a (LEFT, DOWN, RIGHT, UP) moves in direction (a + k) % 4 with probability
-    `transition_prob[k]`; a wall keeps the agent in place. A step from S or F costs 1. On H or G any action pays -1000
-    or +1000 and leads to the exit state, number nrow * ncol, which ends the episode. States are numbered
-    row by row. Raises TypeError or ValueError if the map is ragged or empty, has unknown letters or lacks S or G, if
-    the map name is unknown, or if the probabilities are not four numbers that sum to 1.
+    Action a (LEFT, DOWN, RIGHT, UP) moves in direction (a + k) % 4 with probability `transition_prob[k]`; a wall keeps
+    the agent in place. A step from S or F costs 1. On H or G any action pays -1000 or +1000 and leads to the exit
+    state, number nrow * ncol, which ends the episode. States are numbered row by row. It is an env of gym and of
+    gymnasium, and goes into the wrappers of both. Raises TypeError or ValueError if the map is ragged or empty, has
+    unknown letters or lacks S or G, if the map name is unknown, or if the probabilities are not four numbers that sum
+    to 1.
+
+    Arguments:
+        desc: the map, a list of equally long strings of the letters S, F, H and G; None: the map of `map_name`
+        map_name: a key of `MAPS`; None without a `desc`: a random 8 x 8 map
+        transition_prob: the probabilities of the intended direction and of the three others; (1, 0, 0, 0) never slips
+        render_mode: what `render` gives: None, "human", "ansi" or "rgb_array"
     """
 
     metadata: dict[str, Any] = {"render_modes": ["human", "ansi", "rgb_array"], "render_fps": 4}
     reward_range = (-1000, 1000)
 
+    @names_checked
     def __init__(
         self, desc: Any = None, map_name: str | None = "4x4",
         transition_prob: Sequence[float] = (0.97, 0.01, 0.01, 0.01), render_mode: str | None = None,
@@ -56,8 +58,8 @@ class FrozenLakeEnv(gym.Env):
         self._transition_prob = check_probabilities("transition_prob", transition_prob, 4)
         self.render_mode = render_mode
         self.exit_state = self.desc.size
-        self.observation_space = gym.spaces.Discrete(self.exit_state + 1)
-        self.action_space = gym.spaces.Discrete(4)
+        self.observation_space = Discrete(self.exit_state + 1)
+        self.action_space = Discrete(4)
         self._starts = np.flatnonzero(self.desc == b"S").tolist()
         self._order = np.argsort(-np.array(self.transition_prob), kind="stable").tolist()  # likeliest first
         self._sorted_prob = [self.transition_prob[k] for k in self._order]
@@ -84,6 +86,18 @@ class FrozenLakeEnv(gym.Env):
         if "table" in vars(self):
             lake.table = self.table
         return lake
+
+    @property
+    def map_name(self) -> str:
+        """The name of the map in `MAPS`, or its size."""
+        rows = [row.tobytes().decode() for row in self.desc]
+        return next((name for name, desc in MAPS.items() if desc == rows), f"a {self.nrow}x{self.ncol} map")
+
+    def __repr__(self) -> str:
+        mode = "" if self.render_mode is None else f", render_mode={self.render_mode!r}"
+        return f"{type(self).__name__}({self.map_name}, transition_prob={self.transition_prob}{mode})"
+
+    __str__ = __repr__
 
     @property
     def transition_prob(self) -> tuple[float, ...]:
@@ -179,6 +193,7 @@ def as_lake(lake: Any) -> FrozenLakeEnv:
         return inner
     if hasattr(inner, "step"):
         raise TypeError(f"lake must be a FrozenLakeEnv, a name of MAPS or a map, got an env without a map, {lake}")
-    if isinstance(lake, np.ndarray) and lake.dtype.kind in "fiu":
-        raise TypeError("lake must be a FrozenLakeEnv, a name of MAPS or a map, after the q_table; got numbers")
+    with contextlib.suppress(ValueError):  # rows of different lengths
+        if np.asarray(lake).dtype.kind in "fiu":
+            raise TypeError("lake must be a FrozenLakeEnv, a name of MAPS or a map, after the q_table; got numbers")
     return FrozenLakeEnv(map_name=lake) if isinstance(lake, str) else FrozenLakeEnv(lake)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .changes import Changes, Version, following, materialized
+from .returns import Returns
 
 
 class Batch(NamedTuple):
@@ -44,6 +45,12 @@ class Collected(NamedTuple):
     pairs: np.ndarray  # int32, as in `Experience`
     rewards: np.ndarray  # float32 if that is exact, else float64
     seconds: float  # spent on collecting
+    returns: np.ndarray | None = None  # float64, one per episode, if they are kept
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes shipped."""
+        return sum(part.nbytes for part in (self.pairs, self.rewards, self.returns) if part is not None)
 
 
 class Snapshot(NamedTuple):
@@ -52,6 +59,7 @@ class Snapshot(NamedTuple):
     q_table: np.ndarray | Changes  # a large table travels as changes if the receiver has an earlier one
     steps: int
     cost: Cost = Cost()
+    returns: np.ndarray | None = None  # float64, one per episode of that batch, if they are kept
 
 
 class Learned(NamedTuple):
@@ -61,6 +69,7 @@ class Learned(NamedTuple):
     episode: int  # number of episodes learned
     steps: int
     recent: tuple = ()  # of a distributed agent: the tables after the latest batches, the last of them q_table
+    returns: Returns = Returns()  # of the latest episodes, without a gap
 
     def after(self, batch: Batch, snapshot: Snapshot, lag: int) -> Learned:
         """Return the state after one more batch, whose result is `snapshot`."""
@@ -68,7 +77,7 @@ class Learned(NamedTuple):
         recent = (*tables_to_act_on(self, lag)[1:], q_table)
         if isinstance(q_table, Version) and q_table.fills_a_table():
             materialized(recent[0])  # so that the changes before it can be dropped
-        return Learned(q_table, batch.last, snapshot.steps, recent)
+        return Learned(q_table, batch.last, snapshot.steps, recent, self.returns.plus(snapshot.returns))
 
 
 def tables_to_act_on(learned: Learned, lag: int) -> tuple:

@@ -55,17 +55,24 @@ def shades(names: list[str]) -> list:
 
 def plot_result(
     total_rewards: Sequence, test_interval: int, legend: str | Sequence[str], optimum: float | None = None,
-    title: str = "Learning curve",
+    title: str = "Learning curve", window: int | None = None,
 ) -> Figure:  # fmt: skip
     """Plot learning curves over episodes; return the figure.
 
     `total_rewards` is one curve (a number per test) with its name in `legend`, or a list of curves with a list of
     names. A curve may itself be a list of runs, shown as their median with a band from the lower to the upper quartile.
     A dashed line marks the `optimum`. Raises ValueError unless each curve has a name.
+
+    `plot_result(agent.returns, 1, "SARSA", window=100)` plots the returns while learning of an agent with
+    `keep_returns=True`, each point the mean of the last `window` episodes. Curves must have at least as many.
     """
     import matplotlib.pyplot as plt
 
     check_count("test_interval", test_interval)
+    if total_rewards is None:
+        raise ValueError("total_rewards must be curves, got None: are they returns of an agent without keep_returns?")
+    if window is not None and check_count("window", window) and test_interval != 1:
+        raise ValueError(f"test_interval must be 1 for returns, which are smoothed by a window, got {test_interval}")
     names = [legend] if isinstance(legend, str) else list(legend or ())
     curves = [total_rewards] if np.ndim(total_rewards[0] if len(total_rewards) else 0) == 0 else list(total_rewards)
     if len(names) != len(curves):
@@ -74,21 +81,31 @@ def plot_result(
     colors = shades(names)
     for i, (name, curve, color) in enumerate(zip(names, curves, colors, strict=True)):
         dashes = ("-", "--", ":", "-.")[[color_of(other) for other in names[:i]].count(color_of(name)) % 4]
-        runs = np.atleast_2d(np.asarray(curve, float))
-        episodes = test_interval * np.arange(1, runs.shape[1] + 1)
+        runs, first = np.atleast_2d(np.asarray(curve, float)), 1
+        if window is not None:
+            runs, first, name = _running_means(runs, window), window, f"{name}, mean of {window} episodes"
+        episodes = test_interval * np.arange(first, first + runs.shape[1])
         axes.plot(episodes, np.median(runs, axis=0), dashes, color=color, label=name, linewidth=1.5)
         if len(runs) > 1:
             low, high = np.quantile(runs, (0.25, 0.75), axis=0)
             axes.fill_between(episodes, low, high, color=axes.lines[-1].get_color(), alpha=0.18, linewidth=0)
     if optimum is not None:
         axes.axhline(optimum, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"exact optimum {optimum:.1f}")
-    axes.set(title=title, xlabel="learning episodes", ylabel="mean discounted return, greedy policy")
+    shown = "mean discounted return, greedy policy" if window is None else "undiscounted return while learning"
+    axes.set(title=title, xlabel="learning episodes", ylabel=shown)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # below, where no curve is
     drawn = [(line.get_label(), np.asarray(line.get_ydata())) for line in axes.lines[: len(names)]]
     ends = ", ".join(f"{label} {values[-1]:.0f}" for label, values in drawn if len(values))
     figure.set_label(f"{title}. {axes.get_ylabel()} over {axes.get_xlabel()}; at the end: {ends}")
     return figure
+
+
+def _running_means(runs: np.ndarray, window: int) -> np.ndarray:
+    """Return the means of each `window` values in a row of each run; raise ValueError if a run is shorter."""
+    if runs.shape[1] < window:
+        raise ValueError(f"window must be at most the {runs.shape[1]} episodes of a curve, got {window}")
+    return np.array([np.convolve(run, np.full(window, 1 / window), "valid") for run in runs])
 
 
 def plot_grid(

@@ -20,6 +20,7 @@ import numpy as np
 from . import kernels
 from .kernels import (
     OPTIONS,
+    POLICIES,
     Experience,
     GrowingExperience,
     Log,
@@ -27,6 +28,7 @@ from .kernels import (
     QuickParameters,
     cached_jit,
     compiled_when_called,
+    explore_or_break_ties,
     explore_or_exploit,
     learning_loop,
     q_learning_episode,
@@ -105,9 +107,10 @@ def _check_writable(q_table: Any, shape: tuple[int, int]) -> None:
 
 
 def _check_task(
-    q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, episodes: int, log: Log
-) -> None:
-    """Raise ValueError unless the q_table and the log fit the simulator and the episodes."""
+    q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, episodes: int, log: Log,
+    returns: np.ndarray | None,
+) -> None:  # fmt: skip
+    """Raise ValueError unless the q_table, the log and the returns fit the simulator and the episodes."""
     states = len(simulator.outcomes) if type(simulator) is PackedTable else len(q_table)
     shape = (states, len(actions))
     if type(simulator) is PackedTable and simulator.outcomes.shape[1] != len(actions):
@@ -121,6 +124,8 @@ def _check_task(
             raise ValueError(f"experience numbers pairs with 31 bits, too few for a q_table of shape {shape}")
     elif log is not None and log.shape != shape:
         raise ValueError(f"visits must be of shape {shape}, got {log.shape}")
+    if returns is not None and (returns.shape != (episodes,) or returns.dtype != FLOAT64):
+        raise ValueError(f"returns must be {episodes} floats, got {returns.dtype} of shape {returns.shape}")
 
 
 def _check_experience(q_table: np.ndarray, pairs: np.ndarray, rewards: np.ndarray, actions: Any) -> None:
@@ -174,27 +179,31 @@ class Rule:
         self.py_func = learning_loop(self._episode, update, _checked(policy))
         self._own = [function for function in (update, policy) if function.__module__ != kernels.__name__]
         self.tried = not self._own  # in plain Python; the functions of kernels.py need no rehearsal
+        self.idle = False  # whether it was seen to change nothing in spite of rewards
         self._loops: Any = None  # _Loops, once they are needed
+        is_default = policy is explore_or_exploit
+        self._with_random_ties = Rule(update, explore_or_break_ties) if is_default else None
 
     def __call__(
         self, q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, first: int, episodes: int,
-        log: Log = None,
+        log: Log = None, returns: np.ndarray | None = None,
     ) -> int:  # fmt: skip
         """Learn on a q_table, in place, for `episodes` episodes from number `first` on; return the number of steps.
 
         A packed table runs compiled, an env is stepped. `log` is None, an array of visits (states, actions), or an
-        Experience with room for the episodes. Raises ValueError, before anything is learned, if shapes do not match.
+        Experience with room for the episodes. `returns`, if given, is filled with each episode's undiscounted return.
+        Raises ValueError, before anything is learned, if shapes do not match.
         """
-        _check_task(q_table, simulator, actions, parameters, episodes, log)
+        _check_task(q_table, simulator, actions, parameters, episodes, log, returns)
         if type(simulator) is not PackedTable or numba.config.DISABLE_JIT:
-            return self.plain(q_table, simulator, actions, parameters, first, episodes, log)
+            return self.plain(q_table, simulator, actions, parameters, first, episodes, log, returns)
         first_episode = lambda table: self._first_episode(table, simulator, actions, _short(parameters), first)[1]
-        task = simulator, actions, parameters, first, episodes, log
+        task = simulator, actions, parameters, first, episodes, log, returns
         return self._call(self.kernel, first_episode if episodes else None, q_table, *task)
 
     def plain(
         self, q_table: np.ndarray, simulator: Any, actions: Any, parameters: Parameters, first: int, episodes: int,
-        log: Log = None,
+        log: Log = None, returns: np.ndarray | None = None,
     ) -> int:  # fmt: skip
         """Learn as a call of the rule does, but in plain Python even on a packed table."""
         rows, steps = Rows(q_table), 0
@@ -209,10 +218,11 @@ class Rule:
         try:
             with place_noted():
                 if not self.tried and episodes:
-                    steps, rehearsal = self._first_episode(rows, simulator, actions, quick, first, plain_log)
+                    steps, rehearsal = self._first_episode(rows, simulator, actions, quick, first, plain_log, returns)
                     self.tried = rehearsal.judge()
                     first, episodes = first + 1, episodes - 1
-                steps += self.py_func(rows, simulator, actions, quick, first, episodes, plain_log)
+                    returns = None if returns is None else returns[1:]
+                steps += self.py_func(rows, simulator, actions, quick, first, episodes, plain_log, returns)
         except Exception as error:
             note_line(error, self._functions())
             raise
@@ -262,6 +272,18 @@ class Rule:
             self._tried_in_plain_python(first_episode, q_table)
         else:
             self.plain(np.array(q_table), simulator, actions, _short(parameters, 100), first, 1)  # an env may be slow
+
+    def with_ties(self, ties: str) -> Rule:
+        """Return the rule that learns alike and breaks ties as `ties` says: to the "lowest" action, or at "random".
+
+        Raises ValueError for "random" if the rule has a policy of the user's, which chooses actions by itself.
+        """
+        if ties == "lowest" or self.policy is POLICIES[ties]:
+            return self
+        if self._with_random_ties is None:
+            own = f"the policy of {self!r}, {self.policy.__name__}, chooses actions by itself"
+            raise ValueError(f"ties must be 'lowest' for a rule with a policy of its own, got {ties!r}: {own}")
+        return self._with_random_ties
 
     @property
     def kernel(self) -> Callable:
@@ -372,12 +394,13 @@ class Rule:
         return None if learned else problem
 
     def _first_episode(
-        self, table: Any, simulator: Any, actions: Any, parameters: Any, first: int, log: Any = None
-    ) -> tuple[int, _Rehearsal]:
+        self, table: Any, simulator: Any, actions: Any, parameters: Any, first: int, log: Any = None,
+        returns: np.ndarray | None = None,
+    ) -> tuple[int, _Rehearsal]:  # fmt: skip
         """Learn one episode in plain Python; return the number of steps and a record of what the rule did."""
         rehearsal = _Rehearsal(self, table, parameters)
         loop = learning_loop(self._episode, rehearsal.update, rehearsal.policy)
-        return loop(table, simulator, actions, parameters, first, 1, log), rehearsal
+        return loop(table, simulator, actions, parameters, first, 1, log, returns), rehearsal
 
     def _first_replayed(
         self, table: Any, pairs: np.ndarray, rewards: np.ndarray, actions: Any, parameters: Parameters
@@ -416,7 +439,7 @@ def _checked(policy: Callable) -> Callable:
             raise mistake(ValueError(message))
         return int(action)
 
-    return policy if policy is explore_or_exploit else act
+    return policy if policy in POLICIES.values() else act
 
 
 def _checked_compiled(policy: Callable) -> Callable:
@@ -463,7 +486,7 @@ class _Rehearsal:
 
     def policy(self, row: Any, actions: Any, epsilon: float, explore: float) -> int:
         """Call the rule's policy, and check its action."""
-        row = list(row) if self.rule.policy is explore_or_exploit else row  # in plain Python it needs a list
+        row = list(row) if self.rule.policy in POLICIES.values() else row  # in plain Python they need a list
         return _checked(self.rule.policy)(row, actions, epsilon, explore)
 
     def judge(self) -> bool:
@@ -473,9 +496,11 @@ class _Rehearsal:
             message = f"{name} must change q_table[state][action] and return nothing, it returned {self.returned!r}"
             raise mistake(TypeError(message))
         if self.changed():
+            self.rule.idle = False
             return True
         if self.rewarded and self.parameters.learning_rate > 0:
             warn_caller(f"{name} changed nothing in the q_table in its first episode, although there were rewards")
+            self.rule.idle = True
             return True
         return False
 

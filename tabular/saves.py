@@ -17,7 +17,7 @@ import numpy as np
 from .files import AnyPath, atomic_write, regular_file
 
 FORMAT = 2  # of saves, in their header; raise it when older saves would be misread
-EARLIER = {"format": 1, "in_flight": 2}  # header fields missing from older saves, which had no other values
+EARLIER = {"format": 1, "in_flight": 2, "ties": "lowest"}  # header fields that older saves miss: no others existed
 LONGEST_HEADER = 2**16  # characters
 METHODS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # those that numpy uses; others unpack without a limit
 
@@ -32,6 +32,10 @@ class Save:
         self.header: dict[str, Any] = EARLIER | dict(json.loads(str(self._read("header", _check_text))))
         if self.header["format"] not in range(1, FORMAT + 1):
             raise ValueError(f"its format is {self.header['format']}, and this version reads up to {FORMAT}")
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is an array of this name."""
+        return f"{name}.npy" in self._archive.namelist()
 
     def read(self, name: str, dtype: Any, shape: tuple, longest: int = 2**22) -> np.ndarray:
         """Read an array of this type and shape, in which None is any length up to `longest`.
@@ -105,7 +109,7 @@ class Saveable:
             np.savez_compressed(file, **state)
 
     def load(self, path: AnyPath) -> Self:
-        """Load what an agent of the same class, simulator, seed and beta saved; return self.
+        """Load what an agent of the same class, simulator, seed, beta and ties saved; return self.
 
         All other settings stay as they are, so a run may continue for longer, or with another epsilon. If the file is
         no such save, nothing changes, and a ValueError names what differs or is missing.

@@ -26,7 +26,8 @@ from .tables import PackedTable, TransitionTable, as_defined, is_set_on_instance
 
 # Envs are typed as Any throughout, because those of gym and of gymnasium share no base class.
 
-# The wrappers that gym.make adds, in gym and in gymnasium, which has them all in one module since 1.0.
+# Wrappers are known by class, never by name. gymnasium has those of a kind in one module since 1.0.
+# gym.make adds these, which matter only for the step limit.
 OLD_CHECKER = "gym.wrappers.env_checker.PassiveEnvChecker"
 MAKE_WRAPPERS = [
     f"{package}.wrappers.{name}"
@@ -36,10 +37,25 @@ MAKE_WRAPPERS = [
         "common.PassiveEnvChecker", "common.TimeLimit", "common.OrderEnforcing",
     )
 ]  # fmt: skip
+# These change nothing that is learned, but compiled code would not call them.
+RECORDERS = [
+    f"{package}.wrappers.{name}"
+    for package in ("gym", "gymnasium")
+    for name in (
+        "record_episode_statistics.RecordEpisodeStatistics", "common.RecordEpisodeStatistics",
+        "record_video.RecordVideo", "rendering.RecordVideo",
+        "render_collection.RenderCollection", "rendering.RenderCollection",
+        "human_rendering.HumanRendering", "rendering.HumanRendering",
+        "autoreset.AutoResetWrapper", "common.Autoreset",
+    )
+]  # fmt: skip
 
 
 def shape_of(simulator: Any) -> tuple[int, int]:
     """Return (states, actions) of an env; raise TypeError or ValueError unless it is one with Discrete spaces."""
+    if isinstance(simulator, type):
+        name = simulator.__name__
+        raise TypeError(f"simulator must be an env, got the class {name}: call it, {name}()")
     if not callable(getattr(simulator, "step", None)) or not callable(getattr(simulator, "reset", None)):
         raise TypeError(f"simulator must be an env of gym or gymnasium, got {simulator!r}")
     if not _takes_seed(simulator.reset):
@@ -72,9 +88,9 @@ def _layers(simulator: Any) -> Iterator:
         yield simulator
 
 
-def _is_make_wrapper(env: Any) -> bool:
-    """Whether an env is a wrapper that gym.make adds, neither subclassed nor patched."""
-    if type(env) not in _classes(*MAKE_WRAPPERS):
+def _is_wrapper(env: Any, names: list[str]) -> bool:
+    """Whether an env is a wrapper of one of the classes with these names, neither subclassed nor patched."""
+    if type(env) not in _classes(*names):
         return False
     methods = [getattr(type(env), name) for name in ("step", "reset")]
     return not _is_patched(env) and all(map(as_defined, methods))
@@ -97,15 +113,24 @@ def _classes(*names: str) -> list[type]:
     return [kind for kind in found if kind is not None]
 
 
-def _unwrapped(simulator: Any) -> tuple:
-    """Strip the wrappers that gym.make adds, which matter only for the step limit; return (env, limit)."""
+def _unwrapped(simulator: Any, names: list[str] = MAKE_WRAPPERS) -> tuple:
+    """Strip the wrappers with these names (by default those that gym.make adds); return (env, step limit)."""
     limit = MAX_STEP
     for env in _layers(simulator):
-        if not _is_make_wrapper(env):
+        if not _is_wrapper(env, names):
             break
         most = getattr(env, "_max_episode_steps", None)  # wrappers do not forward names with an underscore
         limit = limit if most is None else min(limit, max(1, most))
     return env, limit
+
+
+def name_of(simulator: Any) -> str:
+    """Return a short name of an env: a lake's map, or the id that it was made by, or its class, and any wrapper."""
+    env = _unwrapped(simulator)[0]
+    inner = getattr(env, "unwrapped", env)
+    made_by = getattr(getattr(inner, "spec", None), "id", type(inner).__name__)
+    name = str(getattr(inner, "map_name", made_by))
+    return name if env is inner else f"{name} in {type(env).__name__}"
 
 
 def skip_checkers(simulator: Any) -> None:
@@ -133,6 +158,7 @@ def compiled_form(simulator: Any, compiled: bool | None) -> tuple[PackedTable | 
     except ValueError:
         if compiled:
             raise
+        _warn_of_recorder(simulator)
         return None, limit
 
 
@@ -161,6 +187,28 @@ class EnvSet:
     def __contains__(self, env: Any) -> bool:
         found = self._found.get(id(env))
         return found is not None and found() is env
+
+
+_recorders_named = EnvSet()  # envs whose recorder was warned of
+
+
+def _warn_of_recorder(simulator: Any) -> None:
+    """Warn, once per env, if it could be compiled but for a wrapper that only records."""
+    recorders = [type(env).__name__ for env in _layers(simulator) if _is_wrapper(env, RECORDERS)]
+    if not recorders or simulator in _recorders_named:
+        return
+    try:
+        TransitionTable.from_env(_unwrapped(simulator, MAKE_WRAPPERS + RECORDERS)[0])
+    except ValueError:
+        return
+    _recorders_named.add(simulator)
+    names = " and ".join(recorders)
+    returns = " with keep_returns=True" if "RecordEpisodeStatistics" in recorders else ""
+    warn_caller(
+        f"{names} changes nothing that is learned, but makes the simulator hundreds of times slower, since it is then "
+        f"stepped and not compiled: pass the env inside (simulator.env){returns}, or compiled=False to step it "
+        "nevertheless"
+    )
 
 
 _seed_checked = EnvSet()  # envs whose use of the seed was checked

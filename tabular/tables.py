@@ -63,7 +63,7 @@ class PackedTable(NamedTuple):
 PackedTable.env = None  # type: ignore[attr-defined]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TransitionTable:
     """A finite MDP as arrays; the value of an outcome that terminates is its reward alone.
 
@@ -92,6 +92,10 @@ class TransitionTable:
         for part, total in ((self.probability, sums), (self.start, self.start.sum())):
             if not (part.min() >= 0.0 and np.abs(total - 1.0).max() <= 1e-9):
                 raise ValueError("a table must have probabilities that sum to 1, for each pair and for the start")
+
+    def __repr__(self) -> str:
+        states, actions, outcomes = self.next_state.shape
+        return f"TransitionTable({states} states, {actions} actions, {outcomes} outcomes)"
 
     def __deepcopy__(self, memo: dict) -> TransitionTable:
         """Return itself: it never changes, so copies share it."""

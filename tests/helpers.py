@@ -22,12 +22,15 @@ def corridor(length: int, **settings) -> td.FrozenLakeEnv:
 
 
 def learned(agent) -> tuple:
-    """Return an agent's learned state, for comparison bit for bit."""
-    return agent.q_table.tobytes(), agent.episode, agent.steps, agent.total_rewards
+    """Return an agent's learned state, with its returns if it keeps them, for comparison bit for bit."""
+    returns = () if agent.returns is None else (agent.returns.tobytes(),)
+    return agent.q_table.tobytes(), agent.episode, agent.steps, agent.total_rewards, *returns
 
 
-def by_hand(agent) -> tuple[np.ndarray, int, list[float]]:
-    """Return what a distributed agent must learn, by a plain loop over the roles: (q_table, steps, total_rewards).
+def by_hand(agent) -> tuple[np.ndarray, int, list[float], list[np.ndarray]]:
+    """Return what a distributed agent must learn, by a plain loop over the roles.
+
+    It is (q_table, steps, total_rewards, returns of each batch or None).
 
     Batches are replayed in order; each is collected with the table of `cw_num * (in_flight - 1)` batches earlier. A
     federated agent's workers share a round's episodes, and all start from the latest table.
@@ -36,7 +39,8 @@ def by_hand(agent) -> tuple[np.ndarray, int, list[float]]:
     rate = agent.local_rate if federated else agent.learning_rate
     worker = agent.single(
         agent.simulator, agent.epsilon, rate, test_interval=agent.test_interval, trials=agent.trials, beta=agent.beta,
-        max_step=agent.max_step, seed=agent.seed, compiled=agent.compiled,
+        max_step=agent.max_step, seed=agent.seed, compiled=agent.compiled, ties=agent.ties,
+        keep_returns=agent.keep_returns,
     )  # fmt: skip
     server, evaluator = agent.roles["server"](worker), td.EvaluationWorker(worker)
     collectors = [agent.roles["collector"](worker) for _ in range(agent.cw_num)]
@@ -55,13 +59,14 @@ def by_hand(agent) -> tuple[np.ndarray, int, list[float]]:
             snapshots.append(server.learn(collectors[i % agent.cw_num].collect(on, first, episodes)))
         if agent.do_test and (first + episodes) % agent.test_interval == 0:
             means.append(evaluator.evaluate(snapshots[-1].q_table, first + episodes)[0])
-    return snapshots[-1].q_table, snapshots[-1].steps, means
+    return snapshots[-1].q_table, snapshots[-1].steps, means, [snapshot.returns for snapshot in snapshots[1:]]
 
 
 def same_as_by_hand(agent) -> bool:
     """Whether a finished distributed agent has learned exactly what `by_hand` returns."""
-    q_table, steps, means = by_hand(agent)
-    return learned(agent) == (q_table.tobytes(), agent.learning_episodes, steps, means)
+    q_table, steps, means, returns = by_hand(agent)
+    kept = (np.concatenate(returns).tobytes(),) if agent.keep_returns else ()
+    return learned(agent) == (q_table.tobytes(), agent.learning_episodes, steps, means, *kept)
 
 
 def batches_of(episodes: int, batch_size: int, test_interval: int | None) -> list[tuple[int, int]]:

@@ -106,6 +106,7 @@ WAYS = {
     "interrupted": (interrupted, {}),
     "after another run": (after_another, {}),
     "in parts": (in_parts, {"do_test": False}),
+    "random ties, returns": (interrupted, {"ties": "random", "keep_returns": True}),
 }
 
 

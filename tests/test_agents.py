@@ -10,7 +10,7 @@ from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
 from helpers import AGENTS, Ring, corridor, interrupted, learned
 
 import td_helpers as td
-from beyond import DynaQAgent
+from beyond import DynaQAgent, FederatedQLAgent
 
 both = pytest.mark.parametrize("agent_class", AGENTS)
 regimes = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
@@ -19,7 +19,8 @@ regimes = pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "s
 def small(agent_class, simulator=None, **settings):
     """Return an agent with 57 episodes on the 4 x 4 lake, tested every ten."""
     defaults = {"learning_episodes": 57, "test_interval": 10, "trials": 4, "max_step": 60, "seed": 3}
-    return agent_class(simulator or td.FrozenLakeEnv(), 0.3, 0.1, **(defaults | settings))
+    defaults |= {"epsilon": 0.3, "learning_rate": 0.1}
+    return agent_class(simulator or td.FrozenLakeEnv(), **(defaults | settings))
 
 
 def run(agent):
@@ -82,6 +83,105 @@ def test_learning_in_any_cuts_equals_learning_at_once(agent_class, compiled, cut
     for episodes in cuts:
         cut.learn(episodes)
     assert learned(cut)[:3] == learned(whole)[:3]
+
+
+class Levers(gym.Env):
+    """One state with five levers: lever 3 pays 1 and ends the episode, the others do nothing."""
+
+    observation_space, action_space = gym.spaces.Discrete(1), gym.spaces.Discrete(5)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return 0, {}
+
+    def step(self, action):
+        return 0, float(action == 3), action == 3, False, {}
+
+
+@both
+def test_where_nothing_pays_random_ties_try_every_action_and_the_lowest_stays(agent_class):
+    lowest, random = (small(agent_class, Levers(), max_step=50, do_test=False, ties=t) for t in ("lowest", "random"))
+    for agent in (lowest, random):
+        agent.epsilon = 0.0
+        agent.learn(1)
+    assert (lowest.steps, random.q_table[0].argmax()) == (50, 3) and random.steps < 50 and not lowest.q_table.any()
+
+
+@both
+@regimes
+def test_random_ties_change_what_is_learned_and_no_test(agent_class, compiled):
+    lowest, random = (small(agent_class, compiled=compiled, ties=ties) for ties in ("lowest", "random"))
+    assert run(lowest) != run(random)
+    random.q_table = lowest.q_table
+    assert random.evaluate(trials=50) == lowest.evaluate(trials=50)
+    random.q_table = np.zeros_like(random.q_table)
+    assert {random.greedy_policy(0) for _ in range(50)} == {0}
+    random.epsilon = 0.0
+    assert {random.explore_or_exploit_policy(0) for _ in range(200)} == {0, 1, 2, 3}
+
+
+@pytest.mark.filterwarnings("ignore:after 1000 episodes no reward")
+def test_the_eight_by_eight_lake_of_gymnasium_is_solved_with_random_ties_alone():
+    lake = gymnasium.make("FrozenLake8x8-v1", is_slippery=False)
+    for ties, value in (("lowest", 0.0), ("random", 1.0)):
+        for seed in range(5):
+            agent = td.QLAgent(lake, 0.1, 0.1, 3000, do_test=False, beta=1.0, seed=seed, ties=ties)
+            agent.learn_and_evaluate(progress=False)
+            assert agent.evaluate(trials=1) == value
+
+
+UNREWARDED = r"after 1000 episodes no reward other than 0 was seen"
+
+
+class Unpaid(Levers):
+    """The same levers, none of which pays."""
+
+    def step(self, action):
+        return 0, 0.0, action == 3, False, {}
+
+
+def double(q_table, state, action, reward, next_state, terminated, actions, parameters):
+    """A user's rule, which leaves zeros where there are no rewards."""
+    q_table[state][action] += 2 * parameters.learning_rate * (reward - q_table[state][action])
+
+
+class Doubling(td.TDAgent):
+    kernel = td.Rule(double)
+
+
+KINDS = {
+    **{kind.agent_name: (kind, {}) for kind in AGENTS},
+    "a user's rule": (Doubling, {}),
+    "Dyna-Q": (DynaQAgent, {"initial_value": 0.0}),
+    **{
+        kind.agent_name: (kind, {"workers": td.InProcess(), "cw_num": 2, "batch_size": 30})
+        for kind in (td.DistributedQLAgent, FederatedQLAgent)
+    },
+}
+
+
+@pytest.mark.parametrize("ties", ["lowest", "random"])
+@pytest.mark.parametrize("kind, settings", KINDS.values(), ids=KINDS)
+def test_a_run_that_sees_no_reward_is_told_once_with_the_ways_out(kind, settings, ties, recwarn):
+    agent = small(kind, Unpaid(), epsilon=0.5, learning_episodes=2500, max_step=2, do_test=False, ties=ties, **settings)
+    agent.learn(990)
+    assert not recwarn.list
+    agent.learn_and_evaluate(progress=False)
+    (warning,) = recwarn.list
+    text = str(warning.message)
+    assert UNREWARDED in text and "initial_value=" in text and ("ties='random'" in text) == (ties == "lowest")
+    assert warning.filename == __file__
+
+
+def test_a_run_that_has_seen_a_reward_or_starts_elsewhere_or_does_not_learn_is_told_nothing(recwarn):
+    for env, settings in (
+        (Levers(), {"epsilon": 0.5}),
+        (Unpaid(), {"initial_value": 1.0}),
+        (Unpaid(), {"initial_value": -1.0}),
+        (Levers(), {"learning_rate": 0.0}),
+    ):
+        small(td.QLAgent, env, learning_episodes=1100, max_step=3, do_test=False, **settings).learn(1100)
+    assert not recwarn.list
 
 
 @both

@@ -17,12 +17,14 @@ TEAM = {"cw_num": 2, "ew_num": 1, "batch_size": 5}
 KINDS = {
     "Q-learning": (td.QLAgent, {}),
     "SARSA": (td.SARSAAgent, {}),
+    "returns kept": (td.QLAgent, {"keep_returns": True}),
     "stepped": (td.QLAgent, {"compiled": False}),
     "distributed": (td.DistributedQLAgent, TEAM),
     "federated": (FederatedQLAgent, TEAM),
     "federated SARSA": (FederatedSARSAAgent, TEAM),
     "Dyna-Q": (DynaQAgent, {}),
     "distributed Dyna-Q": (DistributedDynaQAgent, TEAM),
+    "distributed Dyna-Q, returns kept": (DistributedDynaQAgent, TEAM | {"keep_returns": True}),
 }
 kinds = pytest.mark.parametrize("name", KINDS)
 

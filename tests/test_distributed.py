@@ -285,14 +285,14 @@ def test_experience_beyond_the_buffer_is_collected_in_pieces():
     collected = td.CollectingWorker(agent).collect(start, 0, 700)
     server = td.QLAgentServer(agent)
     server.begin(start)
-    q_table, steps, _ = server.learn(collected)
+    q_table, steps, *_ = server.learn(collected)
     agent.learn(700)
     assert len(collected.pairs) == len(collected.rewards) == 700 * 501 > 2**18
     assert (q_table.tobytes(), steps) == (agent.q_table.tobytes(), agent.steps)
 
 
 def test_experience_takes_at_most_sixteen_bytes_a_step():
-    pairs, rewards, _ = td.CollectingWorker(single()).collect(td.Snapshot(np.zeros((17, 4)), 0), 0, 50)
+    pairs, rewards, *_ = td.CollectingWorker(single()).collect(td.Snapshot(np.zeros((17, 4)), 0), 0, 50)
     steps = int((pairs >= 0).sum())
     assert pairs.nbytes + rewards.nbytes <= 16 * steps
     assert (pairs.dtype, rewards.dtype) == (np.int32, np.float32)

@@ -228,6 +228,7 @@ SETTINGS = {
     "no tests": {"batch_size": 70, "do_test": False},
     "little planning": {"planning_steps": 0, "tolerance": 1e-6},
     "as the assignment has it": {"epsilon": 0.3, "learning_rate": 0.001, "initial_value": 0.0},
+    "random ties": {"ties": "random", "initial_value": 0.0, "epsilon": 0.0},
     "stepped": {"compiled": False, "learning_episodes": 30, "test_interval": 10},
     "without P": {"simulator": Ring(), "initial_value": 0.0, "learning_episodes": 30, "test_interval": 10},
 }

@@ -1,6 +1,8 @@
 """Exact values, compared with closed forms, a plain value iteration, each other, and rollouts."""
 
 import dataclasses
+import functools
+import itertools
 
 import gymnasium
 import numpy as np
@@ -160,6 +162,64 @@ def test_without_discount_a_walk_that_ends_has_a_value_however_long_it_takes():
     q_table[side - 1 : side * side : side, td.DOWN] = 2.0
     value = td.policy_value(lake.table, q_table, beta=1.0)[0]
     assert 1000 - 3 * 2 * side < value < 1000 - 2 * (side - 1)
+
+
+def river_swim() -> td.TransitionTable:
+    """RiverSwim (Strehl and Littman 2008): six states, 5 for staying at the left, 10,000 at the right."""
+    lists = {}
+    for state in range(6):
+        left, right = max(state - 1, 0), min(state + 1, 5)
+        swim = [(0.1, left, 0.0, False), (0.6, state, 0.0, False), (0.3, right, 0.0, False)]
+        lists[state] = {0: [(1.0, left, 5.0 if state == 0 else 0.0, False)], 1: swim}
+    lists[0][1] = [(0.7, 0, 0.0, False), (0.3, 1, 0.0, False)]
+    lists[5][1] = [(0.7, 4, 0.0, False), (0.3, 5, 10_000.0, False)]
+    return td.TransitionTable.from_lists(lists, [0.0, 0.5, 0.5, 0.0, 0.0, 0.0])
+
+
+def all_policies(table, beta, epsilon):
+    """Yield each policy, as the table of a q_table that has it, and its exact values by numpy."""
+    states, actions = table.shape
+    moves = np.zeros((states, actions, states))
+    for state, action, k in np.ndindex(table.next_state.shape):
+        moves[state, action, table.next_state[state, action, k]] += table.probability[state, action, k]
+    reward = (table.probability * table.reward).sum(axis=2)
+    for policy in itertools.product(range(actions), repeat=states):
+        chosen = np.eye(actions)[list(policy)]
+        share = (1 - epsilon) * chosen + epsilon / actions
+        chain = np.einsum("sa,sat->st", share, moves)
+        yield chosen, np.linalg.solve(np.eye(states) - beta * chain, (share * reward).sum(axis=1))
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.1])
+@pytest.mark.parametrize("beta", [0.9, 0.999, 0.99999, 0.999999, 1 - 1e-9])
+def test_a_task_without_an_end_is_solved_with_any_discount(beta, epsilon):
+    table, policies = river_swim(), list(all_policies(river_swim(), beta, epsilon))
+    best = np.max([values for _, values in policies], axis=0)
+    like = functools.partial(pytest.approx, abs=1e-10 * beta / (1 - beta) + 1e-15 / (1 - beta) * best.max())
+    q_table = td.value_iteration(table, beta, epsilon)
+    assert (1 - epsilon) * q_table.max(axis=1) + epsilon * q_table.mean(axis=1) == like(best)
+    assert td.policy_value(table, q_table, beta, epsilon) == like(best)
+    for chosen, values in policies:
+        assert td.policy_value(table, chosen, beta, epsilon) == like(values)
+
+
+@pytest.mark.parametrize("tolerance", [100.0, 1.0, 0.01])
+@pytest.mark.parametrize("beta", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("task", ["4x4", "river"])
+def test_the_tolerance_bounds_the_error_as_documented(task, beta, tolerance):
+    table = river_swim() if task == "river" else td.FrozenLakeEnv(map_name=task).table
+    error = np.abs(td.value_iteration(table, beta, tolerance=tolerance) - td.value_iteration(table, beta)).max()
+    assert error <= tolerance * beta / (1 - beta)
+    assert task == "4x4" or error > 0.0
+
+
+def test_a_task_without_an_end_that_is_too_large_to_solve_says_why(monkeypatch):
+    monkeypatch.setattr(exact, "SPARSE_STATES", 5)
+    for work in (td.value_iteration, lambda *task: td.policy_value(task[0], np.zeros((6, 2)), task[1])):
+        with pytest.raises(
+            RuntimeError, match=r"with beta=0.9999999 the values still change by .* after 10000000 sweeps"
+        ):
+            work(river_swim(), 0.9999999)
 
 
 @pytest.mark.parametrize("sparse_states", [10**6, 10], ids=["solved", "swept"])

@@ -39,9 +39,10 @@ kinds = pytest.mark.parametrize("kind", [FederatedQLAgent, FederatedSARSAAgent])
 
 
 @kinds
+@pytest.mark.parametrize("ties", ["lowest", "random"])
 @pytest.mark.parametrize("batch_size", [1, 50, 300])
-def test_one_worker_equals_the_single_core(kind, batch_size):
-    settings = {"learning_episodes": 1050, "test_interval": 500, "trials": 20}
+def test_one_worker_equals_the_single_core(kind, batch_size, ties):
+    settings = {"learning_episodes": 1050, "test_interval": 500, "trials": 20, "ties": ties}
     alone = kind.single(HALLWAY, **settings)
     alone.learn_and_evaluate(progress=False)
     assert learned(finished(kind, cw_num=1, batch_size=batch_size, **settings)) == learned(alone)
@@ -214,7 +215,7 @@ def test_a_round_leaves_the_snapshot_that_it_starts_from_alone():
 class Forgetful(td.QLAgent):
     """An agent that leaves no log."""
 
-    def learn_on(self, q_table, first, episodes, log=None):
+    def learn_on(self, q_table, first, episodes, log=None, returns=None):
         return super().learn_on(q_table, first, episodes)
 
 

@@ -103,6 +103,32 @@ def test_exploring_is_even_over_the_actions_and_as_frequent_as_epsilon(build):
     assert chosen(row, (0, 1, 2, 3), 0.4, math.nextafter(0.4, 0.0)) == 3
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 0.2, 0.5])
+def test_random_ties_are_even_over_the_best_actions_and_exploring_is_as_ever(build, epsilon):
+    act, old = build(kernels.explore_or_break_ties), build(kernels.explore_or_exploit)
+    n, actions = 6000, (0, 1, 2, 3)
+    draws = [i / n for i in range(n)]  # epsilon is among them
+    for values, tied in (([2.0, 1.0, 2.0, 2.0], 3), ([0.0, 0.0, -0.0, 0.0], 4), ([-1.0, 5.0, 5.0, 2.0], 2)):
+        row = row_for(build, values)
+        chosen = [(draw, act(row, actions, epsilon, draw)) for draw in draws]
+        assert all(action == old(row, actions, epsilon, draw) for draw, action in chosen if draw < epsilon)
+        counts = np.bincount([action for draw, action in chosen if draw >= epsilon], minlength=4)
+        best = np.array(values) == max(values)
+        assert abs(counts[best] - n * (1 - epsilon) / tied).max() <= 1 and not counts[~best].any()
+        assert act(row, actions, epsilon, epsilon) == best.argmax()
+        assert act(row, actions, epsilon, 1 - 2.0**-32) == 3 - best[::-1].argmax()
+
+
+@pytest.mark.parametrize("values", [[3.0, 1.0, 2.0], [1.0, 3.0, 2.0], [1.0, 2.0, 3.0], [math.nan] * 3, [7.0]], ids=str)
+def test_without_ties_random_ties_choose_what_the_default_does(build, values):
+    act, old = build(kernels.explore_or_break_ties), build(kernels.explore_or_exploit)
+    row, actions = row_for(build, values), tuple(range(len(values)))
+    draws = [i / 500 for i in range(500)] + [1 - 2.0**-32]
+    for epsilon in (0.0, 2.0**-40, 0.3, 1 - 2.0**-32, 1.0):
+        found = [act(row, actions, epsilon, draw) for draw in draws]
+        assert found == [old(row, actions, epsilon, draw) for draw in draws]
+
+
 Q_AFTER_TWO = [[-0.975, -0.975, 224.25, -0.5], [750.0, 0.0, 0.0, 0.0], [0.0] * 4]
 SARSA_AFTER_ONE = [[-0.75, -0.75, -0.5, 0.0], [500.0, 0.0, 0.0, 0.0], [0.0] * 4]
 

@@ -1,9 +1,13 @@
 """The lake: dynamics, maps, rendering, and the table that follows from it."""
 
+import copy
 import pickle
 import re
+import subprocess
+import sys
 import zlib
 
+import gym
 import gymnasium
 import numpy as np
 import pytest
@@ -150,19 +154,72 @@ def test_likely_slips_compare_with_gymnasium():
             assert here == pytest.approx(there)
 
 
-def test_passes_gyms_own_check(monkeypatch):
+@pytest.mark.parametrize("mode", [None, "ansi", "rgb_array"])
+def test_passes_gyms_own_check(monkeypatch, mode):
     monkeypatch.setattr(np, "bool8", np.bool_, raising=False)  # gym 0.26 needs it, numpy 2 lacks it
     from gym.utils.env_checker import check_env
 
-    check_env(td.FrozenLakeEnv(render_mode="ansi"), skip_render_check=True)
+    check_env(td.FrozenLakeEnv(render_mode=mode))
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_passes_gymnasiums_check():
+@pytest.mark.filterwarnings("ignore:.*Not able to test alternative render modes")
+@pytest.mark.parametrize("mode", [None, "ansi", "rgb_array"])
+def test_passes_gymnasiums_check(mode):
     from gymnasium.utils.env_checker import check_env
-    from shimmy import GymV26CompatibilityV0
 
-    check_env(GymV26CompatibilityV0(env=td.FrozenLakeEnv(render_mode="ansi")), skip_render_check=True)
+    check_env(td.FrozenLakeEnv(render_mode=mode))
+
+
+WITHOUT = """
+import sys
+
+sys.modules.update(dict.fromkeys({missing!r}))  # None: their import fails
+import pickle
+
+import numpy as np
+import td_helpers as td
+
+lake = td.FrozenLakeEnv(transition_prob=(0.7, 0.1, 0.1, 0.1))
+lakes = lake, pickle.loads(pickle.dumps(lake))
+agents = [td.QLAgent(env, 0.3, 0.1, 20, test_interval=10, compiled=False) for env in lakes]
+for agent in agents:
+    agent.learn_and_evaluate(progress=False)
+print(td.gym.__name__, isinstance(td.gym.wrappers.TimeLimit(lake, 5).action_space, td.gym.spaces.Discrete))
+print(*(np.sum(agent.q_table).hex() for agent in agents), td.rollout(lake, agents[0].greedy_policy).rewards.sum())
+"""
+
+
+@pytest.mark.slow
+def test_gym_alone_or_gymnasium_alone_will_do():
+    """With either the same is learned, bit for bit."""
+    printed = {}
+    for missing in [(), ("gym",), ("gymnasium",)]:
+        run = [sys.executable, "-c", WITHOUT.format(missing=missing)]
+        printed[missing] = subprocess.run(run, capture_output=True, text=True, check=True, encoding="utf-8").stdout
+    first, learned = printed[()].splitlines()
+    assert first == "gym True" and learned.split()[0] == learned.split()[1]
+    assert printed["gymnasium",] == printed[()] and printed["gym",] == printed[()].replace("gym ", "gymnasium ")
+
+
+@pytest.mark.parametrize("package", [gym, gymnasium], ids=lambda package: package.__name__)
+def test_a_lake_is_an_env_of_each_package(package):
+    lake = td.FrozenLakeEnv()
+    for env in (lake, pickle.loads(pickle.dumps(lake)), copy.deepcopy(lake)):
+        assert isinstance(env, package.Env) and isinstance(package.wrappers.TimeLimit(env, 5), package.Env)
+        for space, n in ((env.observation_space, 17), (env.action_space, 4)):
+            assert isinstance(space, package.spaces.Discrete)
+            assert space == package.spaces.Discrete(n) == space != package.spaces.Discrete(n + 1)
+            assert space.sample() in space
+
+
+def test_a_lake_remembers_its_seed_as_gymnasium_asks():
+    lake = td.FrozenLakeEnv(transition_prob=(0.1, 0.3, 0.3, 0.3))
+    walks = []
+    for ask in (False, True):
+        lake.reset(seed=11)
+        assert not ask or lake.np_random_seed == 11
+        walks.append([lake.step(td.RIGHT)[0] for _ in range(20)])
+    assert walks[0] == walks[1]
 
 
 def test_rendering_as_text_marks_the_agent_and_names_the_action():
@@ -243,6 +300,6 @@ def test_an_impossible_map_ends_with_an_error():
 def test_a_lake_survives_pickling_without_its_table():
     lake = td.FrozenLakeEnv(td.generate_map((80, 80)))
     lake.table, lake.P  # noqa: B018
-    copy = pickle.loads(pickle.dumps(lake))
+    unpickled = pickle.loads(pickle.dumps(lake))
     assert len(pickle.dumps(lake)) < 10_000
-    assert all(np.array_equal(a, b) for a, b in zip(copy.table.packed, lake.table.packed, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(unpickled.table.packed, lake.table.packed, strict=True))

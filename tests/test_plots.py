@@ -72,6 +72,39 @@ def test_a_curve_of_several_runs_is_their_median_and_quartiles():
     assert band.get_paths()[0].get_extents().extents.tolist() == [10.0, 1.0, 20.0, 5.0]
 
 
+def test_returns_are_smoothed_over_a_window_that_the_label_tells():
+    figure = td.plot_result(np.array([1.0, 3.0, 8.0, 4.0]), 1, "SARSA", window=2)
+    (label, (x, y)), *others = lines(figure).items()
+    assert (label, x, others) == ("SARSA, mean of 2 episodes", [2, 3, 4], []) and y == pytest.approx([2.0, 5.5, 6.0])
+    assert figure.axes[0].get_ylabel() == "undiscounted return while learning"
+    runs = [[0.0, 2.0, 4.0], [2.0, 4.0, 6.0], [10.0, 10.0, 10.0]]
+    figure = td.plot_result([runs, [[1.0] * 5]], 1, ["SARSA", "Dyna-Q"], window=3)
+    found = lines(figure)
+    assert found["SARSA, mean of 3 episodes"] == ([3], pytest.approx([4.0]))
+    assert found["Dyna-Q, mean of 3 episodes"] == ([3, 4, 5], pytest.approx([1.0] * 3))
+    assert len(figure.axes[0].collections) == 1
+
+
+def test_episodes_without_a_return_leave_a_gap():
+    figure = td.plot_result([float("nan"), 1.0, 3.0, 5.0], 1, "SARSA", window=2)
+    ((x, y),) = lines(figure).values()
+    assert x == [2, 3, 4] and np.isnan(y[0]) and y[1:] == pytest.approx([2.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((None, 1, "SARSA", None, "", 10), "keep_returns"),
+        (([1.0, 2.0], 1, "SARSA", None, "", 3), "window must be at most the 2 episodes of a curve, got 3"),
+        (([1.0, 2.0], 10, "SARSA", None, "", 2), "test_interval must be 1 for returns"),
+        (([1.0, 2.0], 1, "SARSA", None, "", 0), "window must be a whole number from 1"),
+    ],
+)
+def test_returns_that_cannot_be_smoothed_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        td.plot_result(*arguments)
+
+
 def test_curves_may_have_different_lengths():
     figure = td.plot_result([[1.0], [2.0, 3.0, 4.0]], 10, ["a", "b"])
     assert lines(figure) == {"a": ([10], [1.0]), "b": ([10, 20, 30], [2.0, 3.0, 4.0])}

@@ -435,6 +435,48 @@ def acts_on_halves(row, actions, epsilon, explore):
     return explore
 
 
+def acts_by_thirds(row, actions, epsilon, explore):
+    return int(explore * 3)
+
+
+@pytest.mark.parametrize("single", [True, False], ids=["one core", "distributed"])
+def test_random_ties_are_refused_for_a_rule_with_a_policy_of_its_own(single):
+    make = agent_of
+    if not single:
+        worker = type("Worker", (td.QLAgent,), {"kernel": td.Rule(by_rows, acts_by_thirds)})
+        kind = type("Team", (td.DistributedQLAgent,), {"single": worker})
+        make = lambda *_, policy, **settings: kind(td.FrozenLakeEnv(), workers=td.InProcess(), **settings)
+    with pytest.raises(ValueError, match="ties must be 'lowest' for a rule with a policy of its own, got 'random'"):
+        make(by_rows, policy=acts_by_thirds, ties="random")
+    agent = make(by_rows, policy=acts_by_thirds)
+    agent.ties = "random"
+    with pytest.raises(ValueError, match=r"by_rows.*acts_by_thirds"):
+        agent.learn(1)
+    assert agent.episode == 0
+
+
+@pytest.mark.parametrize("pool", [td.InProcess(), td.Threads()], ids=["in process", "threads"])
+def test_a_users_rule_breaks_ties_at_random_alike_on_one_core_and_on_workers(pool):
+    worker = type("Worker", (td.QLAgent,), {"kernel": td.Rule(by_rows)})
+    team = type("Team", (td.DistributedQLAgent,), {"single": worker})
+    settings = {"max_step": 60, "seed": 3, "do_test": False, "ties": "random"}
+    agents = [kind(td.FrozenLakeEnv(), 0.1, 0.1, **settings) for kind in (worker, worker, td.QLAgent)]
+    agents.append(team(td.FrozenLakeEnv(), 0.1, 0.1, cw_num=1, workers=pool, **settings))
+    agents[1].ties = "lowest"
+    for agent in agents:
+        agent.learn(200)
+    random, lowest, built_in, distributed = (agent.q_table.tobytes() for agent in agents)
+    assert random == built_in == distributed != lowest
+    copied = pickle.loads(pickle.dumps(worker.kernel.with_ties("random")))
+    assert copied.policy is worker.kernel.with_ties("random").policy
+
+
+def test_a_rule_that_changes_nothing_is_not_told_that_there_are_no_rewards(recwarn):
+    agent_of(forgets_to_write, max_step=2).learn(1100)
+    (warning,) = recwarn.list
+    assert "changed nothing" in str(warning.message)
+
+
 @pytest.mark.parametrize("compiled", [True, False], ids=["compiled", "stepped"])
 @pytest.mark.parametrize("policy", [acts_beyond_the_last, acts_before_the_first, acts_on_halves])
 def test_what_is_no_action_is_refused(policy, compiled):

@@ -40,13 +40,19 @@ def run(agent):
 KINDS = {
     "Q-learning": small,
     "SARSA": functools.partial(small, td.SARSAAgent),
+    "random ties, returns": functools.partial(small, ties="random", keep_returns=True),
     "stepped": functools.partial(small, compiled=False),
     "without P": functools.partial(small, simulator=Ring()),
     "distributed": functools.partial(small, td.DistributedQLAgent),
+    "distributed, random ties, returns": functools.partial(
+        small, td.DistributedQLAgent, ties="random", keep_returns=True
+    ),
     "federated": functools.partial(small, FederatedQLAgent),
-    "federated SARSA": functools.partial(small, FederatedSARSAAgent),
+    "federated SARSA, returns": functools.partial(small, FederatedSARSAAgent, keep_returns=True),
     "Dyna-Q": functools.partial(small, DynaQAgent),
+    "Dyna-Q, returns": functools.partial(small, DynaQAgent, keep_returns=True),
     "distributed Dyna-Q": functools.partial(small, DistributedDynaQAgent),
+    "distributed Dyna-Q, returns": functools.partial(small, DistributedDynaQAgent, keep_returns=True),
 }
 kinds = pytest.mark.parametrize("make", KINDS.values(), ids=KINDS)
 
@@ -164,6 +170,7 @@ TILTED = td.FrozenLakeEnv(transition_prob=(0.96, 0.02, 0.01, 0.01))
 OTHERS = {
     "seed": lambda: small(seed=4),
     "beta": lambda: small(beta=0.9),
+    "ties": lambda: small(ties="random"),
     "agent": lambda: small(td.SARSAAgent),
     "simulator": lambda: small(simulator=TILTED),
     "simulator of another size": lambda: small(simulator=td.FrozenLakeEnv(map_name="8x8")),
@@ -254,7 +261,7 @@ def test_a_save_with_impossible_values_is_refused_by_their_name(path, name):
 
 
 @pytest.mark.parametrize("value", [None, -5, 1.5, "7", True, 2**80], ids=repr)
-@pytest.mark.parametrize("name", ["episode", "steps", "seed", "beta", "agent", "simulator"])
+@pytest.mark.parametrize("name", ["episode", "steps", "seed", "beta", "ties", "agent", "simulator"])
 def test_a_save_with_a_wrong_entry_in_its_header_is_refused_by_its_name(saved, name, value):
     with np.load(saved) as file:
         arrays = dict(file)

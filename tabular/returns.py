@@ -1,0 +1,73 @@
+"""Undiscounted returns of the episodes learned: their sum over recorded steps, and what an agent keeps of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .kernels import cached_jit
+
+MOST_SAVED = 2**28  # returns, 2 GB: of more episodes the latest are saved
+
+
+class Returns(NamedTuple):
+    """The returns of the latest episodes: the first `kept` entries of a buffer that may have room for more.
+
+    These entries never change, so a version with more episodes may share the buffer.
+    """
+
+    buffer: np.ndarray = np.zeros(0)
+    kept: int = 0
+
+    @property
+    def latest(self) -> np.ndarray:
+        """The returns, in order of the episodes."""
+        return self.buffer[: self.kept]
+
+    def plus(self, more: np.ndarray | None) -> Returns:
+        """Return a version that ends with the returns of the next episodes; None, if they are not known, empties it.
+
+        Raises RuntimeError for nan, which stands for a return that a custom `learn_on` did not fill in.
+        """
+        if more is None:
+            return Returns()
+        if np.isnan(more).any():
+            raise RuntimeError("learn_on must fill in the returns of all its episodes, or keep_returns must be False")
+        buffer, kept = self.buffer, self.kept + len(more)
+        if kept > len(buffer):
+            buffer = np.zeros(max(kept, 2 * len(buffer)))
+            buffer[: self.kept] = self.latest
+        buffer[self.kept : kept] = more
+        return Returns(buffer, kept)
+
+    def of_episodes(self, episodes: int) -> np.ndarray:
+        """Return a new array with an entry for each of so many episodes: nan for those before the latest."""
+        found = np.full(episodes, np.nan)
+        found[episodes - self.kept :] = self.latest
+        return found
+
+
+def joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
+    """Join the returns of several workers, in order of the episodes; None if any did not keep them."""
+    kept = [part for part in parts if part is not None]
+    return np.concatenate(kept) if len(kept) == len(parts) else None
+
+
+def returns_of(pairs: np.ndarray, rewards: np.ndarray) -> np.ndarray:
+    """Return the undiscounted return of each episode in recorded experience."""
+    returns = np.zeros(np.count_nonzero(pairs < 0))
+    add_up(pairs, rewards, returns)
+    return returns
+
+
+@cached_jit
+def add_up(pairs: Any, rewards: Any, returns: Any) -> None:
+    """Add up the rewards of each episode, which a pair below 0 ends, in the order of its steps."""
+    episode = 0
+    for i in range(len(pairs)):
+        if pairs[i] < 0:
+            episode += 1
+        else:
+            returns[episode] += rewards[i]
