@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 import numpy as np
 
@@ -142,26 +141,6 @@ def million_steps(data: Data, *setting) -> float:
 def relapse(data: Data, *setting) -> float:
     """The share of tests below the threshold after first passing it, averaged over the seeds that pass it."""
     return np.mean([1 - seed[seed.argmax() :].mean() for seed in above_threshold(data, *setting) if seed.any()])
-
-
-def near_optimum(data: Data, *setting) -> int:
-    """How many seeds end within 5 of the exact optimum."""
-    return int((curve(data, *setting)[:, -1] > exact.best(data, setting[0]).value - 5).sum())
-
-
-def stays_in_hallway(data: Data, *setting) -> list[int]:
-    """The longest stay of each seed's greedy path in the hallway, in consecutive tests."""
-    return [max(map(len, re.findall("h*", routes))) for routes in where(data["curves"], *setting)["routes"]]
-
-
-def ever_in_hallway(data: Data, *setting) -> int:
-    """How many seeds had their greedy path in the hallway at some test."""
-    return sum(longest > 0 for longest in stays_in_hallway(data, *setting))
-
-
-def tests_in_hallway(data: Data, *setting) -> int:
-    """The longest stay in the hallway over all seeds, in consecutive tests."""
-    return max(stays_in_hallway(data, *setting))
 
 
 def bypass_first(data: Data, *setting) -> int:

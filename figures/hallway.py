@@ -95,16 +95,6 @@ def share_on(data: Data, route: str, *setting, **moment) -> float:
     return (runs(data, *setting, **moment)["route"] == route).mean()
 
 
-def mean_of(data: Data, column: str, *setting, **moment) -> float:
-    """The mean over seeds of value, on_policy, or the table at the fork (down, right) or on the bypass (behind)."""
-    return runs(data, *setting, **moment)[column].mean()
-
-
-def optimal_half_way() -> float:
-    """The optimal value halfway along the bypass."""
-    return td.value_iteration(td.FrozenLakeEnv(map_name=HALLWAY).table)[HALF_WAY].max()
-
-
 def groups(data: Data):
     """Yield (setting, rows) after the suggested episodes and at the end, in the order of the report's tables."""
     for start, last in LAST.items():

@@ -41,7 +41,7 @@ PARAMETERS = Parameters(epsilon=0.3, learning_rate=0.001, beta=0.999, max_step=1
 
 C_SOURCE = r"""
 #include <stdint.h>
-enum { n = 4 };  // actions, a constant as in the compiled Python, so that loops over them are unrolled
+enum { n = 4 };  // actions, a constant as in the compiled Python; their loops are in gcc's fastest form
 static inline uint64_t mix(uint64_t z) {
     z *= 0x9E3779B97F4A7C15ULL;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
@@ -50,8 +50,14 @@ static inline uint64_t mix(uint64_t z) {
 }
 static inline int greedy(const double *q) {
     int best = 0;
-    for (int a = 1; a < n; a++) if (q[a] > q[best]) best = a;
+    double value = q[0];
+    _Pragma("GCC unroll 1") for (int a = 1; a < n; a++) if (q[a] > value) best = a, value = q[a];
     return best;
+}
+static inline double highest(const double *q) {
+    double value = q[0];
+    _Pragma("GCC unroll 1") for (int a = 1; a < n; a++) value = q[a] > value ? q[a] : value;
+    return value;
 }
 static inline int choose(const double *q, double epsilon, uint64_t bits) {
     double x = (double)(int64_t)(bits >> 32) * 0x1p-32;
@@ -69,7 +75,7 @@ int64_t q_learning(double *q, LAKE, double epsilon, double rate, double beta, in
             uint64_t bits = mix(key + ((uint64_t)e << 20) + t);
             int a = choose(q + s * n, epsilon, bits);
             MOVE
-            if (!ended) target += beta * q[next * n + greedy(q + next * n)];
+            if (!ended) target += beta * highest(q + next * n);
             q[s * n + a] += rate * (target - q[s * n + a]);
             steps++;
             if (ended) break;

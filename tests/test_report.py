@@ -103,8 +103,8 @@ NAMES = r"\[[^\]]*\]|\(\d, 4\)|\d+x\d+|(?:[Ii]tems?|[Ff]igure|[Tt]able) \d(?: (?
 
 
 def sentences_of(text: str) -> list[str]:
-    """Return the sentences of a report outside tables, captions, headings and the list of settings."""
-    lines = [line for line in text.splitlines() if line and not re.match(r"\||!\[|\*[^*].*\*$|#|- \*\*Settings", line)]
+    """Return the sentences of a report outside tables, captions and headings, without names that have digits."""
+    lines = [line for line in text.splitlines() if line and not re.match(r"\||!\[|\*[^*].*\*$|#", line)]
     plain = [re.sub(NAMES, "", line.replace("**", "")) for line in lines]
     return [sentence for line in plain for sentence in re.split(r"(?<=[.:])\s+", line)]
 
