@@ -21,8 +21,8 @@ from figures.summaries import interval, markdown, number
 
 BEST = (  # collectors, episodes per batch, and their best learning rate, as `tuning` finds it
     (SINGLE, 0, 0.2),
-    (2, 10, 0.2), (4, 10, 0.2), (8, 10, 0.2),
-    (2, 100, 0.2), (4, 100, 0.2), (8, 100, 0.2),
+    (2, 10, 0.2), (4, 10, 0.2), (8, 10, 0.1),
+    (2, 100, 0.2), (4, 100, 0.1), (8, 100, 0.1),
 )  # fmt: skip
 SIMULATORS = {"compiled": 100, "stepped": 100, "waits": 10}  # episodes per batch
 
@@ -173,6 +173,6 @@ def draw_line(axes, data: Data, simulator: str, count: int) -> None:
     moments = np.geomspace(passed[:, 0].max(), passed[:, -1].min(), 150)  # all seeds have a value
     low, middle, high = np.percentile(value_after(data, simulator, count, moments), [25, 50, 75], axis=0)
     color = "black" if count == SINGLE else timing.COLORS[count]
-    axes.fill_between(moments, low, high, color=color, alpha=0.2, linewidth=0)
+    axes.fill_between(moments, low, high, color=color, alpha=0.15, linewidth=0)
     axes.plot(moments, middle, color=color, linewidth=1.8, label=config_name(count))
     axes.plot(good_after(data, simulator, count), THRESHOLD[LAKE], "v", color=color, markeredgecolor="white")

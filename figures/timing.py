@@ -52,7 +52,7 @@ TOGETHER = 8  # lakes that one process steps together, where steps wait
 
 
 @experiment(timed=True)
-def run(repetitions=5, collectors=CONFIGURATIONS, evaluators=4, together=TOGETHER, epsilon=0.3, runs=SUITE):
+def run(repetitions=4, collectors=CONFIGURATIONS, evaluators=4, together=TOGETHER, epsilon=0.3, runs=SUITE):
     """Yield wall-clock times of runs, one at a time, on an otherwise idle machine; a repetition is a seed."""
     start_ray()
     with td.Workers(max(collectors), evaluators) as workers:
