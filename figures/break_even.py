@@ -17,6 +17,21 @@ from figures.summaries import markdown
 MARKERS = {"compiled": "s", "stepped": "D", "waits": "o", "computes": "x"}
 
 
+# The parts of a batch
+
+
+def step_us(data: Data, simulator: str, map: str) -> float:
+    """The time per step on a single core, in µs."""
+    rows = timing.runs(data, simulator, map, SINGLE)
+    return 1e6 * np.median(rows["seconds"] / rows["steps"])
+
+
+def replay_us(data: Data, simulator: str, map: str) -> float:
+    """The server's time to replay a step while two collectors run beside it, in µs."""
+    rows = timing.runs(data, simulator, map, 2)
+    return 1e6 * np.median(rows["replay_seconds"] / rows["steps"])
+
+
 # The model
 
 

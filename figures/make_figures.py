@@ -67,6 +67,11 @@ def make_report(study: Study, data: Data, draft: Path) -> None:
         raise FalseClaims("\n".join(problems))
 
 
+def fresh_ones(study: Study) -> list[str]:
+    """Return the experiments that other seeds change, but no clock."""
+    return [name for name, run in study.experiments.items() if run.seeds and not run.timed]
+
+
 def check_claims(study: Study, data: Data, names: list[str], seeds_from: int, draft: Path) -> None:
     """Run experiments under other seeds and list which claims hold; raise FalseClaims if one fails."""
     timed = {name for name, run in study.all_experiments.items() if run.timed}
@@ -83,7 +88,8 @@ def check_claims(study: Study, data: Data, names: list[str], seeds_from: int, dr
         fresh = concerned(data | run_experiments(study, names, rows))
     shutil.rmtree(rows)
     script = f"{study.folder.relative_to(study.root).as_posix()}/make_figures.py"
-    text = report.text_of_claims(script, names, committed, fresh, seeds_from)
+    left_out = [name for name in fresh_ones(study) if name not in names]
+    text = report.text_of_claims(script, names, left_out, committed, fresh, seeds_from)
     (draft / "claims_fresh.md").write_text(text, encoding="utf-8")
     if problems := [str(claim) for claim in fresh if not claim.holds]:
         raise FalseClaims("\n".join(problems))
@@ -113,7 +119,7 @@ def arguments_of(parser: argparse.ArgumentParser, study: Study, arguments) -> ar
     if chosen.draw:
         runs = {}
     elif chosen.seeds_from:
-        runs = {name: run for name, run in runs.items() if run.seeds and not run.timed}
+        runs = {name: run for name, run in runs.items() if name in fresh_ones(study)}
     chosen.names = list(runs)
     return chosen
 

@@ -137,11 +137,12 @@ def table(data: Data) -> str:
     """A table of steps and seconds until the policy is good, by configuration and simulator."""
     rows = []
     for count in (SINGLE, *COUNTS):
-        medians = [np.median(steps(data, count, 0 if count == SINGLE else size)) for size in (100, 10)]
+        sizes = (0,) if count == SINGLE else (100, 10)
+        medians = [number(np.median(steps(data, count, size))) for size in sizes] + [""] * (2 - len(sizes))
         gains = [interval(gain(data, name, count), ".2g") if count != SINGLE else "" for name in SIMULATORS]
         times = [f"{good_after(data, name, count):.2g}" for name in SIMULATORS]
         both = [f"{time} s, {one}" if one else f"{time} s" for time, one in zip(times, gains, strict=True)]
-        rows.append([config_name(count), *(number(median) for median in medians), *both])
+        rows.append([config_name(count), *medians, *both])
     return markdown(["configuration", "steps, batches of 100", "of 10", *SIMULATORS], rows)
 
 

@@ -129,10 +129,14 @@ def _render(study: Study, data: Data, name: str) -> tuple[str, list[Claim]]:
     names["settings"] = {name: settings_of(run) for name, run in study.all_experiments.items()}
     noting = template.replace("{% do claim(", "{% do forget() %}{% do claim(")  # note what this claim alone reads
     text = environment.from_string(noting).render(**names, claim=claim, forget=noted.clear_notes)
+    if untrue := [claim.words for claim in claims if claim.is_timing and not claim.holds]:  # on another machine
+        text += f"\n*Where this text says otherwise: the times do not show that {'; nor that '.join(untrue)}.*\n"
     return text, claims
 
 
-def text_of_claims(script: str, names: list[str], committed: list[Claim], fresh: list[Claim], seeds_from: int) -> str:
+def text_of_claims(
+    script: str, names: list[str], left_out: list[str], committed: list[Claim], fresh: list[Claim], seeds_from: int
+) -> str:
     """Return the text of claims_fresh.md: each claim and its effect under both sets of seeds; `script` makes it."""
     rows = [
         [one.words, one.values, other.values, times(one, other), "holds" if other.holds else "**fails**"]
@@ -140,10 +144,11 @@ def text_of_claims(script: str, names: list[str], committed: list[Claim], fresh:
     ]
     head = ["the data show that", "size of the effect, seeds from 0", f"seeds from {seeds_from:,}", "times", "again"]
     table = markdown(head, rows)
+    left = f"\nNot run again: {', '.join(left_out)}." if left_out else ""
     return f"""# The report's claims under other seeds
 
 This is what `python {script} --seeds-from {seeds_from}` makes of these experiments, with every
-seed raised by {seeds_from:,}: {", ".join(names)}.
+seed raised by {seeds_from:,}: {", ".join(names)}.{left}
 
 Beside each claim stands the size of the effect that it bounds, with a 95% interval where there is one, and how many
 times as large it is under the other seeds; or else the numbers that it compares, in the order in which it reads them.

@@ -52,7 +52,7 @@ TOGETHER = 8  # lakes that one process steps together, where steps wait
 
 
 @experiment(timed=True)
-def run(repetitions=4, collectors=CONFIGURATIONS, evaluators=4, together=TOGETHER, epsilon=0.3, runs=SUITE):
+def run(repetitions=1, collectors=CONFIGURATIONS, evaluators=4, together=TOGETHER, epsilon=0.3, runs=SUITE):
     """Yield wall-clock times of runs, one at a time, on an otherwise idle machine; a repetition is a seed."""
     start_ray()
     with td.Workers(max(collectors), evaluators) as workers:
@@ -281,7 +281,8 @@ def draw_speed_ups(axes, data: Data, case: tuple[str, str], evaluated: bool) -> 
     for x, ((learner, count), color) in enumerate(bars.values()):
         pairs = speed_ups(data, *case, count, evaluated, learner)
         middle, low, high = geometric_mean(pairs), pairs.min(), pairs.max()
-        axes.bar(x, middle, 0.75, color=color, yerr=[[middle - low], [high - middle]], ecolor="#444444")
+        axes.bar(x, middle, 0.75, color=color)
+        axes.plot([x, x], [low, high], color="#444444", linewidth=1.5)
         axes.text(x, high, f"{middle:.2g}", ha="center", va="bottom", fontsize=9)
         top = max(top, high)
     axes.axhline(1, color="black", linewidth=1)

@@ -256,11 +256,12 @@ def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short, capsys):
     assert {path: text for path, text in after.items() if path not in draft} == before
 
 
-def test_a_false_claim_about_times_is_a_warning(short, capsys):
+def test_a_false_claim_about_times_is_a_warning_and_the_report_says_so(short, capsys):
     add(short, '{% do claim("it is fast", false, is_timing=True) %}\n')
     make_figures.main(short, ["--draw"])
     assert "warning: figures/report_template.md, line 2" in capsys.readouterr().err
-    assert committed_report(short) == "The optimum is 960.3.\n"
+    said = "*Where this text says otherwise: the times do not show that it is fast.*\n"
+    assert committed_report(short) == f"The optimum is 960.3.\n\n{said}"
 
 
 def few_curves(seeds=2, tests=2, episodes={HALLWAY: 4_000}, rates=(0.1,), epsilons=(0.3,)):  # noqa: B006
@@ -293,7 +294,7 @@ def test_other_seeds_write_a_table_of_claims_and_nothing_else(few_seeds, monkeyp
     assert "| two seeds make two curves | 2 | 2 | 1.00 | holds |" in table
     assert "python figures/make_figures.py --seeds-from 1000" in table
     assert "bypass" not in table  # exact values have no seeds
-    committed, fresh = seen
+    committed, _, fresh, _ = seen  # each claim reads them twice: for its condition and its size
     assert committed["seed"].tolist() == fresh["seed"].tolist()
     assert not committed.equals(fresh)
 
