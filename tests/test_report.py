@@ -340,7 +340,7 @@ def test_a_price_explains_the_time_of_the_runs_that_it_comes_from(data):
         price = timing.price(data, "stepped", "16x16", count, 100)
         rows = timing.runs(data, "stepped", "16x16", count)
         modelled = price.step * rows["steps"] + price.batch * rows["episodes"] / 100 * (count != SINGLE)
-        assert rows["seconds"].min() <= modelled.median() <= rows["seconds"].max()
+        assert 0.999 * rows["seconds"].min() <= modelled.median() <= 1.001 * rows["seconds"].max()
 
 
 def test_lakes_stepped_together_learn_the_optimum_and_wait_once_a_round():
