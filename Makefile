@@ -1,6 +1,6 @@
 # make          install, run the notebook in place, print its comparison
 # make test     install, lint, check types, run pytest and nbval on two files at a time, first the notebook
-# make test-long  run the tests that take half a minute or more each
+# make test-long  run the tests that take half a minute or more each; its last lines name what was skipped, and why
 # make handout  write the student's notebook, and grade the solved one
 # make report   rerun the experiments of the report's nine items; make figures: rebuild both reports from the data
 # make fresh    check the claims of both reports under other seeds, in all experiments that no clock decides
@@ -24,7 +24,7 @@ test: .venv/installed
 		--nbval --nbval-current-env --nbval-cell-timeout=600 distributed_td.ipynb tests
 
 test-long: .venv/installed
-	$(BIN)/python -m pytest -m long tests
+	$(BIN)/python -m pytest -rs -m long tests
 
 lab: .venv/installed
 	$(BIN)/jupyter lab distributed_td.ipynb

@@ -17,6 +17,8 @@ from .recorder import Event
 
 Steps = list[tuple[Event, list]]
 DEFAULT_BETA = "a discount of 0.999"
+OWN, ANOTHER_ORDER, NOTHING = "own maximum", "own maximum in another order", "nothing"
+RIGHT = {OWN, ANOTHER_ORDER}
 
 
 class Learned(NamedTuple):
@@ -25,7 +27,7 @@ class Learned(NamedTuple):
     call: Asked
     steps: int  # that it carried, or that were left from before
     learned: int  # of these
-    rule: str  # "own maximum", "nothing", or a wrong one, as a student reads it
+    rule: str  # one of RIGHT, NOTHING, or a wrong one, as a student reads it
 
 
 class Account:
@@ -63,7 +65,7 @@ class Account:
             if self.episodes < self.settings["learning_episodes"]:
                 self.unlearned += [number for number, _ in carried]
             if carried:
-                self.learned.append(Learned(call, len(carried), 0, "nothing"))
+                self.learned.append(Learned(call, len(carried), 0, NOTHING))
             return
         remaining = self.settings["learning_episodes"] - self.episodes
         for steps in (pending, carried) if len(pending) > len(carried) else (pending,):
@@ -74,7 +76,7 @@ class Account:
         cut = count == cut_at([step for _, step in steps], remaining)  # what lies beyond the last episode is surplus
         self.unlearned = [number for number, _ in steps[count:]] if cut else []
         self.learned.append(Learned(call, len(steps), count, rule))
-        self._count(call, steps[:count] if cut else steps, rule == "own maximum" and (cut or count == len(steps)))
+        self._count(call, steps[:count] if cut else steps, rule == OWN and (cut or count == len(steps)))
         self._keep(call.after)
 
     def _count(self, call: Asked, learned: list, by_rule: bool) -> None:
@@ -167,7 +169,7 @@ def explained(call: Asked, steps: Steps, settings: dict, remaining: int) -> tupl
             return name, count
     for some in dict.fromkeys((len(steps), cut_at(steps, remaining))):
         if any(map(same, in_other_orders(steps[:some], before, settings))):
-            return "own maximum", some
+            return ANOTHER_ORDER, some
     for name, several in (("twice", steps + steps), ("last episode alone", steps[last_start(steps) :])):
         value = lambda table, i, several=several: best(table, several[i][0])
         if several and matching_prefix(in_turn(several, before, settings, value), same) == len(several):
@@ -186,8 +188,8 @@ def matching_prefix(tables: Iterator[np.ndarray], same: Callable) -> int:
 
 def rules(steps: Steps, before: np.ndarray) -> Iterator[tuple[str, Callable]]:
     """The rules that learn one step after another, by name, the right one first."""
-    yield "own maximum", lambda table, i: best(table, steps[i][0])
-    yield "own maximum", lambda table, i: best(before, steps[i][0])
+    yield OWN, lambda table, i: best(table, steps[i][0])
+    yield ANOTHER_ORDER, lambda table, i: best(before, steps[i][0])
     for field in range(max((len(row) for _, row in steps), default=0)):
         if all(is_action(row[field]) if field < len(row) else False for _, row in steps):
             yield "carried", lambda table, i, field=field: table[steps[i][0].next_state, int(steps[i][1][field])]

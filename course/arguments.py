@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .distributed import Problem
+from .findings import Finding
 from .plays import Play
-from .single import Run
+from .records import Problem
+from .runs import Run
 
 DECOYS = {
     "epsilon": 0.71, "learning_rate": 0.41, "learning_episodes": 36, "map_size": 7, "test_interval": 3,
@@ -48,7 +49,19 @@ def problems_of(called: str, names: list[str]) -> list[Problem]:
     return [Problem(f"{called} globals", f"{seen}argument{several}.", HINT, 0.5 if len(names) == 1 else 1.0)]
 
 
-def no_result(called: list[str]) -> Problem:
-    """That none of these comes to a result."""
-    seen = f"{' and '.join(called)}: no result, whatever the arguments are."
-    return Problem("no result", seen, "Run it with the smallest settings.")
+def in_proportion(finding: Finding, judged: list[str], lacking: list[str]) -> Finding:
+    """The finding of the agents that were judged, with the share that they are of those and the lacking ones."""
+    if not lacking:
+        return finding
+    whole, hint = f"No result of {_listed(lacking)}, whatever the arguments are.", "Run it with the smallest settings."
+    if not judged:
+        return finding._replace(share=0.0, seen=whole, hint=hint)
+    seen = finding.seen if finding.share < 1 else f"{_listed(judged)} use{'s' * (len(judged) == 1)} the arguments."
+    share = finding.share * len(judged) / len(judged + lacking)
+    return finding._replace(share=share, seen=f"{seen[0].upper()}{seen[1:]} {whole}", hint=finding.hint or hint)
+
+
+def _listed(names: list[str]) -> str:
+    """Names as a sentence has them, in the middle."""
+    names = [name[0].lower() + name[1:] if name.startswith("The ") else name for name in names]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

@@ -1,123 +1,18 @@
-"""What a distributed agent does: its server, collectors, snapshots, end and traffic, under many schedules."""
+"""What a distributed agent does: its server, its collectors, its end and its traffic, under many schedules."""
 
 from __future__ import annotations
 
 import collections
-import functools
-from collections.abc import Callable
-from typing import NamedTuple
-
-import numpy as np
 
 from . import chance
-from .account import Account, is_greedy
+from .account import NOTHING, RIGHT, Account
 from .findings import Finding
-from .plays import STATES, Play, tables_in
-from .single import greedy_actions, in_list, numbers
-
-
-class Problem(NamedTuple):
-    """Something that is wrong."""
-
-    kind: str  # the same for the same fault under another schedule
-    seen: str
-    hint: str
-    weight: float = 1.0  # the share of the item's points that it costs
-
-
-class Record:
-    """A play and what can be told of it."""
-
-    def __init__(self, play: Play):
-        self.play, self.settings = play, play.settings
-
-    @functools.cached_property
-    def account(self) -> Account:
-        """What the server learned."""
-        return Account(self.play)
-
-    @property
-    def unjudged(self) -> str:
-        """Why nothing can be told; "" where it can."""
-        if self.play.not_simulated:
-            return f"It uses what the simulated Ray does not have: {self.play.not_simulated}."
-        return ""
-
-    @property
-    def broken(self) -> Problem | None:
-        """That the run came to no result."""
-        play = self.play
-        if play.stuck:
-            return Problem("stuck", f"the run does not come to an end: {play.stuck}.", HINTS["stuck"])
-        if play.error:
-            return Problem("error", f"the run stopped with an error: {play.error}.", "Run it with other settings.")
-        return None
-
-    @property
-    def due(self) -> list[int]:
-        """After how many episodes a test is due."""
-        settings = self.settings
-        if not settings["do_test"]:
-            return []
-        return list(range(settings["test_interval"], settings["learning_episodes"] + 1, settings["test_interval"]))
-
-    @property
-    def results(self) -> list[float] | None:
-        """The test results that were returned."""
-        returned = self.play.returned
-        found = returned[0] if isinstance(returned, tuple) and returned else None
-        return [] if found is None else numbers(found)
-
-    @functools.cached_property
-    def tests(self) -> list[Test]:
-        """What evaluators did with each table that they got; where there are none, what collectors tested."""
-        collectors = self.account.collectors
-        others = self._greedy_work(lambda process: process not in collectors)
-        if others or not self.due:
-            return others
-        return self._greedy_work(lambda process: process in collectors, shipped=self._sent())
-
-    def _sent(self) -> set[int]:
-        return {number for call in self.account.calls for number, _ in call.steps}
-
-    def _greedy_work(self, of: Callable[[int], bool], shipped: set[int] = frozenset()) -> list[Test]:
-        """The episodes of some processes by the table that they had got; of collectors, greedy ones that stayed."""
-        log, groups, steps = self.play.log, {}, {}
-        for number, event in enumerate(log.events):
-            if not of(event.process) or event.process == self.account.server:
-                continue
-            if event.action is None:
-                steps[event.simulator] = []
-                if event.table is not None:
-                    group = groups.setdefault((event.process, id(event.table)), Test(event.process, event.table, []))
-                    group.episodes.append(steps[event.simulator])
-            else:
-                steps.setdefault(event.simulator, []).append(number)
-        kept = lambda one: one and not (shipped and (one[0] in shipped or not self._all_greedy(one)))
-        tests = [test._replace(episodes=list(filter(kept, test.episodes))) for test in groups.values()]
-        return [test for test in tests if test.episodes]
-
-    def _all_greedy(self, steps: list[int]) -> bool:
-        events = self.play.log.events
-        return all(is_greedy(events[i]) for i in steps if events[i].table is not None)
-
-
-class Test(NamedTuple):
-    """An evaluator's work on one table."""
-
-    process: int
-    table: np.ndarray
-    episodes: list[list[int]]  # the numbers of their steps in the log
-
-    def mean(self, record: Record) -> float:
-        """The mean discounted return."""
-        events, beta = record.play.log.events, record.settings["beta"]
-        returns = [sum(beta**t * events[i].reward for t, i in enumerate(steps)) for steps in self.episodes]
-        return float(np.mean(returns))
-
+from .plays import STATES, tables_in
+from .records import STUCK_HINT, Problem, Record
+from .runs import greedy_actions
+from .snapshots import snapshot_problems
 
 HINTS = {
-    "stuck": "Follow one worker from its first call to its last: who tells it to stop?",
     "rule": "Which table does the bootstrapped value come from, and when was its action chosen?",
     "whole": "Does the server learn from every step of a batch, up to its last episode?",
     "count": "Which of two collectors notices that learning is over, and what happens to the other's batch?",
@@ -133,8 +28,8 @@ def server_problems(record: Record) -> list[Problem]:
     if record.broken and not account.learned:
         return [record.broken]
     asked = record.settings["learning_episodes"]
-    rules = collections.Counter(one.rule for one in account.learned if one.rule not in ("own maximum", "nothing"))
-    batches = sum(one.rule != "nothing" for one in account.learned)
+    rules = collections.Counter(one.rule for one in account.learned if one.rule not in RIGHT | {NOTHING})
+    batches = sum(one.rule != NOTHING for one in account.learned)
     if rules:
         rule, count = rules.most_common(1)[0]
         what = RULES.get(rule, f"are learned with {rule}")
@@ -147,7 +42,7 @@ def server_problems(record: Record) -> list[Problem]:
     if partly:
         seen = f"of a batch of {partly[0].steps} steps {partly[0].learned} were learned; expected all."
         found.append(Problem("whole", seen, HINTS["whole"]))
-    dropped = [one for one in account.learned if one.rule == "nothing"]
+    dropped = [one for one in account.learned if one.rule == NOTHING]
     if dropped and account.episodes < asked:
         seen = f"{len(dropped)} batches that reached the server changed nothing; expected each to be learned."
         found.append(Problem("whole", seen, HINTS["whole"]))
@@ -192,6 +87,14 @@ def collector_problems(records: list[Record], shares: dict[float, list[Record]])
     return [problem for problem in found if problem]
 
 
+def in_one_run(record: Record) -> list[Problem]:
+    """What a single run shows of its collectors: not how often they explore, nor that one is too few."""
+    if record.broken:
+        return [record.broken]
+    found = [how_many([record]), batches([record]), fresh_tables([record]), same_numbers([record])]
+    return [problem for problem in found if problem and problem.under is not None]
+
+
 def how_many(records: list[Record]) -> Problem | None:
     """As many collectors at once as were asked for."""
     wanted = records[0].settings["cw_num"]
@@ -199,7 +102,8 @@ def how_many(records: list[Record]) -> Problem | None:
     if max(counts) == wanted:
         return None
     seen = f"{max(counts)} collectors worked at once; expected {wanted}, as cw_num says."
-    return Problem("count", seen, "Where does the number of collectors come from?")
+    alone = {} if max(counts) > wanted else None  # in a short run one may come too late
+    return Problem("count", seen, "Where does the number of collectors come from?", under=alone)
 
 
 def at_once(record: Record, processes: set[int]) -> int:
@@ -233,14 +137,14 @@ def exploring(epsilon: float, records: list[Record]) -> Problem | None:
     if rare:
         name = ("left", "down", "right", "up")[rare[0]]
         seen = f"at epsilon 1 {counts[rare[0]]} of {drawn} actions were {name}; expected about {drawn // 4}."
-        return Problem("exploring", seen, "From how many actions does a collector draw?")
+        return Problem("exploring", seen, "From how many actions does a collector draw?", under=None)
     if not steps or chance.likely(others, steps, 0.75 * epsilon):
         return None
     seen = (
         f"at epsilon {epsilon:g} {others} of {steps} steps were not greedy by the table that the collector had got "
         f"last; expected {f'about {0.75 * epsilon * steps:.0f}' if epsilon else 'none'}."
     )
-    return Problem("exploring", seen, "Which epsilon, which actions and which table does a collector use?")
+    return Problem("exploring", seen, "Which epsilon, which actions and which table does a collector use?", under=None)
 
 
 def batches(records: list[Record]) -> Problem | None:
@@ -298,156 +202,6 @@ def same_numbers(records: list[Record]) -> Problem | None:
     return None
 
 
-# Snapshots ---------------------------------------------------------------------------------------
-
-
-def snapshot_problems(record: Record) -> list[Problem]:
-    """Each test is of the table at its episode, once, and its result in its place."""
-    if record.broken:
-        return [record.broken]
-    found, due, results, tests = [], record.due, record.results, record.tests
-    if results is None:
-        return [Problem("results", "what came back is no list of numbers.", "What do your cells plot?")]
-    if not tests:
-        return [Problem("none", f"no test was run; expected {len(due)}.", "Who calls the evaluators?")]
-    found += wrong_tables(record, tests)
-    tested = [record.play.log.events[i] for test in tests for steps in test.episodes for i in steps]
-    others = sum(not is_greedy(event) for event in tested if event.table is not None and event.state < STATES - 1)
-    if others:
-        seen = f"of {len(tested)} steps of tests {others} were not greedy; expected none."
-        found.append(Problem("greedy", seen, "Which policy is tested?"))
-    if len(results) != len(due):
-        seen = f"{len(results)} results came back; expected {len(due)}."
-        found.append(Problem("number", seen, "When is the last result there, and who waits for it?", 0.5))
-    elif not found:
-        found += wrong_results(record, tests, results)
-    return found
-
-
-def wrong_tables(record: Record, tests: list[Test]) -> list[Problem]:
-    """Tests of other tables than those that are due."""
-    account, due = record.account, record.due
-    if not account.known:
-        return []
-    tested = [account.episode_of(test.table) for test in tests]
-    if sorted(tested, key=str) == sorted(due, key=str):
-        return []
-    counts = collections.Counter(tested)
-    twice = [episode for episode in due if counts[episode] > 1]
-    missing = [episode for episode in due if not counts[episode]]
-    others = sorted(episode for episode in counts if episode is not None and episode not in due)
-    if counts[None]:
-        seen = f"{counts[None]} tests were of a table that the server never had after an episode."
-        return [Problem("tables", seen, SNAPSHOT_HINT)]
-    if others or (missing and twice):
-        what = f"of the tables after {in_list(sorted(map(int, counts.elements())))} episodes"
-        seen = f"the tests were {what}; expected those after {in_list(due)}."
-        return [Problem("tables", seen, SNAPSHOT_HINT)]
-    if missing:
-        seen = f"the tables after {in_list(missing)} episodes were not tested; expected a test after {in_list(due)}."
-        return [Problem("lost", seen, "Which tests are still due when the last episode is learned?")]
-    seen = f"the tables after {in_list(twice)} episodes were tested twice; expected once each."
-    return [Problem("twice", seen, "How does the server know that a table is being tested?")]
-
-
-def late(records: list[Record]) -> list[Problem]:
-    """That under no schedule a test begins before all is learned."""
-    for record in records:
-        firsts = [steps[0] for test in record.tests for steps in test.episodes[:1]]
-        if record.broken or not firsts or not record.account.steps or min(firsts) < max(record.account.steps):
-            return []
-    seen = f"under {len(records)} schedules no test began before the last episode was learned; expected some."
-    return [Problem("late", seen, "When are your evaluators started?", 0.25)]
-
-
-def crossing(plain: Record, record: Record) -> list[Problem]:
-    """That a test is lost where a batch is longer than a test interval, in which all is well otherwise."""
-    if plain.broken or len(plain.results or ()) != len(plain.due):
-        return []
-    due, settings = len(record.due), record.settings
-    if not record.broken and len(record.results or ()) == due:
-        return []
-    what = "the run does not end" if record.broken else f"{len(record.results or ())} results come back"
-    how = f"with batches of {settings['batch_size']} and a test every {settings['test_interval']} episodes"
-    seen = f"{how} {what}; expected {due}."
-    return [Problem("crossing", seen, "How many tests may fall due within one call?", 0.25)]
-
-
-def within(plain: Record, record: Record) -> list[Problem]:
-    """That a test which is due within a batch is of the table at the batch's end, in which all is well otherwise."""
-    account, due = record.account, record.due
-    if plain.broken or record.broken or not account.known or wrong_tables(plain, plain.tests):
-        return []
-    if len(record.results or ()) != len(due):
-        return []  # `crossing` says so
-    wrong = {one.rule for one in account.learned} - {"own maximum", "nothing"}
-    if wrong or account.episodes != record.settings["learning_episodes"]:
-        return []  # episodes are told apart where the server learns by the rule
-    # Other orders of learning within a batch are right: then no table is known but those between calls.
-    tested = [episode for test in record.tests if (episode := account.episode_of(test.table)) is not None]
-    if all(episode in due and tested.count(episode) == 1 for episode in tested):
-        return []
-    settings = record.settings
-    how = f"with batches of {settings['batch_size']} and a test every {settings['test_interval']} episodes"
-    seen = f"{how} the tests were of the tables after {in_list(sorted(tested))}; expected {in_list(due)}."
-    return [Problem("within", seen, "When was the test due, and what was learned by then?", 0.5)]
-
-
-def many(plain: Record, record: Record) -> list[Problem]:
-    """That more than ten tests are not as they should be, where fewer are."""
-    if plain.broken or snapshot_problems(plain):
-        return []
-    what = f"of {len(record.due)} tests "
-    return [problem._replace(seen=what + problem.seen) for problem in snapshot_problems(record)[:1]]
-
-
-SNAPSHOT_HINT = "What is in the list of tables to test: tables, or several names of one?"
-
-
-def wrong_results(record: Record, tests: list[Test], results: list[float]) -> list[Problem]:
-    """Results that are not those of their tests, or not in their order."""
-    account = record.account
-    means = [test.mean(record) for test in tests]
-    if account.known:
-        order = sorted(range(len(tests)), key=lambda i: account.episode_of(tests[i].table) or 0)
-        means = [means[i] for i in order]
-    if np.allclose(means, results, rtol=1e-6):
-        return []
-    if np.allclose(sorted(means), sorted(results), rtol=1e-6):
-        pairs = enumerate(zip(means, results, strict=True))
-        place = next(i for i, pair in pairs if not np.isclose(*pair, rtol=1e-6))
-        at = [i for i, result in enumerate(results) if np.isclose(result, means[place], rtol=1e-6)]
-        seen = f"the result of test {place + 1} came back as number {at[0] + 1}; expected them in the tests' order."
-        return [Problem("order", seen, "What decides where a result goes, its test or its arrival?", 0.5)]
-    bad = next(i for i, pair in enumerate(zip(means, results, strict=True)) if not np.isclose(*pair, rtol=1e-6))
-    seen = f"result {bad + 1} is {results[bad]:.1f}, and the mean discounted return of its test {means[bad]:.1f}."
-    return [Problem("returns", seen, "Add up one short episode by hand.", 0.5)]
-
-
-def other_discount(plain: Record, changed: Record) -> list[Problem]:
-    """That tests are right at the usual discount, and not at another one."""
-    right = []
-    for record in (plain, changed):
-        means, results = [test.mean(record) for test in record.tests], record.results
-        if record.broken or not means or results is None or len(means) != len(results):
-            return []
-        right.append(np.allclose(sorted(means), sorted(results), rtol=1e-6))
-    if right != [True, False]:
-        return []
-    seen = f"with beta={changed.settings['beta']} results of tests are not discounted by it; expected that they are."
-    return [Problem("discount", seen, "Follow beta from your agent on, to everyone who discounts.", 0.25)]
-
-
-def other_trials(record: Record) -> list[Problem]:
-    """That an evaluator runs another number of episodes for a test than it was told."""
-    for test in record.tests:
-        told, ran = record.play.trials.get(test.process), len(test.episodes)
-        if told is not None and ran != told:
-            seen = f"an evaluator that was given trials={told} ran {ran} episodes for a test; expected {told}."
-            return [Problem("trials", seen, "Who reads trials?", 0.5)]
-    return []
-
-
 # The end -----------------------------------------------------------------------------------------
 
 
@@ -472,7 +226,7 @@ def end_problems(record: Record) -> list[Problem]:
         names = collections.Counter(process.name.rpartition(" ")[0] for process in play.running)
         who = ", ".join(f"{count} {name}" for name, count in names.items())
         seen = f"half a minute after the result was there, {who} still ran; expected that they end."
-        found.append(Problem("running", seen, HINTS["stuck"]))
+        found.append(Problem("running", seen, STUCK_HINT))
     return found
 
 
@@ -497,12 +251,12 @@ def swallowed(record: Record) -> Problem | None:
         return None
     if play.stuck:
         seen = f"where {play.failing} raises an error, the run hangs; expected the error to come out."
-        return Problem("swallowed", seen, "Who fetches the result of that call?", 0.5)
+        return Problem("swallowed", seen, "Who fetches the result of that call?", 0.5, {"failing": play.failing})
     complete = not end_problems(record) and not snapshot_problems(record)
     if complete:
         return None
     seen = f"an error in {play.failing} was not noticed, and what came back was not complete; expected it to come out."
-    return Problem("swallowed", seen, "Who fetches the result of that call?", 0.5)
+    return Problem("swallowed", seen, "Who fetches the result of that call?", 0.5, {"failing": play.failing})
 
 
 # Traffic -----------------------------------------------------------------------------------------

@@ -31,7 +31,10 @@ CHANGING = re.compile(r" at 0x[0-9a-fA-F]+|[^\s'\"]*[/\\]submission-\w+[/\\]?")
 LONGEST = 100_000  # bytes of a report
 MOST_ENDINGS = 16  # of a submission's processes, after which the rest is not tried
 LEAST_SHARE, MOST_WAITS = 0.02, 10  # of the time that it is waited for it must compute, and so often is it waited
-HANGS = "it did not come to an end within {} s"
+HANGS = "it did not come to an end within {:g} s"
+AFTER_A_HANG = (
+    0.25  # of the time is left for each thing that follows, most of which is quick, or hangs for the same reason
+)
 
 
 class Limits(NamedTuple):
@@ -82,8 +85,11 @@ class Fence:
         """What became of a submission, and a finding for each item that was asked for, but for "loads"."""
         left, findings = [item for item in ITEMS if item in items and item != "loads"], {}
         omitted, stopped, loaded, notes = [], [], None, {"tried": [], "refused": []}
+        limits = self.limits
         for _ in range(MOST_ENDINGS):
-            run = self._run(path, seed, left, omitted)
+            run = self._run(path, seed, left, omitted, limits)
+            if run.hung:
+                limits = self.limits._replace(seconds=AFTER_A_HANG * self.limits.seconds)
             for kind, told in notes.items():
                 told += [one for one in run.notes[kind] if one not in told]
             findings |= run.findings
@@ -105,27 +111,27 @@ class Fence:
         loaded = loaded._replace(stopped=tuple(stopped), **{kind: tuple(told) for kind, told in notes.items()})
         return loaded, findings | {item: _unreached(item, loaded) for item in left}
 
-    def _run(self, path: Path, seed: int, items: list[str], omitted: list) -> _Run:
+    def _run(self, path: Path, seed: int, items: list[str], omitted: list, limits: Limits) -> _Run:
         """One process: what it reported until it ended, or was ended."""
         with tempfile.TemporaryDirectory(prefix="submission-", ignore_cleanup_errors=True) as folder:
             key = secrets.token_hex(8)
             request = {
                 "key": key, "path": os.path.abspath(path), "folder": folder, "seed": seed, "items": items,
-                "omitted": omitted, "limits": self.limits._asdict(),
+                "omitted": omitted, "limits": limits._asdict(),
             }  # fmt: skip
             run = _Run()
             try:
                 self._send(request)
-                self._listen(run, key)
+                self._listen(run, key, limits)
             finally:
                 if not run.gone:  # what is unclear, or hangs
                     self._end_process(run.process)
                     self._end_host()
             return run
 
-    def _listen(self, run: _Run, key: str) -> None:
+    def _listen(self, run: _Run, key: str, limits: Limits) -> None:
         """Take reports until the process has ended, or has waited for too long."""
-        interval = self.limits.seconds * self.limits.patience
+        interval = limits.seconds * limits.patience
         computed, waits = 0.0, 0
         while True:
             try:
@@ -136,14 +142,14 @@ class Fence:
                 # On a busy machine it may just be slow: the system ends it once it has computed for long enough.
                 if computed - before > LEAST_SHARE * interval and waits < MOST_WAITS:
                     continue
-                run.ending = HANGS.format(f"{self.limits.seconds:g}")
+                run.ending, run.hung = HANGS.format(limits.seconds), True
                 return
             if line is None:  # the host is gone, as it is at the end where it does not fork
                 self._end_host()
                 run.gone, run.ending = True, run.ending or "the process ended"
                 return
             report = _parsed(line, key)
-            run.take(report, self.limits)
+            run.take(report, limits)
             waits = 0
             if "ended" in report:
                 run.gone = True
@@ -199,7 +205,7 @@ class _Run:
     def __init__(self):
         self.process: int | None = None
         self.begun, self.ending = "", ""
-        self.done = self.gone = False
+        self.done = self.gone = self.hung = False
         self.loaded: Loaded | None = None
         self.findings: dict[str, Finding] = {}
         self.notes: dict[str, list[str]] = {"tried": [], "refused": []}
@@ -222,8 +228,9 @@ class _Run:
         if "failed" in report:
             self.ending = f"the process ended ({clean(report['failed'])})"
         if "ended" in report and not self.ending:
-            over = hasattr(signal, "SIGXCPU") and report["ended"] == -signal.SIGXCPU
-            self.ending = HANGS.format(f"{limits.seconds:g}") if over else f"the process ended{_how(report['ended'])}"
+            self.hung = hasattr(signal, "SIGXCPU") and report["ended"] == -signal.SIGXCPU
+            how = f"the process ended{_how(report['ended'])}"
+            self.ending = HANGS.format(limits.seconds) if self.hung else how
 
 
 def environment(home: str) -> dict[str, str]:

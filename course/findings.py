@@ -1,6 +1,10 @@
 """What was found about one item of a submission, before it becomes points."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
+
+from .errors import stopped
 
 ITEMS = (
     "policies", "q_learning", "sarsa", "episodes", "tests", "server", "collectors", "snapshots", "end", "traffic",
@@ -16,3 +20,9 @@ class Finding(NamedTuple):
     judged: bool  # False: it could not be told, which costs no points
     seen: str  # what the code did and what was expected, in one or two sentences
     hint: str  # one, which does not give the answer away; "" where all is right
+
+
+def failed(item: str, error: str, share: float = 0.0) -> Finding:
+    """A finding of an item of which a run ended with an error."""
+    seen, hint = stopped(error)
+    return Finding(item, share, True, seen[0].upper() + seen[1:], hint)

@@ -9,8 +9,11 @@ import argparse
 import contextlib
 import os
 import queue
+import signal
+import statistics
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
@@ -44,7 +47,8 @@ def parser() -> Parser:
     add("--only", action="append", choices=ITEMS, metavar="ITEM", help=f"judge this alone: {', '.join(ITEMS)}")
     add("--seed", type=int, default=0, help="of all that is drawn (0)")
     add("--jobs", type=int, default=os.cpu_count() or 1, help="submissions judged at once (the number of cores)")
-    add("--seconds", type=float, default=Limits().seconds, help="of computing, for each item (%(default)g)")
+    add("--seconds", type=float, default=Limits().seconds, help="of computing, for an item (%(default)g)")
+    add("--quiet", action="store_true", help="show no progress bar")
     return made
 
 
@@ -59,13 +63,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made.error(str(error))
     with contextlib.suppress(AttributeError, ValueError):
         sys.stdout.reconfigure(errors="replace")  # names of files in a terminal that cannot show them
-    graded = []
+    graded, seconds = [], []
     limits = Limits(seconds=options.seconds)
     try:
-        with contextlib.closing(grade(paths, points, options.seed, options.jobs, limits)) as sheets_of_all:
-            for sheet in sheets_of_all:
+        bar = tqdm(total=len(paths), unit="submission", disable=options.quiet or None)
+        graded_ones = grade(paths, points, options.seed, options.jobs, limits, bar.update)
+        with bar, contextlib.closing(graded_ones) as sheets_of_all:
+            for sheet, took in sheets_of_all:
                 graded.append(sheet)
+                seconds.append(took)
                 tqdm.write(("\n" if len(graded) > 1 else "") + sheets.as_text(sheet), file=sys.stdout, end="")
+        if len(graded) > 1:
+            page = options.html and options.html / "index.html"
+            print("\n" + summary(graded, max(seconds), page))
     except KeyboardInterrupt:
         print(f"interrupted after {len(graded)} of {len(paths)} submissions", file=sys.stderr)
         return 130
@@ -77,6 +87,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         made.error(f"{error.filename} could not be written: {error.strerror}")
     return 0
+
+
+def summary(graded: Sequence[Sheet], slowest: float, page: Path | None) -> str:
+    """All sheets in a line; in a terminal also how long the slowest took, and where to look."""
+    said = [f"median {statistics.median(sheet.points for sheet in graded):g}"]
+    if by_hand := sum(sheet.unjudged > 0 for sheet in graded):
+        said.append(f"{by_hand} not judged in part")
+    where = ""
+    if sys.stdout.isatty():
+        said.append(f"slowest {slowest:.1f} s")
+        where = f": {page}" if page else ""
+    return f"{len(graded)} graded: {', '.join(said)}{where}"
 
 
 def checked(options: argparse.Namespace) -> dict[str, int]:
@@ -123,28 +145,32 @@ def notebooks(paths: Sequence[Path]) -> list[Path]:
 
 
 def grade(
-    paths: Sequence[Path], points: dict[str, int], seed: int = 0, jobs: int = 1, limits: Limits | None = None
-) -> Iterator[Sheet]:
-    """Judge submissions, `jobs` at once, and yield their sheets in the order of `paths`.
+    paths: Sequence[Path],
+    points: dict[str, int],
+    seed: int = 0,
+    jobs: int = 1,
+    limits: Limits | None = None,
+    done: Callable[[], object] = lambda: None,
+) -> Iterator[tuple[Sheet, float]]:
+    """Judge submissions, `jobs` at once, and yield their sheets in the order of `paths`, with the seconds they took.
 
-    `points` has the items to judge. A bar on stderr, where that is a terminal, shows how many are done.
+    `points` has the items to judge; `done` is called whenever a submission is judged.
     """
     fences = queue.SimpleQueue()
     pool = ThreadPoolExecutor(jobs)
     with contextlib.ExitStack() as stack:
         for _ in range(min(jobs, len(paths))):
             fences.put(stack.enter_context(Fence(limits)))
-        bar = stack.enter_context(tqdm(total=len(paths), unit="submission", disable=None))
         stack.callback(pool.shutdown, wait=False, cancel_futures=True)
 
-        def one(path: Path) -> Sheet:
-            fence = fences.get()
+        def one(path: Path) -> tuple[Sheet, float]:
+            fence, start = fences.get(), time.perf_counter()
             try:
                 loaded, findings = fence.judge(path, seed, tuple(points))
             finally:
                 fences.put(fence)
-            bar.update()
-            return marks.sheet_of(shown(path), loaded, findings, points)
+            done()
+            return marks.sheet_of(shown(path), loaded, findings, points), time.perf_counter() - start
 
         yield from pool.map(one, paths)
 
@@ -167,4 +193,5 @@ def write(graded: Sequence[Sheet], options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ended so, it leaves no process either
     sys.exit(main())

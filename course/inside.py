@@ -30,9 +30,10 @@ from pathlib import Path
 
 import td_helpers as td
 from course import offered, submission
+from course.errors import described
 from course.fence import OWN_FOLDER
 from course.findings import ITEMS, Finding
-from course.submission import Unreadable, described
+from course.submission import Unreadable
 from tabular.simulated_ray import NotSimulated, simulated
 
 try:

@@ -6,12 +6,14 @@ import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 
-from . import arguments, distributed, schedules, single
+from . import arguments, distributed, schedules, single, snapshots, updates
 from .account import DEFAULT_BETA
-from .distributed import Problem, Record
-from .findings import ITEMS, Finding
+from .errors import is_blank
+from .findings import ITEMS, Finding, failed
 from .plays import Play
+from .records import Problem, Record, elsewhere
 from .roles import Missing
+from .runs import Run
 
 KINDS = ("q_learning", "sarsa")
 WITHOUT_TESTS = ("server", "collectors", "end", "traffic")  # what is judged without tests, too, if these are at fault
@@ -58,7 +60,7 @@ class Submission:
         """What is found about an item."""
         error = self.stops_at_once(item)
         if error:
-            return Finding(item, 0.0, True, f"It stops with {error}.", "Run your own cells, first to last.")
+            return failed(item, error)
         return getattr(self, item)()
 
     def better_of_two(self, item: str) -> Finding:
@@ -81,8 +83,8 @@ class Submission:
         """A play, which is made when it is first asked for."""
         return self._play_once(schedule, **(self.always | settings))
 
-    def _run(self, kind: str, **settings) -> single.Run:
-        return single.Run(self.names, kind, self.seed, **settings)
+    def _run(self, kind: str, **settings) -> Run:
+        return Run(self.names, kind, self.seed, **settings)
 
     def _play(self, schedule: int = 0, **settings) -> Record:
         record = Record(Play(self.names, self.seed, schedule=schedule, **settings))
@@ -102,7 +104,7 @@ class Submission:
                 return self.stops_at_once("episodes") and self.stops_at_once("server")
         return errors[0] if errors and all(errors) else ""
 
-    def both(self, **settings) -> list[single.Run]:
+    def both(self, **settings) -> list[Run]:
         """The same run of Q-learning and of SARSA, of which one may be missing, or not come to its end."""
         runs, endless, missing = [], [], None
         for kind in KINDS:
@@ -127,18 +129,28 @@ class Submission:
         return records
 
     def over_schedules(
-        self, item: str, problems: Callable[[Record], list[Problem]], right: str, extra: Sequence[Problem] = ()
+        self,
+        item: str,
+        problems: Callable[[Record], list[Problem]],
+        right: str,
+        extra: Sequence[Problem] = (),
+        again: Callable[[Record], list[Problem]] | None = None,
     ) -> Finding:
-        """A finding of what is wrong under any schedule, with the smallest one that shows it."""
-        found, story = [], ""
+        """A finding of what is wrong under any schedule, with the smallest run that shows it.
+
+        `extra` are problems that were found in other ways, and `again` finds them in a single run, where that can be.
+        """
+        found = []
         for record in self.plays():
-            if record.broken and found:
-                continue
-            new = [problem for problem in problems(record) if problem.kind not in {one.kind for one in found}]
-            found += new
-        if found:
-            story = schedules.smallest(self.names, self.seed, found[0].kind, problems)
-        return distributed.finding(item, [*found, *extra], right, story)
+            if not (record.broken and found):
+                kinds = {one.kind for one in found}
+                found += [problem for problem in problems(record) if problem.kind not in kinds]
+        found += extra
+        story = ""
+        if found and found[0].under is not None:
+            settings = self.always | dict(found[0].under)
+            story = schedules.smallest(self.names, self.seed, found[0].kind, again or problems, **settings)
+        return distributed.finding(item, found, right, story)
 
     # One core
 
@@ -149,18 +161,18 @@ class Submission:
 
     def q_learning(self) -> Finding:
         """Its update."""
-        return single.judge_update(self.learning_run("q_learning"), "q_learning")
+        return updates.judge_update(self.learning_run("q_learning"), "q_learning")
 
     def sarsa(self) -> Finding:
         """Its update."""
-        return single.judge_update(self.learning_run("sarsa"), "sarsa")
+        return updates.judge_update(self.learning_run("sarsa"), "sarsa")
 
     def episodes(self) -> Finding:
         """Their number, beginnings and ends."""
         runs = [self.learning_run(kind) for kind in self.there()]
         return single.halved(single.judge_episodes(runs), len(runs))
 
-    def learning_run(self, kind: str) -> single.Run:
+    def learning_run(self, kind: str) -> Run:
         """A run to look at learning in: the one without tests where tests raise."""
         run = self.run(kind)
         if not run.error:
@@ -183,6 +195,8 @@ class Submission:
 
     def tests(self) -> Finding:
         """Of which policy, when, and what they return."""
+        if all(is_blank(run.error) for run in self.both()):
+            return failed("tests", self.both()[0].error)
         limited = {"learning_episodes": 1, "test_interval": 1, "longest": 5_000}
         tried = self.both(trials=3)
         finding = single.judge_tests(self.both(), self.both(do_test=False), self.both(**limited), tried)
@@ -204,25 +218,34 @@ class Submission:
         problems = distributed.collector_problems(self.plays(), shares)
         wanted = self.play().settings["cw_num"]
         right = f"{wanted} collectors explore as epsilon says, on new tables, with batches and numbers of their own."
-        return distributed.finding("collectors", problems, right)
+        return self.over_schedules("collectors", lambda record: [], right, problems, distributed.in_one_run)
 
     def snapshots(self) -> Finding:
         """Which tables are tested, and where the results are."""
         right = f"{len(self.play().due)} tests, each of the table at its episode, once, and all results in order."
-        extra = distributed.late(self.plays())
-        if not self.play().broken:
-            extra += distributed.crossing(self.play(), self.play(0, batch_size=8))
-            for size in (8, 10, 7):
-                extra += distributed.within(self.play(), self.play(0, batch_size=size))
-            extra += distributed.many(self.play(), self.play(0, test_interval=2))
-        return self.over_schedules("snapshots", distributed.snapshot_problems, right, extra)
+        plain, problems, extra = self.play(), snapshots.snapshot_problems, snapshots.late(self.plays())
+        within = lambda record: [*snapshots.crossing(plain, record), *snapshots.within(plain, record)]
+        if not plain.broken:
+            for size in (8, 10, 7):  # a test is due within such a batch
+                extra += within(self.play(0, batch_size=size))
+            extra += elsewhere(problems, plain, [self.play(test_interval=2), *self.with_fewest()])
+        again = lambda record: [*problems(record), *within(record)]
+        return self.over_schedules("snapshots", problems, right, extra, again)
 
     def end(self) -> Finding:
         """What is learned and what is left when the result is there."""
-        extra = distributed.end_problems(self.play(do_test=False)) + self.swallowed()[:1]
+        problems, without = distributed.end_problems, {"do_test": False}
+        extra = [problem._replace(under=without) for problem in problems(self.play(**without))] + self.swallowed()[:1]
+        extra += elsewhere(problems, self.play(), self.with_fewest())
         asked = self.play().settings["learning_episodes"]
         right = f"Under {SCHEDULES} schedules {asked} episodes are learned, nothing is left, and errors come out."
-        return self.over_schedules("end", distributed.end_problems, right, extra)
+        again = lambda record: [*problems(record), *filter(None, [distributed.swallowed(record)])]
+        return self.over_schedules("end", problems, right, extra, again)
+
+    def with_fewest(self) -> list[Record]:
+        """Runs with one evaluator, and with one collector, unless their number is wrong: then there may be none."""
+        wrong = distributed.how_many(self.plays())
+        return [self.play(ew_num=1), *([] if wrong else [self.play(cw_num=1)])]
 
     def swallowed(self) -> list[Problem]:
         """Errors that nobody notices, one kind of call after another."""
@@ -240,43 +263,39 @@ class Submission:
             return distributed.finding("traffic", broken[:1], "")
         right = f"{len(self.play().play.calls)} calls for {self.play().account.episodes} episodes and their tests."
         problems = lambda record: [] if record.broken else distributed.traffic_problems(record)
-        found = [problem for record in self.plays() for problem in problems(record)]
-        return distributed.finding("traffic", found, right)
+        return self.over_schedules("traffic", problems, right)
 
     # Both
 
     def arguments(self) -> Finding:
-        """Whether arguments are used as given."""
-        found, fruitless, repeats, missing = [], [], False, []
-        runs = {kind: lambda kind=kind, **settings: self._repeatable_run(kind, **settings) for kind in KINDS}
+        """Whether arguments are used as given: of each agent a third, and of those that come to no result none."""
+        runs: dict[str, Callable] = {kind: functools.partial(self._repeatable_run, kind) for kind in KINDS}
         runs["distributed"] = self._repeatable_play
+        found, judged, lacking, missing = [], [], [], []
         for kind, run in runs.items():
             try:
                 names = arguments.read_globals(run)
-            except Missing as problem:
-                missing.append(problem)
+            except (Missing, Fruitless) as problem:
+                missing += [problem] if isinstance(problem, Missing) else []
+                lacking.append(CALLED[kind])
                 continue
             except Unjudged:
                 continue
-            except Fruitless:
-                fruitless.append(kind)
-                continue
             if names is not None:
-                repeats = True
+                judged.append(CALLED[kind])
                 found += arguments.problems_of(CALLED[kind], names)
         if len(missing) == len(runs):
             raise missing[0]
-        if fruitless and not repeats:  # of others it is said elsewhere
-            found.append(arguments.no_result([CALLED[kind] for kind in fruitless]))
-        if not repeats and not fruitless:
+        if not judged and not lacking:
             raise Unjudged("The runs do not repeat with seeded random numbers, so that they cannot be compared.")
-        if "distributed" in runs:
+        if judged:
             found += self.without_effect()
             found += self.trials()
         right = "All classes use their arguments, whatever the notebook's variables are."
-        return distributed.finding("arguments", found, right)
+        finding = distributed.finding("arguments", found, right)
+        return arguments.in_proportion(finding, judged, lacking)
 
-    def _repeatable_run(self, kind: str, **settings) -> single.Run:
+    def _repeatable_run(self, kind: str, **settings) -> Run:
         plain = self.run(kind)
         if plain.log.exhausted or (plain.error and not plain.learning):
             raise Fruitless
@@ -293,7 +312,7 @@ class Submission:
         """That evaluators run another number of episodes than they are told."""
         with contextlib.suppress(Missing, Unjudged):
             record = self.play()
-            return [] if record.broken else distributed.other_trials(record)
+            return [] if record.broken else snapshots.other_trials(record)
         return []
 
     def without_effect(self) -> list[Problem]:
@@ -313,7 +332,7 @@ class Submission:
             same |= name == "do_test" and bool(changed.tests)
             same |= name == "beta" and any(one.rule == DEFAULT_BETA for one in changed.account.learned)
             if name == "beta":
-                found += distributed.other_discount(plain, changed)
+                found += snapshots.other_discount(plain, changed)
             if same:
                 seen = f"the distributed agent learns the same with {name}={value}; expected that it has an effect."
                 found.append(Problem(f"no effect of {name}", seen, f"Follow {name} from your agent on.", weight))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import difflib
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,9 +52,29 @@ class Sheet(NamedTuple):
         return sum(mark.of for mark in self.marks)
 
     @property
+    def unanswered(self) -> list[str]:
+        """The titles of items that end at a blank."""
+        return [TITLES[mark.item] for mark in self.marks if mark.seen.startswith("Not answered:")]
+
+    @property
     def unjudged(self) -> int:
         """How many points are still to be judged by hand."""
         return sum(mark.of for mark in self.marks if not mark.judged)
+
+
+def short_names(files: Sequence[str]) -> list[str]:
+    """The names of submissions without their folders, but for those that tell files of one name apart."""
+    parts = [re.split(r"[/\\\\]", file) for file in files]
+    lengths = [1] * len(files)
+    while True:
+        names = ["/".join(one[-length:]) for one, length in zip(parts, lengths, strict=True)]
+        counts = collections.Counter(names)
+        longer = [
+            min(length + (counts[name] > 1), len(one)) for one, length, name in zip(parts, lengths, names, strict=True)
+        ]
+        if longer == lengths:
+            return names
+        lengths = longer
 
 
 def read_points(path: Path = POINTS) -> dict[str, int]:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from html import escape
 
-from course.marks import TITLES, Mark, Sheet
+from course.marks import TITLES, Mark, Sheet, short_names
 from course.sheets import total
 
 DASH = "\N{EN DASH}"  # of what was not judged
@@ -61,13 +61,17 @@ td.item { white-space: nowrap; font-weight: 600; }
 
 def site(sheets: Sequence[Sheet]) -> dict[str, str]:
     """All pages by the names of their files: index.html, and one for each sheet."""
+    sheets = [
+        sheet._replace(file=name)
+        for sheet, name in zip(sheets, short_names([sheet.file for sheet in sheets]), strict=True)
+    ]
     names = page_names([sheet.file for sheet in sheets])
     pages = {name: student_page(sheet) for name, sheet in zip(names, sheets, strict=True)}
     return {"index.html": teacher_page(sheets, names), **pages}
 
 
 def page_names(files: Sequence[str]) -> list[str]:
-    """A file name for each page, made of the submission's path; no two are the same, nor index.html."""
+    """A file name for each page, made of the submission's name; no two are the same, nor index.html."""
     taken, names = {"index"}, []
     for file in files:
         stem = re.sub(r"\.ipynb$", "", file)
@@ -79,16 +83,6 @@ def page_names(files: Sequence[str]) -> list[str]:
         taken.add(name.lower())
         names.append(f"{name}.html")
     return names
-
-
-def short_names(files: Sequence[str]) -> list[str]:
-    """The submissions' paths without the folders that all are in, and without the name that all have."""
-    parts = [re.split(r"[/\\\\]", file) for file in files]
-    while len(files) > 1 and all(len(one) > 1 for one in parts) and len({one[0] for one in parts}) == 1:
-        parts = [one[1:] for one in parts]
-    if len(files) > 1 and all(len(one) > 1 for one in parts) and len({one[-1] for one in parts}) == 1:
-        parts = [one[:-1] for one in parts]
-    return [re.sub(r"\.ipynb$", "", "/".join(one)) for one in parts]
 
 
 def _page(title: str, body: str) -> str:
@@ -118,8 +112,8 @@ def student_page(sheet: Sheet) -> str:
 
 
 def _open(sheet: Sheet) -> str:
-    """What is still to be judged, if anything."""
-    return f'<p class="note">{escape(total(sheet))}.</p>\n' if sheet.unjudged else ""
+    """What is still to be judged, and what was not answered, if anything."""
+    return f'<p class="note">{escape(total(sheet))}.</p>\n' if sheet.unjudged or sheet.unanswered else ""
 
 
 def _row(mark: Mark) -> str:
@@ -142,8 +136,8 @@ def teacher_page(sheets: Sequence[Sheet], names: Sequence[str]) -> str:
     items = [mark.item for mark in sheets[0].marks] if sheets else []
     head = "".join(f'<th class="cell"><div>{escape(TITLES[item])}</div></th>' for item in items)
     links = [
-        f'<a href="{escape(name)}">{escape(short)}</a>'
-        for name, short in zip(names, short_names([sheet.file for sheet in sheets]), strict=True)
+        f'<a href="{escape(name)}">{escape(sheet.file.removesuffix(".ipynb"))}</a>'
+        for name, sheet in zip(names, sheets, strict=True)
     ]
     rows = "".join(_matrix_row(sheet, link) for sheet, link in zip(sheets, links, strict=True))
     count = "one submission" if len(sheets) == 1 else f"{len(sheets)} submissions"

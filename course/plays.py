@@ -19,15 +19,16 @@ from unittest import mock
 
 import numpy as np
 from ray.cloudpickle import cloudpickle
+from ray.exceptions import RayError
 
 from tabular.simulated_ray import NotSimulated, Stuck, Watcher, simulated
 from tabular.simulation import Call, Process, Strand
 
 from . import chance, recorder, roles
+from .errors import in_words
 from .experience import Shipped
 from .recorder import Endless, Log
 from .roles import Missing
-from .single import in_words
 
 STATES = len(recorder.LAKE) ** 2 + 1
 SETTINGS = {
@@ -85,7 +86,8 @@ class Play(Watcher):
         self.failing, self.most_events = failing, most_events
         self._ends = 0  # of episodes that were sent
         self._turns, self._progress = 0, (0, 0)  # turns, and events of the log at one of them
-        self.failed, self.raised = 0, False
+        self._failing_calls, self.raised = 0, False
+        self.first_error: BaseException | None = None  # that a process raised by itself
         self.log = log = Log(budget=60_000)
         self.shipped = Shipped(log)
         self.calls: list[Asked] = []
@@ -159,9 +161,11 @@ class Play(Watcher):
             self.stuck = "it took more steps than it can need"
         except BaseException as problem:
             cause = getattr(problem, "cause", None) or problem
-            if isinstance(cause, NotSimulated) or "simulated Ray is for the thread" in str(cause):
+            if isinstance(cause, NotSimulated):
                 self.not_simulated = str(cause)
-            self.error = in_words(problem)
+            if isinstance(cause, RayError) and self.first_error is not None:  # of which Ray tells in a text of its own
+                cause = self.first_error
+            self.error = in_words(cause)
             if self.log.exhausted:
                 self.stuck = "it took more steps than it can need"
 
@@ -213,8 +217,8 @@ class Play(Watcher):
             self.log.exhausted = True
             raise Endless
         if self.failing == call.method:
-            self.failed += 1
-            if self.failed == 2:
+            self._failing_calls += 1
+            if self._failing_calls == 2:
                 self.raised = True
                 raise Injected("raised by the grader")
 
@@ -240,6 +244,15 @@ class Play(Watcher):
         self.calls.append(
             Asked(name, process.number, call.method, caller, steps, before, after, self.simulation.now, taken)
         )
+
+    def failed(self, process: Process, call: Call, problem: BaseException) -> None:
+        """Keep the first error, of those that did not come from another process."""
+        if self.first_error is None and not isinstance(problem, RayError):
+            self.first_error = problem
+
+    def refused_thread(self) -> None:
+        """Threads of a submission's own are not simulated."""
+        self.not_simulated = "calls from threads of its own"
 
     def received(self, strand: Strand, value) -> None:
         """Keep the tables that a process gets, and the steps that come to a server which asks for them."""
@@ -270,8 +283,8 @@ class Play(Watcher):
         """Raise in the first step of a process of the kind that is to fail, once a batch or a test is under way."""
         strand = self.simulation.running
         if self.failing and getattr(strand, "name", "").rpartition(" ")[0] == self.failing and strand.is_task:
-            self.failed += 1
-            if self.failed == 5:
+            self._failing_calls += 1
+            if self._failing_calls == 5:
                 self.raised = True
                 raise Injected("raised by the grader")
 

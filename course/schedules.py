@@ -4,35 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from .distributed import Problem, Record
 from .plays import Play
+from .records import Problem, Record
 
-# From small to large: fewer workers and episodes make a shorter story.
-SIZES = (
-    {"cw_num": 1, "ew_num": 1, "learning_episodes": 2, "test_interval": 1, "batch_size": 1},
-    {"cw_num": 2, "ew_num": 1, "learning_episodes": 4, "test_interval": 2, "batch_size": 1},
-    {"cw_num": 2, "ew_num": 2, "learning_episodes": 8, "test_interval": 2, "batch_size": 2},
-    {},
+# From small to large, as fewer workers and episodes make a shorter story. In some a test is due within a batch.
+NAMES = ("cw_num", "ew_num", "learning_episodes", "batch_size", "test_interval")
+SIZES = tuple(
+    dict(zip(NAMES, size, strict=True))
+    for size in (
+        (1, 1, 2, 1, 1),
+        (1, 1, 6, 3, 2),
+        (2, 1, 4, 1, 2),
+        (2, 2, 8, 2, 2),
+        (2, 2, 9, 2, 3),
+        (1, 1, 12, 2, 1),
+        (3, 2, 24, 2, 4),
+    )
 )
 EACH = 4  # schedules of a size
 LONGEST = 12  # calls in a story
+MOST_EVENTS = 10_000  # of a run
 
 
 def replay(names: dict[str, object], seed: int, size: int, schedule: int, **settings) -> Play:
     """Play a schedule again, as a sheet names it: the seed, the size and the schedule's number."""
-    return Play(names, seed, schedule=schedule, **({"most_events": 10_000} | SIZES[size] | settings))
+    return Play(names, seed, schedule=schedule, **({"most_events": MOST_EVENTS} | SIZES[size] | settings))
 
 
 def smallest(
     names: dict[str, object], seed: int, kind: str, problems: Callable[[Record], list[Problem]], **settings
 ) -> str:
-    """The story of the first, smallest schedule in which there is a problem of a kind; "" where none is found."""
-    for size in range(len(SIZES)):
+    """The story of the first, smallest schedule in which there is a problem of a kind; "" where none is found.
+
+    `settings` are the same in all: those of the agent, or the method that is `failing`.
+    """
+    for size, sizes in enumerate(SIZES):
         for schedule in range(EACH):
             play = replay(names, seed, size, schedule, **settings)
-            if any(problem.kind == kind for problem in problems(Record(play))):
+            if not play.not_simulated and any(problem.kind == kind for problem in problems(Record(play))):
+                of = ", ".join(f"{name}={value}" for name, value in (sizes | settings).items())
                 where = f"seed {seed}, size {size}, schedule {schedule}"
-                return f" The smallest schedule that shows it ({where}): {'; '.join(told(play))}."
+                return f" The smallest run that shows it ({where}: {of}): {'; '.join(told(play))}."
     return ""
 
 

@@ -9,14 +9,14 @@ import textwrap
 from collections.abc import Sequence
 
 from course.findings import ITEMS
-from course.marks import TITLES, Mark, Sheet
+from course.marks import TITLES, Mark, Sheet, short_names
 
 WIDTH = 100  # columns
 
 
 def as_text(sheet: Sheet) -> str:
     """A sheet to be read in a terminal: item, points, what was seen, a hint."""
-    lines = [sheet.file, "-" * min(WIDTH, max(len(sheet.file), 20)), total(sheet)]
+    lines = [sheet.file, "-" * min(WIDTH, max(len(sheet.file), 20)), *textwrap.wrap(total(sheet), WIDTH)]
     for mark in sheet.marks:
         score = f"{mark.points:>3} of {mark.of}" if mark.judged else f"  - of {mark.of}"
         head = f"{TITLES[mark.item]:<20} {score:<10} "
@@ -28,14 +28,16 @@ def as_text(sheet: Sheet) -> str:
 
 
 def total(sheet: Sheet) -> str:
-    """The sum in words, and what of it is open."""
+    """The sum in words, what of it is open, and what was not answered."""
+    said = f"{sheet.points} of {sheet.of} points"
     open_ones = [TITLES[mark.item] for mark in sheet.marks if not mark.judged]
-    if not open_ones:
-        return f"{sheet.points} of {sheet.of} points"
-    return (
-        f"{sheet.points} of {sheet.of} points, {sheet.unjudged} of which were not judged and count in full "
-        f"({', '.join(open_ones)}): mark these by hand"
-    )
+    if open_ones:
+        said += f", {sheet.unjudged} of which were not judged and count in full ({', '.join(open_ones)}): mark these "
+        said += "by hand"
+    blank, items = sheet.unanswered, [mark for mark in sheet.marks if mark.item != "loads"]
+    if blank:
+        said += "; nothing is answered" if len(blank) == len(items) else f"; not answered: {', '.join(blank)}"
+    return said
 
 
 def as_json(sheets: Sequence[Sheet]) -> str:
@@ -55,8 +57,8 @@ def as_csv(sheets: Sequence[Sheet]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "points", "of", "not judged", *items])
-    for sheet in sheets:
-        row = [_cell(sheet.file), sheet.points, sheet.of, sheet.unjudged]
+    for name, sheet in zip(short_names([sheet.file for sheet in sheets]), sheets, strict=True):
+        row = [_cell(name), sheet.points, sheet.of, sheet.unjudged]
         writer.writerow([*row, *(_points(mark) for mark in sheet.marks)])
     return text.getvalue()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import __future__
 
 import ast
-import builtins
 import json
 import linecache
 import re
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from course.errors import described
 from tabular.simulated_ray import NotSimulated
 
 LARGEST = 300_000_000  # bytes of a file
@@ -313,13 +313,3 @@ def _of_ray(node: ast.stmt) -> bool:
 def _file_of(cell: int) -> str:
     """The name of the file that a cell's code is said to be from."""
     return f"<code cell {cell}>"
-
-
-def described(error: BaseException) -> str:
-    """An error in a line: its type, and the first line of its message."""
-    try:
-        lines = builtins.str(error).strip().splitlines()
-    except BaseException:  # a message of the submission's own making
-        lines = []
-    name = type(error).__name__
-    return f"{name}: {lines[0][:200]}" if lines else name

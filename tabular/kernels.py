@@ -150,17 +150,37 @@ def sample_step(table, state, action, slip):
     return next_state, table.rewards[kind], kind & 1 == 1, False
 
 
+@cached_jit
+def go_on(table, slip):
+    """Return the state where the last episode was cut; if none was, sample a start (see `tabular.continuing`)."""
+    if table.place[0] < 0:
+        table.place[0], table.place[1] = sample_start(table, slip), 0
+    return np.int64(np.uint32(table.place[0]))
+
+
+@cached_jit
+def step_from_place(table, state, action, slip):
+    """Sample the outcome of an action, and note the place; it is truncated at the time limit."""
+    next_state, reward, terminated, _ = sample_step(table, state, action, slip)
+    table.place[1] += 1
+    truncated = table.place[1] >= table.place[2]
+    table.place[0] = -1 if terminated or truncated else next_state
+    return next_state, reward, terminated, truncated
+
+
 def reset(simulator, key, stream):
     """Start the episode whose draws begin at `stream`; return its first state."""
     if simulator.env is None:
-        return sample_start.py_func(simulator, draw(key, stream)[1])
+        sample = sample_start if simulator.place is None else go_on
+        return int(sample.py_func(simulator, draw(key, stream)[1]))
     return checked_start(_seeded_reset(simulator.env, key ^ stream), simulator.states)
 
 
 def step(simulator, state, action, slip):
     """Act once, and return (next_state, reward, terminated, truncated); an env ignores `state` and `slip`."""
     if simulator.env is None:
-        next_state, reward, terminated, truncated = sample_step.py_func(simulator, state, action, slip)
+        sample = sample_step if simulator.place is None else step_from_place
+        next_state, reward, terminated, truncated = sample.py_func(simulator, state, action, slip)
         return next_state, float(reward), terminated, truncated
     returned = simulator.act(action)
     try:
@@ -186,12 +206,19 @@ def _seeded_reset(env, seed):
 
 @overload(reset)
 def _(simulator, key, stream):
-    return lambda simulator, key, stream: sample_start(simulator, draw(key, stream)[1])
+    sample = go_on if _has_place(simulator) else sample_start
+    return lambda simulator, key, stream: sample(simulator, draw(key, stream)[1])
 
 
 @overload(step)
 def _(simulator, state, action, slip):
-    return lambda simulator, state, action, slip: sample_step(simulator, state, action, slip)
+    sample = step_from_place if _has_place(simulator) else sample_step
+    return lambda simulator, state, action, slip: sample(simulator, state, action, slip)
+
+
+def _has_place(table):
+    """Whether a packed table of this numba type has a place."""
+    return table[table.fields.index("place")] is not numba.types.none
 
 
 # Actions ----------------------------------------------------------------------------------
@@ -418,7 +445,7 @@ def sarsa_update(
 
 @register_jitable
 def q_learning_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Learn one episode; the next action is chosen after the update. Return (steps, return)."""
+    """Learn one episode; choose the next action after the update. Return (steps, return)."""
     epsilon, key = parameters.epsilon, parameters.key
     state, total = reset(simulator, key, stream), 0.0
     for t in range(1, parameters.max_step + 1):
@@ -439,7 +466,7 @@ def q_learning_episode(q_table, simulator, actions, parameters, stream, log, upd
 
 @register_jitable
 def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Learn one episode; the next action is chosen before the update. Return (steps, return)."""
+    """Learn one episode; choose the next action before the update. Return (steps, return)."""
     epsilon, key = parameters.epsilon, parameters.key
     state, total = reset(simulator, key, stream), 0.0
     explore, slip = draw(key, stream + 1)

@@ -70,6 +70,7 @@ class Learned(NamedTuple):
     steps: int
     recent: tuple = ()  # of a distributed agent: the tables after the latest batches, the last of them q_table
     returns: Returns = Returns()  # of the latest episodes, without a gap
+    place: np.ndarray | None = None  # where the next episode starts, as in `tabular.continuing`; None: at a start
 
     def after(self, batch: Batch, snapshot: Snapshot, lag: int) -> Learned:
         """Return the state after one more batch, whose result is `snapshot`."""

@@ -12,6 +12,7 @@ import traceback
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import numba
@@ -197,7 +198,8 @@ class Rule:
         _check_task(q_table, simulator, actions, parameters, episodes, log, returns)
         if type(simulator) is not PackedTable or numba.config.DISABLE_JIT:
             return self.plain(q_table, simulator, actions, parameters, first, episodes, log, returns)
-        first_episode = lambda table: self._first_episode(table, simulator, actions, _short(parameters), first)[1]
+        on_copies = lambda: (deepcopy(simulator), actions, _short(parameters), first)  # of a place, if it has one
+        first_episode = lambda table: self._first_episode(table, *on_copies())[1]
         task = simulator, actions, parameters, first, episodes, log, returns
         return self._call(self.kernel, first_episode if episodes else None, q_table, *task)
 

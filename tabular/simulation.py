@@ -124,6 +124,12 @@ class Watcher:
     def ends(self, process: Process, call: Call, value: Any) -> None:
         """A process has finished a call with this result."""
 
+    def failed(self, process: Process, call: Call, problem: BaseException) -> None:
+        """A process has raised an error in a call."""
+
+    def refused_thread(self) -> None:
+        """A thread that is not part of the simulation has asked for something."""
+
     def received(self, strand: Strand, value: Any) -> None:
         """A strand has received the result of a call, or a list of results."""
 
@@ -201,6 +207,7 @@ class Simulation:
         """Return the calling thread's strand; raise RuntimeError if the thread is not part of the simulation."""
         strand = self.threads.get(threading.get_ident())
         if strand is None:
+            self.watcher.refused_thread()
             raise RuntimeError("a simulated Ray is only for the thread that entered it and for its own processes")
         if strand.doomed:
             strand.unwind()
@@ -265,7 +272,7 @@ class Call:
 
     def __init__(self, process: Process, method: str, arguments: tuple, settings: dict, returns: int = 1):
         simulation = running()
-        shown = ", ".join(repr(one) for one in arguments if type(one) in (int, float, str, tuple))
+        shown = ", ".join(repr(one) for one in arguments if type(one) in (int, float, str, tuple, list))
         self.process, self.method, self.task = process, method, f"{process.name}.{method}({shown})"
         self.starts = method == "__init__"
         self.caller = simulation.running
@@ -421,6 +428,7 @@ class Process(Strand):
         except _Ended:
             raise
         except BaseException as problem:
+            self.simulation.watcher.failed(self, call, problem)
             error = _as_task_error(call.task, problem)
         if call.fate != "hangs":
             seconds = call.seconds(10, 400) if call.fate == "slow" else call.seconds(1e-4, 0.1)
@@ -517,6 +525,8 @@ def _as_task_error(task: str, problem: BaseException) -> Exception:
     from ray import exceptions
 
     shown = "".join(traceback.format_exception(problem))
+    if isinstance(problem, exceptions.RayTaskError):
+        problem = problem.cause  # an error of another process is not wrapped twice
     try:
         pickle.loads(pickle.dumps(problem))
         cause = problem if isinstance(problem, Exception) else RuntimeError(repr(problem))

@@ -53,10 +53,11 @@ class PackedTable(NamedTuple):
     shared: bool | None
     start_states: np.ndarray  # int64, (starts,)
     start_thresholds: np.ndarray  # uint32, (starts,)
+    place: np.ndarray | None = None  # as in `tabular.continuing`; to numba another type, as with `shared`
 
     def __deepcopy__(self, memo: dict) -> PackedTable:
-        """Return itself: it never changes, so copies share it."""
-        return self
+        """Return itself, since copies share what never changes; a place does."""
+        return self if self.place is None else self._replace(place=self.place.copy())
 
 
 # `reset` and `step` tell a table from an env by this; a property would cost time at each step.

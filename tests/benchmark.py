@@ -381,6 +381,20 @@ print(between - start, time.perf_counter() - start)
 """
 
 
+def bench_trace() -> None:
+    """Measure what tracing a run costs, in 20 pairs of runs, traced and not."""
+    lake = td.FrozenLakeEnv(map_name="16x16")
+    with td.Workers(2, 4) as workers:
+        for name, pool in {"in process": td.InProcess(), "in threads": td.Threads(), "over Ray": workers}.items():
+            extra = []
+            for pair in range(21):
+                run = {"cw_num": 2, "workers": pool, "seed": pair}
+                order = (False, True) if pair % 2 else (True, False)
+                seconds = {trace: _learn_seconds(td.DistributedQLAgent(lake, trace=trace, **run)) for trace in order}
+                extra.append(100 * (seconds[True] / seconds[False] - 1))
+            figure(f"a trace of (2,4) on 16x16, {name}", extra[1:], "% more time")
+
+
 def bench_start() -> None:
     """Measure start-up: importing, compiling, loading compiled code, and starting Ray."""
     learn = "import td_helpers as td; a = td.QLAgent(td.FrozenLakeEnv(), do_test=False); a.learn(1)"
@@ -503,6 +517,7 @@ SECTIONS = {
     "travel": bench_travel,
     "batches": bench_batches,
     "pools": bench_pools,
+    "trace": bench_trace,
     "distributed": bench_distributed,
     "federated": bench_federated,
 }
@@ -533,9 +548,7 @@ def tables(figures: list[dict]) -> str:
 
 def listed(figures: list[dict]) -> str:
     """Return a table with one figure per row."""
-    rows = [
-        [row["figure"], f"{row['median']:g}", f"{row['low']:g} to {row['high']:g}", row["unit"]] for row in figures
-    ]
+    rows = [[row["figure"], f"{row['median']:g}", f"{row['low']:g} to {row['high']:g}", row["unit"]] for row in figures]
     return markdown(["figure", "median", "range", "unit"], rows)
 
 

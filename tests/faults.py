@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import functools
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
-from course.handout import converted, solved
+ROOT = Path(__file__).resolve().parent.parent
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from course.handout import converted, solved  # noqa: E402
 
 
 class Change(NamedTuple):
@@ -190,7 +196,8 @@ ONE_CORE = [
     one("SARSA without a discount", "sarsa", "sarsa", "self.beta * self", "self"),
     one("SARSA learns from the action that it took", "sarsa", "sarsa", "[next_state, next_action]",
         "[next_state, action]"),
-    one("SARSA raises", "sarsa", "sarsa", "target = reward\n", "target = rewards\n", "episodes", "tests"),
+    one("SARSA raises", "sarsa", "sarsa", "target = reward\n", "target = rewards\n", "episodes", "tests",
+        "arguments"),
     # Episodes
     one("an episode too many", "episodes", "q_learning", "range(self.test_interval)", "range(self.test_interval + 1)",
         "tests"),
@@ -348,6 +355,24 @@ DISTRIBUTED = [
         Change("distributed", "        if self.do_test:\n            workers +=",
                "        ray.get(workers)\n        if self.do_test:\n            workers +="),
     ),
+    some(
+        "evaluators start when half of the collectors are done", "snapshots",
+        Change("workers", FETCH, FETCH + """\
+        sent += batch_size
+        learning_is_over = learning_is_over or sent >= share
+"""),
+        Change("workers", "    while not learning_is_over:\n", "    sent = 0\n    while not learning_is_over:\n"),
+        Change("workers", "batch_size=10, max_step=1000):", "batch_size=10, share=1000, max_step=1000):"),
+        Change("distributed", "self.action_space, self.batch_size)",
+               "self.action_space, self.batch_size, -(-self.learning_episodes // self.cw_num))"),
+        Change("distributed", "        self.epsilon = epsilon\n",
+               "        self.epsilon = epsilon\n        self.learning_episodes = learning_episodes\n"),
+        Change("distributed", "        if self.do_test:\n            workers +=",
+               "        ray.wait(workers, num_returns=(self.cw_num + 1) // 2)\n"
+               "        if self.do_test:\n            workers +="),
+    ),
+    one("a single evaluator is not started", "snapshots", "distributed", "if self.do_test:",
+        "if self.do_test and self.ew_num > 1:"),
     one("results as text", "snapshots", "server", "return [self.results[number] for number in sorted(self.results)],",
         "return str(self.results),"),
     one("evaluators raise", "snapshots", "workers", "(total_reward / trials, number)",
@@ -456,10 +481,7 @@ FAULTS = ONE_CORE + DISTRIBUTED
 
 def main() -> None:
     """Write course/faults.md: what the sheet says of each fault."""
-    import sys
-    from pathlib import Path
-
-    path = Path(__file__).resolve().parent.parent / "course" / "faults.md"
+    path = ROOT / "course" / "faults.md"
     lines = []
     for fault in FAULTS:
         lines.append(line_of(fault))
@@ -481,7 +503,7 @@ def line_of(fault: Fault) -> str:
     from course.judge import judge
 
     (finding,) = judge(names_of(fault.changes), 0, [fault.item])
-    seen = finding.seen.partition(" The smallest schedule")[0].replace("|", "/")
+    seen = finding.seen.partition(" The smallest run")[0].replace("|", "/")
     return f"| {fault.name} | {fault.item} | {seen} |"
 
 

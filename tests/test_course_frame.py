@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from course import fence, grade, marks, pages, sheets, submission
+import td_helpers as td
+from course import fence, grade, marks, offered, pages, sheets, submission
 from course.fence import Fence, Limits
 from course.findings import ITEMS, Finding
 
@@ -319,6 +321,21 @@ td.start_ray()
     assert sheet["end"].seen == "960" and sheet["loads"].points == 10
 
 
+def test_nothing_else_of_td_helpers_is_offered_whatever_is_added_to_it():
+    tried = []
+    offers = offered.Offers(tried)
+    public = {name for name in vars(offers) if not name.startswith("_")}
+    assert public == {*offered.OFFERED, "start_ray"} and set(offers.__all__) == set(offered.OFFERED)
+    assert set(offered.OFFERED) <= set(td.__all__)
+    others = {name for name in {*dir(td), *td.__all__} if not name.startswith("_")} - public
+    assert {"QLAgent", "SARSAAgent", "DistributedQLAgent"} <= others
+    for name in others:
+        with pytest.raises(AttributeError, match="offers lakes, plots and exact values here"):
+            getattr(offers, name)
+    learns = [name for name in public if name != "start_ray" and hasattr(getattr(td, name), "learn")]
+    assert tried and not learns
+
+
 # What is hostile, by accident or not ------------------------------------------------------------------
 
 LOOPS = "while True:\n        print('again', flush=True)"
@@ -443,6 +460,16 @@ def test_what_ends_the_process_again_and_again_is_given_up(hand_in, monkeypatch)
     assert ["not reached" in mark.seen for mark in sheet.values()] == [False] * 3 + [True] * 3 + [False]
 
 
+@posix
+def test_after_a_hang_what_follows_gets_a_part_of_the_time(tmp_path):
+    judged = "def judged(item):\n    while item in ('policies', 'sarsa'): pass\n    return 'fine'"
+    path = notebook(tmp_path / "hw.ipynb", AGENT, judged)
+    with Fence(LIMITS) as made:
+        _, findings = made.judge(path, 0, QUICK)
+    assert "within 0.3 s" in findings["policies"].seen and "within 0.075 s" in findings["sarsa"].seen
+    assert findings["end"].seen == "fine"
+
+
 def test_a_grader_that_fails_costs_no_points(hand_in):
     sheet = hand_in(AGENT, "def judged(item):\n    raise RuntimeError('our fault')")
     assert not sheet["end"].judged and sheet["end"].points == 10 and "our fault" in sheet["end"].seen
@@ -556,6 +583,17 @@ def test_points_that_do_not_sum_to_a_hundred_are_told(tmp_path, capsys):
     assert grade.main(command) == 0 and capsys.readouterr().err == ""
 
 
+def test_what_is_not_answered_is_said_in_the_first_line():
+    findings = {item: Finding(item, 0.0, True, "Not answered: learn raises NotImplementedError.", "") for item in ITEMS}
+    loaded = fence.Loaded(cells=2, executed=2, statements=2, defined=("QLAgent",))
+    sheet = marks.sheet_of("hw", loaded, findings, marks.read_points())
+    assert sheets.total(sheet) == "4 of 100 points; nothing is answered"
+    assert "nothing is answered" in pages.student_page(sheet)
+    findings |= {item: Finding(item, 1.0, True, "Fine.", "") for item in ITEMS[:9]}
+    sheet = marks.sheet_of("hw", loaded, findings, marks.read_points())
+    assert sheets.total(sheet) == "92 of 100 points; not answered: traffic, arguments"
+
+
 @pytest.mark.parametrize(("defined", "seen"), [((), "Not found: see the file."), (("agent",), "X (see the file).")])
 def test_what_a_failing_file_lacks_is_said_once(defined, seen):
     findings = {item: Finding(item, 0.0, True, "Not found: X.", "hint") for item in ITEMS}
@@ -604,8 +642,9 @@ def test_a_folder_is_graded_the_same_every_time(folder, tmp_path, capfd, monkeyp
         assert [item["item"] for item in entry["items"]] == list(ITEMS)
         assert all(list(item) == ["item", "points", "of", "judged", "seen", "hint"] for item in entry["items"])
     rows = list(csv.DictReader(io.StringIO(results[0][1]["m.csv"].decode("utf-8"))))
+    assert [row["file"] for row in rows] == ["'=hw.ipynb", "<b>hw&.ipynb", "carl.ipynb"]
     assert [row["points"] for row in rows] == ["100", "100", "0"] and rows[0]["sarsa"] == "12"
-    assert sorted(results[0][1]) == ["ann-hw.html", "bob-b-hw.html", "carl.html", "index.html", "m.csv", "m.json"]
+    assert sorted(results[0][1]) == ["b-hw.html", "carl.html", "hw.html", "index.html", "m.csv", "m.json"]
     for name, page in results[0][1].items():
         if name.endswith(".html"):
             assert not any(text in page for text in (b"<script>", b"http", b"<b>hw"))
@@ -622,10 +661,26 @@ def test_pages_of_alike_names_are_apart():
     assert all(name.isascii() for name in names)
 
 
-def test_the_teacher_sees_names_without_what_all_have():
-    assert pages.short_names(["in/ann/hw.ipynb", "in/bob/hw.ipynb"]) == ["ann", "bob"]
-    assert pages.short_names(["in/ann.ipynb", "in/x/bob.ipynb"]) == ["ann", "x/bob"]
-    assert pages.short_names(["in/hw.ipynb"]) == ["in/hw"]
+def test_names_are_bare_and_those_that_clash_are_told_apart_by_their_folders():
+    short = marks.short_names
+    assert short(["in/ann.ipynb", "in/bob.ipynb", "x/carl.ipynb"]) == ["ann.ipynb", "bob.ipynb", "carl.ipynb"]
+    assert short(["in/ann/hw.ipynb", "in/bob/hw.ipynb"]) == ["ann/hw.ipynb", "bob/hw.ipynb"]
+    assert short(["a/x/hw.ipynb", "b/x/hw.ipynb", "c/y/hw.ipynb", "hw.ipynb"]) == [
+        "a/x/hw.ipynb", "b/x/hw.ipynb", "y/hw.ipynb", "hw.ipynb"
+    ]  # fmt: skip
+    assert short(["C:\\in\\hw.ipynb"]) == ["hw.ipynb"] and short([]) == []
+
+
+def test_a_last_line_sums_up_several_sheets_and_quiet_shows_no_bar(folder, capfd, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert grade.main([".", "--quiet", "--only", "loads", "--html", "../pages"]) == 0
+    told = capfd.readouterr()
+    assert told.err == "" and told.out.endswith("\n\n3 graded: median 4\n")
+    assert grade.main(["carl.ipynb"]) == 0 and "graded" not in capfd.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert grade.main([".", "--quiet", "--html", "../pages"]) == 0
+    assert re.search(r"3 graded: median 100, slowest \d+\.\d s: .*index\.html\n$", capfd.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -679,3 +734,22 @@ def test_ctrl_c_ends_the_command_in_a_line_and_leaves_no_process(tmp_path):
         run.send_signal(signal.SIGINT)
         _, told = run.communicate(timeout=60)
     assert run.returncode == 130 and "interrupted after 1 of 2" in told and told.count("\n") <= 2
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells which processes there are")
+def test_a_command_that_is_terminated_leaves_no_process(tmp_path):
+    paths = [
+        notebook(tmp_path / "a.ipynb", "x = 1"),
+        notebook(tmp_path / "b.ipynb", "class QLAgent:\n    while 1: pass"),
+    ]
+    command = [sys.executable, "-m", "course.grade", *map(str, paths), "--jobs", "1", "--seconds", "600"]
+    with subprocess.Popen(command, cwd=TESTS.parent, stdout=subprocess.PIPE, text=True) as run:
+        while "the file" not in run.stdout.readline():
+            pass
+        started = [int(child) for task in Path(f"/proc/{run.pid}/task").iterdir()
+                   for child in (task / "children").read_text(encoding="ascii").split()]  # fmt: skip
+        run.terminate()
+        run.communicate(timeout=60)
+    assert run.returncode == 143 and started
+    assert not [process for process in started if Path(f"/proc/{process}").exists()]

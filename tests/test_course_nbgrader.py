@@ -12,6 +12,7 @@ import pytest
 from course import fence, handout, marks, nbgrader
 
 ROOT = Path(__file__).resolve().parent.parent
+LACKING = "nbgrader is not installed, so it was not tried: pip install -r course/requirements-nbgrader.txt, and again"
 
 
 def test_each_item_has_a_test_cell_with_its_points():
@@ -49,7 +50,7 @@ def test_outside_of_a_notebook_and_for_other_items_it_says_what_is_wrong():
 @pytest.mark.long
 def test_nbgrader_generates_the_assignment_and_grades_it(tmp_path):
     """The solution gets all points, the blank assignment those that the command gives it."""
-    api = pytest.importorskip("nbgrader.api", reason="pip install -r course/requirements-nbgrader.txt")
+    api = pytest.importorskip("nbgrader.api", reason=LACKING)
     for folder in ("source/td", "submitted/ann/td", "submitted/bob/td"):
         (tmp_path / folder).mkdir(parents=True)
     source = handout.SOURCE.read_text(encoding="utf-8")
@@ -57,22 +58,25 @@ def test_nbgrader_generates_the_assignment_and_grades_it(tmp_path):
     (tmp_path / "submitted" / "ann" / "td" / "td.ipynb").write_text(source, encoding="utf-8")
     config = 'c = get_config()\nc.CourseDirectory.course_id = "td"\nc.ExecutePreprocessor.timeout = 120\n'
     (tmp_path / "nbgrader_config.py").write_text(config, encoding="utf-8")
-    run = lambda *arguments: subprocess.run(
-        [sys.executable, "-m", "nbgrader", *arguments], cwd=tmp_path, check=True, capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    run("generate_assignment", "td")
+
+    def run(*arguments):
+        programs = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])  # nbgrader starts alembic
+        where = os.environ | {"PYTHONPATH": str(ROOT), "PATH": programs}
+        command = [sys.executable, "-m", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True, env=where)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    run("nbgrader", "generate_assignment", "td")
     blank = (tmp_path / "release" / "td" / "td.ipynb").read_text(encoding="utf-8")
     assert "SOLUTION" not in blank and "course.nbgrader" not in blank and "raise NotImplementedError" in blank
     (tmp_path / "submitted" / "bob" / "td" / "td.ipynb").write_text(blank, encoding="utf-8")
-    run("autograde", "td")
+    run("nbgrader", "autograde", "td")
     with api.Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
         scores = {
             submission.student.id: {grade.cell.name: grade.auto_score for grade in submission.notebooks[0].grades}
             for submission in gradebook.assignment_submissions("td")
         }
     assert scores["ann"] == {f"points_{item}": of for item, of in marks.read_points().items()}
-    command = [sys.executable, "-m", "course.grade", "release", "--json", "marks.json"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    run("course.grade", "release", "--json", "marks.json")
     (sheet,) = json.loads((tmp_path / "marks.json").read_text(encoding="utf-8"))
     assert scores["bob"] == {f"points_{item['item']}": item["points"] for item in sheet["items"]}

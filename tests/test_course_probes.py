@@ -11,7 +11,7 @@ import ray
 from faults import Change, names_of
 
 import td_helpers as td
-from course import chance, distributed, judge, plays, schedules, single
+from course import chance, distributed, judge, plays, records, schedules, single, snapshots, updates
 from course.findings import ITEMS, Finding
 
 JUDGED = tuple(item for item in ITEMS if item != "loads")
@@ -84,7 +84,7 @@ def test_every_correct_solution_gets_full_marks_under_a_hundred_seeds(solution):
 def test_the_solution_is_right_under_a_thousand_schedules():
     names = names_of()
     for schedule in range(1000):
-        record = distributed.Record(plays.Play(names, 0, schedule=schedule))
+        record = records.Record(plays.Play(names, 0, schedule=schedule))
         assert not record.unjudged and not wrong_in(record), (schedule, wrong_in(record))
 
 
@@ -92,7 +92,7 @@ def wrong_in(record) -> list:
     """All problems of one play."""
     several = distributed.how_many([record]), distributed.same_numbers([record]), distributed.fresh_tables([record])
     return [
-        *distributed.server_problems(record), *distributed.snapshot_problems(record),
+        *distributed.server_problems(record), *snapshots.snapshot_problems(record),
         *distributed.end_problems(record), *distributed.traffic_problems(record), *filter(None, several),
     ]  # fmt: skip
 
@@ -171,6 +171,9 @@ ONE_CORE = {
 }
 
 
+PROBING = ("records", "distributed", "snapshots", "judge", "arguments")
+
+
 def assert_needed(item: str, name: str, without) -> None:
     """What the sheet says of an item is another thing where a probe is left out."""
     fault = by_name(name)
@@ -195,7 +198,7 @@ def leave_out(kind: str):
 
 
 def test_each_kind_of_problem_has_a_fault_that_shows_it(root):
-    text = "".join((root / "course" / f"{name}.py").read_text(encoding="utf-8") for name in ("distributed", "judge"))
+    text = "".join((root / "course" / f"{name}.py").read_text(encoding="utf-8") for name in PROBING)
     kinds = set(re.findall(r'Problem\(\s*"(\w+)"', text))
     assert kinds <= {kind for _, kind in NEEDED}
 
@@ -208,7 +211,8 @@ def test_a_kind_of_problem_left_out_changes_the_sheet(place):
 @pytest.mark.parametrize("name", ONE_CORE)
 def test_a_probe_of_one_core_left_out_changes_the_sheet(name):
     instead, item, fault = ONE_CORE[name]
-    assert_needed(item, fault, lambda patch: patch.setattr(single, name, instead))
+    room = single if hasattr(single, name) else updates
+    assert_needed(item, fault, lambda patch: patch.setattr(room, name, instead))
 
 
 @pytest.mark.long
@@ -242,13 +246,76 @@ def test_the_same_sheet_every_time_nothing_on_stderr_and_no_ray(capfd):
     assert ray.is_initialized() == started
 
 
-def test_the_smallest_schedule_is_told_and_can_be_played_again():
-    fault = by_name("surplus batches are learned")
-    seen = sheet(fault, items=["end"])["end"].seen
-    seed, size, schedule = map(int, re.search(r"seed (\d+), size (\d+), schedule (\d+)", seen).groups())
-    again = schedules.replay(names_of(fault.changes), seed, size, schedule)
-    assert f": {'; '.join(schedules.told(again))}." in seen
-    assert distributed.end_problems(distributed.Record(again))
+# The smallest run that shows a fault ------------------------------------------------------------
+
+OF_CALLS = [fault for fault in faults.DISTRIBUTED if fault.item != "arguments"]
+IN_NO_SINGLE_RUN = {  # but in counts over many steps, or in what happens under no schedule
+    "a collector too few", "collectors do not explore", "collectors never go up", "collectors explore all the time",
+    "collectors keep their first table", "collectors act on zeros", "evaluators start when collecting is over",
+    "evaluators start when half of the collectors are done",
+}  # fmt: skip
+STORY = r"run that shows it \(seed (\d+), size (\d+), schedule (\d+): ([^)]+)\)(: .*)"
+
+
+def assert_replayed(fault) -> None:
+    """The sheet tells the smallest run that shows a fault, the same every time, and it can be played again."""
+    seen = sheet(fault, items=[fault.item])[fault.item].seen
+    if fault.name in IN_NO_SINGLE_RUN:
+        assert "smallest run" not in seen
+        return
+    seed, size, schedule, named, story = re.search(STORY, seen).groups()
+    settings = dict(part.split("=") for part in named.split(", "))
+    given = {name: str(value) for name, value in schedules.SIZES[int(size)].items()}
+    assert given.items() <= settings.items()
+    others = {name: settings[name] for name in settings.keys() - given}
+    others |= {"do_test": False} if "do_test" in others else {}
+    again = schedules.replay(names_of(fault.changes), int(seed), int(size), int(schedule), **others)
+    assert story == f": {'; '.join(schedules.told(again))}."
+    assert sheet(fault, int(seed), [fault.item])[fault.item].seen == seen
+
+
+@pytest.mark.parametrize("fault", OF_CALLS[3::13], ids=lambda fault: fault.name)
+def test_the_smallest_run_that_shows_a_fault_is_told_and_can_be_played_again(fault):
+    assert_replayed(fault)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fault", OF_CALLS, ids=lambda fault: fault.name)
+def test_the_smallest_run_is_told_for_every_fault_of_the_distributed_items(fault):
+    assert_replayed(fault)
+
+
+def test_a_test_that_is_due_within_a_batch_has_a_small_run_that_shows_it():
+    for name in ("a call may pass one test alone", "tests are of the table at a batch's end"):
+        seen = sheet(by_name(name), items=["snapshots"])["snapshots"].seen
+        settings = dict(part.split("=") for part in re.search(STORY, seen)[4].split(", "))
+        assert int(settings["learning_episodes"]) <= 6 and int(settings["batch_size"]) % int(settings["test_interval"])
+
+
+def assert_right_at_all_sizes(solution) -> None:
+    """No small run of a correct solution shows anything."""
+    names = names_of(solution.changes)
+    plain = records.Record(plays.Play(names, 0))
+    for size in range(len(schedules.SIZES)):
+        for schedule in range(schedules.EACH):
+            record = records.Record(schedules.replay(names, 1, size, schedule))
+            found = [
+                *distributed.server_problems(record), *distributed.in_one_run(record),
+                *snapshots.snapshot_problems(record), *distributed.end_problems(record),
+                *distributed.traffic_problems(record),
+                *snapshots.crossing(plain, record), *snapshots.within(plain, record),
+            ]  # fmt: skip
+            assert not found, (solution.name, size, schedule, found)
+
+
+def test_no_small_run_of_the_solution_shows_anything():
+    assert_right_at_all_sizes(correct.CORRECT[0])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("solution", correct.CORRECT, ids=lambda one: one.name)
+def test_no_small_run_of_a_correct_solution_shows_anything(solution):
+    assert_right_at_all_sizes(solution)
 
 
 # Whatever is submitted --------------------------------------------------------------------------
@@ -286,14 +353,57 @@ def test_whatever_a_submission_raises_there_is_a_finding_of_each_item(name):
     assert all(finding.seen for finding in findings)
 
 
-def test_errors_and_blanks_are_said_first():
+def test_blanks_are_said_first_and_without_a_hint():
     blank = Change("agent", "        total_reward = 0.0\n", "        raise NotImplementedError()\n")
     start = "            state, _ = simulator.reset()\n"
     early = Change("q_learning", start, "            raise NotImplementedError()\n")
-    for change, item in ((blank, "tests"), (early, "q_learning")):
+    for change, item, where in ((blank, "tests", "evaluate"), (early, "q_learning", "learn")):
         (finding,) = judge.judge(names_of((change,)), 0, [item])
-        assert "NotImplementedError: this blank is still empty, in" in finding.seen
-        assert "table" not in finding.seen + finding.hint
+        assert finding.seen == f"Not answered: {where} raises NotImplementedError." and not finding.hint
+
+
+ERRORS = {  # an error in a process, and what a student reads of it
+    "of the server": Change("server", "            self.episode += 1\n", "            self.episode += 1 / 0\n"),
+    "when it is made": Change("server", "        self.episode = 0\n", "        self.episode = 0 / 0\n"),
+    "that cannot be pickled": Change("server", "            self.episode += 1\n", """\
+            class Sunk(Exception):
+                def __init__(self, boat, where):
+                    super().__init__(f"{boat} sank {where}")
+            raise Sunk("it", "here")
+"""),
+    "of a collector": Change("workers", "        experiences = []\n", "        experiences = q_table['left']\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_an_error_in_a_process_is_the_students_own(kind):
+    record = records.Record(plays.Play(names_of((ERRORS[kind],)), 0))
+    says = {"of the server": "ZeroDivisionError: division by zero, in learn",
+            "when it is made": "ZeroDivisionError: division by zero, in __init__",
+            "that cannot be pickled": "Sunk: it sank here, in learn",
+            "of a collector": "IndexError: only integers"}[kind]  # fmt: skip
+    assert (
+        record.play.error.startswith(says) and record.broken.seen == f"it stopped with an error: {record.play.error}."
+    )
+
+
+def test_arguments_get_points_for_the_agents_that_come_to_a_result():
+    blank = lambda cell: Change(
+        cell, "    def learn", "    def learn(self): raise NotImplementedError()\n\n    def other"
+    )
+    no_sarsa, no_run = blank("sarsa"), Change("distributed", "        ray.get(workers)\n", "        1 / 0\n")
+    for changes, thirds, named in (
+        ((no_sarsa,), 2, "SARSAagent"), ((no_run,), 2, "the distributed agent"),
+        ((no_sarsa, no_run), 1, "SARSAagent and the distributed agent"),
+        ((blank("q_learning"), no_sarsa, no_run), 0, ""),
+    ):  # fmt: skip
+        (finding,) = judge.judge(names_of(changes), 0, ["arguments"])
+        assert finding.share == pytest.approx(thirds / 3) and named in finding.seen
+
+
+def test_policies_that_one_agent_shows_alone_are_judged():
+    (finding,) = judge.judge(names_of(by_name("SARSA raises").changes), 0, ["policies"])
+    assert finding.share == 1 and "Judged by QLAgent alone" in finding.seen
 
 
 def test_what_is_right_without_a_broken_part_is_not_lost_with_it():
@@ -320,6 +430,20 @@ def test_what_the_simulated_ray_does_not_have_is_not_judged(code):
     exec(text, names)
     findings = list(judge.judge(names, 0, ["server", "snapshots", "end", "policies"]))
     assert [finding.judged for finding in findings] == [True, False, False, False]
+
+
+def test_threads_of_a_submissions_own_are_not_judged():
+    """Also where nobody sees that they failed."""
+    names = names_of((Change("distributed", "        ray.get(workers)\n", """\
+        import threading
+        thread = threading.Thread(target=lambda: ray.get(workers))
+        thread.start()
+        thread.join()
+"""),))  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda told: None)
+        findings = list(judge.judge(names, 0, ["sarsa", "server", "end"]))
+    assert [finding.judged for finding in findings] == [True, False, False]
 
 
 # Over the real Ray ------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import nbformat
 import pytest
@@ -38,6 +39,17 @@ def test_the_solution_gets_all_and_the_blank_hand_out_nothing_but_that_it_loads(
     assert {item: mark["points"] for item, mark in found["solution.ipynb"].items()} == marks.read_points()
     assert [item for item, mark in found["blank.ipynb"].items() if mark["points"]] == ["loads"]
     assert all(mark["judged"] and mark["seen"] for one in found.values() for mark in one.values())
+    for item, mark in found["blank.ipynb"].items():
+        assert item == "loads" or re.fullmatch(
+            r"Not answered: learn_and_evaluate raises .*, line \d+\)\.", mark["seen"]
+        )
+
+
+def test_an_error_in_a_process_is_shown_with_its_line_in_the_students_cell(tmp_path, capfd):
+    line = "            self.episode += 1"
+    write(tmp_path / "raises.ipynb", handout.solved, f"{line}\n", f"{line} / 0\n")
+    seen = entries(tmp_path, capfd, "--only", "server")["raises.ipynb"]["server"]["seen"]
+    assert re.search(r"ZeroDivisionError: division by zero, in learn \(code cell \d+, line \d+: `self.episode", seen)
 
 
 def test_what_the_simulated_ray_cannot_run_is_not_judged_and_one_core_is(tmp_path, capfd):
@@ -51,7 +63,7 @@ def test_what_the_simulated_ray_cannot_run_is_not_judged_and_one_core_is(tmp_pat
 def test_a_loop_without_an_end_costs_the_items_that_meet_it(tmp_path, capfd):
     line = "                next_action = self.explore_or_exploit_policy(next_state)\n"
     write(tmp_path / "hangs.ipynb", handout.solved, line, "                while True: pass\n")
-    found = entries(tmp_path, capfd, "--seconds", "5")["hangs.ipynb"]
+    found = entries(tmp_path, capfd, "--seconds", "8")["hangs.ipynb"]
     hangs = {item for item, mark in found.items() if "did not come to an end" in mark["seen"]}
     assert hangs == {"policies", "sarsa", "episodes", "tests", "arguments"}
     assert all(mark["points"] == (0 if item in hangs else mark["of"]) for item, mark in found.items())

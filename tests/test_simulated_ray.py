@@ -471,3 +471,49 @@ def test_a_watcher_sees_calls_results_and_turns():
         ("ends", 0, "add", [1, 2]), ("received", "driver", [1, 2]),
     ]  # fmt: skip
     assert {"Box 0", "driver"} == set(turns)
+
+
+class Asker:
+    """An actor that asks a box for flags."""
+
+    def ask(self, box):
+        import ray
+
+        return ray.get(box.flags.remote("no array"))
+
+
+def test_an_error_of_another_process_is_not_wrapped_twice_and_a_watcher_sees_both():
+    seen = []
+
+    class Onlooker(Watcher):
+        def failed(self, process, call, problem):
+            seen.append((process.name, type(problem).__name__))
+
+    with simulated(3) as simulation:
+        import ray
+
+        simulation.watcher = Onlooker()
+        asker, box = ray.remote(Asker).remote(), ray.remote(Box).remote()
+        with pytest.raises(AttributeError) as caught:
+            ray.get(asker.ask.remote(box))
+    assert type(caught.value.cause) is AttributeError
+    assert seen == [("Box 1", "AttributeError"), ("Asker 0", "RayTaskError(AttributeError)")]
+
+
+def test_a_watcher_is_told_of_threads_that_are_not_simulated():
+    told = []
+
+    class Onlooker(Watcher):
+        def refused_thread(self):
+            told.append("refused")
+
+    def put():
+        with contextlib.suppress(RuntimeError):
+            simulation.me()
+
+    with simulated(3) as simulation:
+        simulation.watcher = Onlooker()
+        other = threading.Thread(target=put)
+        other.start()
+        other.join()
+    assert told == ["refused"]
