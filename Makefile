@@ -4,13 +4,14 @@
 # make test-long  run the tests that take half a minute or more each; its last lines name what was skipped, and why
 # make handout  write the student's notebook, and grade the solved one
 # make report   rerun the experiments of the report's nine items; make figures: rebuild both reports from the data
+# make fresh    check the claims of both reports under other seeds, in all experiments that no clock decides
 PYTHON ?= python3
 BIN := .venv/bin
 export PYTHONHASHSEED := 0
 
 NOTEBOOKS := distributed_td.ipynb beyond/federated_and_dyna.ipynb
 
-.PHONY: all test test-long lab html handout report figures bench
+.PHONY: all test test-long lab html handout report figures fresh bench
 all: .venv/installed
 	$(BIN)/python tests/run_notebook.py distributed_td.ipynb
 
@@ -45,6 +46,9 @@ figures: .venv/installed
 	$(BIN)/python figures/make_figures.py --draw
 	$(BIN)/python beyond/figures/make_figures.py --draw
 	$(BIN)/python figures/learning.py
+
+fresh: .venv/installed
+	$(BIN)/python beyond/figures/make_figures.py --all --seeds-from 1000
 
 bench: .venv/installed
 	$(BIN)/python tests/benchmark.py
