@@ -9,17 +9,15 @@ is split into batches.
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 import inspect
-import json
 import math
 import random
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -38,7 +36,8 @@ from tabular.checks import (
     setting_names,
     settings_of,
 )
-from tabular.continuing import at_start, from_save, going_on, to_save
+from tabular.continuing import at_start, going_on
+from tabular.displays import show_table
 from tabular.exact import policy_value, value_iteration
 from tabular.explore import explore
 from tabular.files import AnyPath, check_writable
@@ -65,23 +64,23 @@ from tabular.kernels import (
     sarsa_update,
 )
 from tabular.lake import DOWN, LEFT, RIGHT, UP, FrozenLakeEnv
+from tabular.learner import Learner
 from tabular.mistakes import in_few_lines, warn_caller
 from tabular.pictures import animate, greedy_path, plot_image
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan, tables_to_act_on, with_own_arrays
 from tabular.plots import COLORS, Film, color_of, plot_result, plot_timing, save_figure, show, show_source
 from tabular.pool import InProcess, Lost, Pool, Reference, Workers, check_workers, shared_workers
 from tabular.recording import Recorder
-from tabular.returns import MOST_SAVED, Returns, returns_of
+from tabular.returns import to_fill
 from tabular.rules import Rule, place_noted, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
-from tabular.saves import FORMAT, Checkpoints, Save, Saveable
+from tabular.saves import Checkpoints, Save
 from tabular.session import start_ray
 from tabular.simulators import (
     Policy,
     check_copies_act_apart,
     compiled_form,
     copied,
-    fingerprint,
     name_of,
     rollout,
     shape_of,
@@ -91,6 +90,8 @@ from tabular.stepping import Rows, Stepped
 from tabular.subclasses import refuse_overrides, refuse_rule_methods, refuse_settings
 from tabular.tables import TransitionTable, samples_table
 from tabular.threads import Threads
+from tabular.timeline import plot_timeline
+from tabular.trace import Span, Trace, Traced, save_trace
 from tabular.unrewarded import LONG, warn_of_no_reward
 from tabular.usage import Usage
 
@@ -101,7 +102,8 @@ __all__ = [
     "TDAgent", "QLAgent", "SARSAAgent", "QLAgentServer", "CollectingWorker", "EvaluationWorker", "DistributedQLAgent",
     "plot_image", "plot_result", "plot_timing",
     # Watching
-    "rollout", "greedy_path", "animate", "Film", "show", "show_source", "explore",
+    "rollout", "greedy_path", "animate", "Film", "show", "show_source", "show_table", "explore",
+    "Span", "plot_timeline", "save_trace",
     # Building blocks, re-exported from tabular/
     "TransitionTable", "samples_table", "value_iteration", "policy_value",
     "Rule", "q_learning", "sarsa", "q_learning_update", "sarsa_update", "q_learning_episode", "sarsa_episode",
@@ -119,7 +121,7 @@ def __dir__() -> list[str]:
 # Agents on one core -----------------------------------------------------------------------
 
 
-class TDAgent(Saveable):
+class TDAgent(Learner):
     """Base class of Q-learning and SARSA: a table of action values, exploration, and learning with periodic tests.
 
     Settings may be assigned between calls, for example to decay epsilon; they are checked as at construction. Inside a
@@ -221,17 +223,6 @@ class TDAgent(Saveable):
         refuse_settings(cls)
         describe(cls)
 
-    def _before_change(self, name: str) -> None:
-        if "_usage" in vars(self):  # else it is being constructed
-            self._usage.check_may_change(name)
-
-    def __copy__(self) -> Self:
-        try:
-            return copy.deepcopy(self)
-        except Exception as error:
-            problem = f"this agent cannot be copied, since its simulator cannot ({error})"
-            raise TypeError(f"{problem}: construct another one with its own simulator") from error
-
     def __repr__(self) -> str:
         settings = summary(self, "epsilon", "learning_rate", *self.result_settings)
         until = settings.pop("learning_episodes", self.learning_episodes)
@@ -244,56 +235,6 @@ class TDAgent(Saveable):
     def simulator(self) -> Any:
         """The env; it cannot be assigned: for another env, construct another agent."""
         return self._simulator
-
-    @property
-    def compiled(self) -> bool:
-        """Whether the simulator is compiled; if not, it is stepped."""
-        return self._table is not None
-
-    @property
-    def q_table(self) -> np.ndarray:
-        """The action values, float64, (states, actions). An assigned table is checked and copied."""
-        return materialized(self._learned.q_table)
-
-    @q_table.setter
-    def q_table(self, q_table: np.ndarray) -> None:
-        self._before_change("q_table")
-        q_table = check_q_table("q_table", q_table, self._shape)
-        self._learned = self._learned._replace(q_table=q_table, recent=())
-
-    @property
-    def episode(self) -> int:
-        """The number of episodes learned; it also selects the next one's random draws. A custom `learn` adds to it."""
-        return self._learned.episode
-
-    @episode.setter
-    def episode(self, episode: int) -> None:
-        self._before_change("episode")
-        episode = check_count("episode", episode, 0, MAX_EPISODES)
-        self._learned = self._learned._replace(episode=episode, returns=Returns())
-
-    @property
-    def steps(self) -> int:
-        """The number of steps learned. A custom `learn` adds to it."""
-        return self._learned.steps
-
-    @steps.setter
-    def steps(self, steps: int) -> None:
-        self._before_change("steps")
-        self._learned = self._learned._replace(steps=check_count("steps", steps, 0, 2**62))
-
-    @property
-    def returns(self) -> np.ndarray | None:
-        """The undiscounted return of each episode learned, float64, (episodes,); None without `keep_returns`.
-
-        It is nan for episodes that were learned without `keep_returns`, or by a custom `learn`.
-        """
-        return self._learned.returns.of_episodes(self.episode) if self.keep_returns else None
-
-    @property
-    def total_rewards(self) -> list[float]:
-        """The greedy policy's mean discounted return in every test so far, in order."""
-        return [self.rewards[episode] for episode in sorted(self.rewards)]
 
     def greedy_policy(self, state: int) -> int:
         """The action with the highest value in `state`; ties go to the lowest action."""
@@ -312,7 +253,7 @@ class TDAgent(Saveable):
         episodes = self._episodes_asked_for(episodes)
         with self._usage.by_this_thread():
             q_table, before = self.q_table.copy(), self._learned
-            returns = np.full(episodes, np.nan) if self.keep_returns else None
+            returns = to_fill(episodes, self.keep_returns)
             self._set_out()
             steps = self.steps + self.learn_on(q_table, before.episode, episodes, None, returns)
             kept, place = before.returns.plus(returns), self._place
@@ -466,51 +407,6 @@ class TDAgent(Saveable):
             max_step = min(max_step, self._time_limit)
         return Parameters(self.epsilon, self.learning_rate, self.beta, max_step, key_of(self.seed))
 
-    def _identity(self) -> dict[str, Any]:
-        """Return the fields that a save must match to be loaded."""
-        return {
-            "agent": type(self).__name__,
-            "simulator": fingerprint(self.simulator, self._table, self._time_limit),
-            "seed": self.seed,
-            "beta": self.beta,
-            "ties": self.ties,
-        }
-
-    def _header(self) -> dict[str, Any]:
-        """Return the part of a save that is written as JSON."""
-        place = {"place": to_save(self._learned.place)} if self.continuing else {}
-        return {"format": FORMAT} | self._identity() | {"episode": self.episode, "steps": self.steps} | place
-
-    def _state(self) -> dict[str, Any]:
-        """Return all that resuming needs, as named arrays."""
-        state = {
-            "header": np.array(json.dumps(self._header())),
-            "q_table": self.q_table,
-            "tests": np.array(sorted(self.rewards), np.int64),
-            "rewards": np.array(self.total_rewards, np.float64),
-        }
-        return state | ({"returns": self._learned.returns.latest[-MOST_SAVED:]} if self.keep_returns else {})
-
-    def _restore(self, saved: Save) -> None:
-        """Restore what `_state` returned; raise ValueError if the save is invalid."""
-        learned = Learned(
-            q_table=saved.read("q_table", np.float64, self._shape),
-            episode=check_count("episode", saved.header.get("episode"), 0),
-            steps=check_count("steps", saved.header.get("steps"), 0, 2**62),
-        )
-        if self.keep_returns and "returns" in saved:
-            most = min(learned.episode, MOST_SAVED)
-            learned = learned._replace(returns=Returns().plus(saved.read("returns", np.float64, (None,), most)))
-        place = from_save(saved.header.get("place"), self._shape[0], self._time_limit) if self.continuing else None
-        if self.compiled:
-            learned = learned._replace(place=place)
-        elif place is not None:
-            warn_caller("it was saved in the midst of an episode: the simulator is reset, and the next one starts anew")
-        tests = saved.read_episodes("tests", MAX_TESTS)
-        rewards = saved.read("rewards", np.float64, tests.shape)
-        self._learned = learned
-        self.rewards = dict(zip(tests.tolist(), rewards.tolist(), strict=True))
-
 
 class QLAgent(TDAgent):
     """Q-learning: off-policy, learns the value of the greedy policy however it explores."""
@@ -551,9 +447,9 @@ class CollectingWorker:
         start = time.perf_counter()
         q_table = self.replica.take(snapshot.q_table, snapshot.steps)
         learn = functools.partial(self.agent.learn_on, q_table)
-        pairs, rewards = self.recorder.record(learn, first, episodes)
+        returns = to_fill(episodes, self.agent.keep_returns)
+        pairs, rewards = self.recorder.record(learn, first, episodes, returns)
         self.replica.learned = pairs
-        returns = returns_of(pairs, rewards) if self.agent.keep_returns else None
         return Collected(pairs, rewards, time.perf_counter() - start, returns)
 
 
@@ -634,11 +530,13 @@ class DistributedQLAgent(QLAgent):
         patience: the seconds after which a process that has not answered is replaced
         checkpoint: the path to which the agent is saved while it learns, and when a run ends; None: it is not saved
         checkpoint_seconds: the seconds from one save to the next
+        trace: whether runs are traced, for `plot_timeline` and `save_trace`
 
     Attributes:
         restarts: the number of processes replaced
         batches: the number of batches learned
         cost: the total `Cost`: seconds of each role, and bytes sent
+        trace: the calls of the latest run, a list of `Span`s; None unless runs are traced
     """
 
     agent_name = "Distributed Q-learning"
@@ -658,7 +556,8 @@ class DistributedQLAgent(QLAgent):
     def __init__(
         self, simulator: Any, epsilon: float = 0.3, learning_rate: float = 0.001, learning_episodes: int = 30_000, *,
         cw_num: int = 4, ew_num: int = 4, batch_size: int = 100, in_flight: int = 2, workers: Pool | None = None,
-        patience: float = 180.0, checkpoint: AnyPath | None = None, checkpoint_seconds: float = 60.0, **settings: Any,
+        patience: float = 180.0, checkpoint: AnyPath | None = None, checkpoint_seconds: float = 60.0,
+        trace: bool = False, **settings: Any,
     ):  # fmt: skip
         self.cw_num = cw_num
         self.ew_num = ew_num
@@ -668,6 +567,7 @@ class DistributedQLAgent(QLAgent):
         self.patience = patience
         self.checkpoint = checkpoint
         self.checkpoint_seconds = checkpoint_seconds
+        self._trace = Trace() if check_flag("trace", trace) else None
         super().__init__(simulator, epsilon, learning_rate, learning_episodes, **settings)
         self.restarts, self.batches, self.cost = 0, 0, Cost()
         self._untested: dict[int, np.ndarray] = {}  # episode: the q_table to test, until its result is in
@@ -677,6 +577,15 @@ class DistributedQLAgent(QLAgent):
     def kernel(self) -> Rule:  # type: ignore[override]  # cannot be assigned, unlike the workers'
         """The workers' rule."""
         return self.single.kernel
+
+    @property
+    def trace(self) -> list[Span] | None:
+        """The calls of the latest run, in the order of sending; None unless constructed with `trace=True`.
+
+        A run replaces the trace of the run before, and a save has none. Within a loop over `learn_in_batches` the trace
+        has the calls so far.
+        """
+        return None if self._trace is None else self._trace.spans()
 
     @property
     def lag(self) -> int:
@@ -790,6 +699,9 @@ class DistributedQLAgent(QLAgent):
     def _pool(self, do_test: bool) -> Iterator[Pool]:
         """Reserve the pool for a run, with the makers of its roles."""
         pool = self.workers or shared_workers(self.cw_num, self.ew_num if do_test else 0)
+        if self._trace is not None:
+            pool = Traced(pool)
+            self._trace = pool.trace
         settings, kernel = self._worker_settings(), self.kernel.with_ties(self.ties)
         options: dict[str, dict[str, Any]] = {
             "server": {"behind": self.behind if 8 * math.prod(self._shape) > LARGE else None},

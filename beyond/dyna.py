@@ -14,8 +14,10 @@ When not to use it:
 - Drift. No count is discarded, so planning uses an average over all time (Sutton and Barto 8.3). On Dangerous Hallway,
   with all actions rotated by a quarter turn after 2,000 episodes, the policy is within 5 of the optimum again after
   84,000 steps, against 7,000 for Q-learning at a rate of 0.1, and 6,000 for Dyna-Q from scratch (medians of 5 seeds).
-- Bad luck. The outcome of a pair tried once is trusted until exploration retries it. On one 64 x 64 lake with epsilon
-  0.05, half the seeds stay 12 below the optimum for 20 million steps; with 0.1 they come within 5 in one million.
+- An unlucky pair. What its first tries led to is trusted until exploration retries it. On one 64 x 64 lake with epsilon
+  0.05, 12 of 16 seeds stay 7 to 13 below the optimum for 20 million steps: a pair near the start, which slips into a
+  hole once in a hundred tries, had done so in its first 5 to 74, and looks 22 to 330 too poor. With epsilon 0.1 it is 7
+  of 16 seeds, with epsilon 0.05 and a prior of 0.1 (see `DynaQAgent`) 6.
 - Small simulators. A batch has an overhead of about 0.1 ms: on an 8 x 8 lake, Q-learning at its best rate needs four
   times the steps, but no more time.
 """
@@ -47,11 +49,13 @@ from .planning import COLUMNS, ROW, Model, Planner, count_steps, learn_counts, p
 
 
 class Planning(NamedTuple):
-    """How far to plan after a batch."""
+    """How to plan after a batch, and how far."""
 
     beta: float
     tolerance: float  # a state's value is not updated if it is off by no more than this
     planning_steps: int  # state values that may be updated per learning step
+    prior: float  # imaginary outcomes per pair
+    worth: float  # of each of them
 
 
 class Counted(NamedTuple):
@@ -70,7 +74,7 @@ class Planned(NamedTuple):
     steps: int
     recent: tuple  # of a distributed agent: the tables that the next rounds act on, latest last
     planner: Planner  # of the same q_table
-    beta: float | None  # the one planned with; None from an assignment of q_table until it is planned with
+    planned_with: tuple[float, float] | None  # (beta, prior); None if the q_table was not planned, but assigned
     model: Model
     returns: Returns = Returns()
     place: np.ndarray | None = None  # as in `Learned`
@@ -103,6 +107,10 @@ class DynaWorker:
         rewards = collected.rewards.astype(np.float64)
         count_steps(self.model, collected.pairs, rewards, len(self.agent.actions))
         return Counted(self.model.counts(), collected.seconds + time.perf_counter() - start, collected.returns)
+
+    def q_table(self) -> np.ndarray:
+        """Return the table as this worker's own learning left it after the last batch."""
+        return self.collector.replica.copy
 
 
 class DynaServer:
@@ -141,7 +149,8 @@ class _PlanningAgent(TDAgent):
 
     Arguments:
         learning_rate: how far a Q-learning update, between plans, moves a value towards its target, from 0 to 1
-        planning_steps: the number of state values that a plan may update per step learned
+        planning_steps: the number of state values that a plan may update per step learned; 0: no plan
+        prior: how many imaginary outcomes, each worth `initial_value`, count in the value of a pair that was tried
         tolerance: how far a state's value may be off after a plan; None: a ten thousandth of the largest reward in
             the transition table, or of `initial_value` if there is none
         initial_value: what all action values start at; None: the highest reward in the transition table
@@ -153,12 +162,15 @@ class _PlanningAgent(TDAgent):
     _shown: tuple[np.ndarray, int] | None = None  # the q_table that the user was last given, with its checksum
     planning_steps = Setting(count_between(0, 2**30))
     tolerance = Setting(functools.partial(check_number, low=1e-300, high=math.inf))
+    prior = Setting(functools.partial(check_number, high=1e6))
 
     def __init__(
         self, simulator: Any, epsilon: float = 0.05, learning_rate: float = 0.1, learning_episodes: int = 30_000, *,
-        planning_steps: int = 50, tolerance: float | None = None, initial_value: float | None = None, **settings: Any,
+        planning_steps: int = 50, prior: float = 0.0, tolerance: float | None = None,
+        initial_value: float | None = None, **settings: Any,
     ):  # fmt: skip
         self.planning_steps = planning_steps
+        self.prior = prior
         given = 0.0 if initial_value is None else initial_value
         super().__init__(simulator, epsilon, learning_rate, learning_episodes, initial_value=given, **settings)
         rewards = self._known_rewards()
@@ -169,8 +181,9 @@ class _PlanningAgent(TDAgent):
                     f"return; got None for {simulator!r}"
                 )
             self._learned = self._learned._replace(q_table=np.full(self._shape, rewards.max()))
+        self._initial_value = float(self._learned.q_table[0, 0])
         self.q_table = self.q_table
-        self._learned = self._learned._replace(beta=self.beta)  # there is nothing to plan with yet
+        self._learned = self._learned._replace(planned_with=self._plans_with)  # there is nothing to plan with yet
         largest = np.abs(self.q_table if rewards is None else rewards).max()
         self.tolerance = (1e-4 * float(largest) or 1e-4) if tolerance is None else tolerance
 
@@ -181,6 +194,16 @@ class _PlanningAgent(TDAgent):
             with contextlib.suppress(ValueError):
                 table, _ = compiled_form(self.simulator, True)
         return None if table is None else table.rewards
+
+    @property
+    def initial_value(self) -> float:
+        """What all pairs are worth before they are tried, and each of the prior's imaginary outcomes."""
+        return self._initial_value
+
+    @property
+    def _plans_with(self) -> tuple[float, float]:
+        """The settings that a pair's value depends on, besides the counts."""
+        return self.beta, self.prior
 
     @property
     def counts(self) -> np.ndarray:
@@ -213,8 +236,7 @@ class _PlanningAgent(TDAgent):
 
     def _assign(self, q_table: np.ndarray) -> None:
         """Replace the q_table with one that is not planned with yet."""
-        planner = Planner.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
-        learned = self._learned
+        planner, learned = Planner.unplanned(q_table), self._learned
         model = getattr(learned, "model", None) or Model.empty(*self._shape)
         returns, place = learned.returns, learned.place
         self._learned = Planned(q_table, learned.episode, learned.steps, (), planner, None, model, returns, place)
@@ -244,7 +266,7 @@ class _PlanningAgent(TDAgent):
         return model
 
     def _planning(self) -> Planning:
-        return Planning(self.beta, self.tolerance, self.planning_steps)
+        return Planning(self.beta, self.tolerance, self.planning_steps, self.prior, self.initial_value)
 
     def _assign_changes(self) -> None:
         """Treat a q_table that was changed in place as assigned."""
@@ -259,17 +281,23 @@ class _PlanningAgent(TDAgent):
         super().save(path)
 
     def _plan_anew(self) -> None:
-        """Derive the values from the counts again if the q_table or beta has changed."""
+        """Derive the values from the counts again if the q_table, beta or prior has changed."""
         self._assign_changes()
         learned = self._learned
-        if learned.beta == self.beta:
+        if learned.planned_with == self._plans_with or not self.planning_steps:
             return
         planner = learned.planner.copy()
-        plan_anew(learned.model, planner, self.beta, self.tolerance)
-        self._learned = learned._replace(q_table=planner.q_table, recent=(), planner=planner, beta=self.beta)
+        plan_anew(learned.model, planner, self.beta, self.tolerance, self.prior, self.initial_value)
+        planned = {"q_table": planner.q_table, "planner": planner, "planned_with": self._plans_with}
+        self._learned = learned._replace(recent=(), **planned)
+
+    def _identity(self) -> dict[str, Any]:
+        worth = {"initial_value": self.initial_value} if self.prior else {}
+        return super()._identity() | {"prior": self.prior} | worth
 
     def _header(self) -> dict[str, Any]:
-        return super()._header() | {"planned_beta": self._learned.beta}
+        is_planned = self._learned.planned_with == self._plans_with
+        return super()._header() | {"planned_beta": self.beta if is_planned else None}
 
     def _state(self) -> dict[str, Any]:
         planner, counts = self._learned.planner, self.counts
@@ -294,11 +322,9 @@ class _PlanningAgent(TDAgent):
         beta = beta if beta is None else check_number("planned_beta", beta)
         super()._restore(saved)
         planner, model = Planner.of(self._learned.q_table, values, waiting), Model.of(counts, states, actions)
-        learned = self._learned
-        self._learned = Planned(
-            learned.q_table, learned.episode, learned.steps, learned.recent, planner, beta, model, learned.returns,
-            learned.place,
-        )  # fmt: skip
+        learned, planned_with = self._learned, None if beta is None else (beta, self.prior)
+        state = learned.q_table, learned.episode, learned.steps, learned.recent, planner, planned_with, model
+        self._learned = Planned(*state, learned.returns, learned.place)
 
 
 class DynaQAgent(_PlanningAgent, QLAgent):
@@ -309,8 +335,15 @@ class DynaQAgent(_PlanningAgent, QLAgent):
     by more than `tolerance` or `planning_steps` state values per learning step have been updated. `tolerance` should be
     well below the cost of a step, since smaller differences are ignored. `initial_value` should be the highest possible
     return; None raises ValueError if there is no transition table. Planning works with lower values, too, but the agent
-    may then never try actions that are better than those it knows. An interrupt leaves the agent as it was after a
-    batch. The rest is as in `QLAgent`.
+    may then never try actions that are better than those it knows. With `planning_steps=0` nothing is planned, and
+    `q_table` is what the agent's own Q-learning makes it. An interrupt leaves the agent as it was after a batch. The
+    rest is as in `QLAgent`.
+
+    A pair that was tried n times is worth (sum of rewards + beta * sum of the values that followed + `prior` *
+    `initial_value`) / (n + `prior`). With a `prior` of 0 a pair that disappointed once is tried again only to explore;
+    with 0.01 or 0.1 it is tried until others look better. `initial_value` then sets how much is explored, and may need
+    to exceed any return: 25 times the highest one served best on SixArms with 0.01, where an arm may take a hundred
+    tries, and 5 times with 0.1 (beyond/Report.md).
 
     Arguments:
         batch_size: the number of episodes from one plan to the next
@@ -348,7 +381,7 @@ class DynaQAgent(_PlanningAgent, QLAgent):
                 snapshot = Snapshot(self.q_table, self.steps)
                 self._set_out()
                 counted = worker.collect(snapshot, batch.first, batch.last - batch.first)
-                self._learn_counts(counted, batch.last)
+                self._learn_counts(counted, batch.last, worker.q_table())
                 self._test_if_due(do_test)
                 yield batch
 
@@ -358,19 +391,34 @@ class DynaQAgent(_PlanningAgent, QLAgent):
         refuse_overrides(type(self), DynaQAgent, ("learn",), instead, vars(self))
         refuse_rule_methods(type(self), vars(self))
 
-    def _learn_counts(self, counted: Counted, episode: int) -> None:
-        """Add the counts of the batch that ends before number `episode`, and plan."""
-        counts = counted.counts
-        model, before = self._room_for(counts), self._learned
-        planner, switch = before.planner.copy(), np.zeros(1, np.bool_)
+    def _learn_counts(self, counted: Counted, episode: int, q_table: np.ndarray) -> None:
+        """Add the counts of the batch that ends before number `episode`, and plan.
+
+        Without planning the agent's q_table is the given one, which its worker learned.
+        """
+        counts, plans = counted.counts, self.planning_steps > 0
+        model, before, switch = self._room_for(counts), self._learned, np.zeros(1, np.bool_)
+        planner = before.planner.copy() if plans else Planner.unplanned(q_table.copy())
         steps = before.steps + int(counts["count"].sum())
         after = before._replace(
             q_table=planner.q_table, episode=episode, steps=steps, planner=planner,
-            returns=before.returns.plus(counted.returns), place=self._place,
+            planned_with=before.planned_with if plans else None, returns=before.returns.plus(counted.returns),
+            place=self._place,
         )  # fmt: skip
         self._versions = before, after, switch
-        learn_counts(model, planner, counts, *self._planning(), switch)
+        if plans:
+            learn_counts(model, planner, counts, *self._planning(), switch)
+        else:
+            record_counts(model, counts, switch)
         self._warn_if_unrewarded(before.episode)
+
+
+def _check_shared_plan(name: str, value: Any) -> int:
+    """Return a number of planning steps; raise ValueError for 0, with the reason."""
+    steps = check_count(name, value, 0, 2**30)
+    if steps == 0:
+        raise ValueError(f"{name} must be 1 or more, got 0: workers' own tables are lost, only their counts are kept")
+    return steps
 
 
 class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
@@ -390,6 +438,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
 
     agent_name = "Distributed Dyna-Q"
     roles = {**DistributedQLAgent.roles, "server": DynaServer, "collector": DynaWorker}
+
+    planning_steps = Setting(_check_shared_plan)
 
     def __init__(self, *arguments: Any, batch_size: int = 10, **settings: Any):
         super().__init__(*arguments, batch_size=batch_size, **settings)
@@ -425,8 +475,8 @@ class DistributedDynaQAgent(_PlanningAgent, DistributedQLAgent):
         model, before, switch = self._room_for(counts), self._learned, np.zeros(1, np.bool_)
         planner = Planner.of(snapshot.q_table, snapshot.values, snapshot.waiting)
         recent = (*tables_to_act_on(self._learned, self.lag)[1:], snapshot.q_table)
-        returns = before.returns.plus(snapshot.returns)
-        after = Planned(snapshot.q_table, batch.last, snapshot.steps, recent, planner, before.beta, model, returns)
+        planned_with, returns = before.planned_with, before.returns.plus(snapshot.returns)
+        after = Planned(snapshot.q_table, batch.last, snapshot.steps, recent, planner, planned_with, model, returns)
         self._versions = before, after, switch
         record_counts(model, counts, switch)
         self.batches += 1

@@ -18,7 +18,7 @@ from tabular.checks import Setting, check_number
 from tabular.kernels import cached_jit
 from tabular.plan import Batch, Cost, Snapshot
 from tabular.pool import Pool, Reference
-from tabular.returns import joined
+from tabular.returns import joined, to_fill
 from td_helpers import CollectingWorker, DistributedQLAgent, QLAgentServer, SARSAAgent, TDAgent
 
 
@@ -66,7 +66,7 @@ class FederatedWorker(CollectingWorker):
         start = time.perf_counter()
         q_table = self.replica.take(snapshot.q_table, snapshot.steps)
         visits = self.replica.visits
-        returns = np.full(episodes, np.nan) if self.agent.keep_returns else None
+        returns = to_fill(episodes, self.agent.keep_returns)
         steps = self.agent.learn_on(q_table, first, episodes, visits, returns)
         pairs = visited(visits)
         places = np.divmod(pairs, q_table.shape[1])

@@ -5,6 +5,9 @@ rewards. Counts of several workers add up exactly, in any order. Values are comp
 Atkeson 1993) with small backups (van Seijen and Sutton 2013): when the value of a state changes, only the pairs that
 were seen to lead to it change, each by one multiplication. The queue is first come, first served. Ordered by the
 largest change, as in the paper, planning would update 0.8 to 1.6 times as many state values.
+
+A prior weighs a pair's counts against `prior` imaginary outcomes that are worth `worth` each: with none, a pair is
+worth what its counts say.
 """
 
 from __future__ import annotations
@@ -70,8 +73,8 @@ class Model(NamedTuple):
 class Planner(NamedTuple):
     """The state of planning, changed in place: action values, state values, and a queue of states.
 
-    A pair's value is always its mean reward plus beta times the mean of the `values` that follow. A state is queued if
-    its entry in `values` differs from its best pair's value by more than the tolerance.
+    The value of a pair that was tried is always what `back_up` makes it. A state is queued if its entry in `values`
+    differs from its best pair's value by more than the tolerance.
     """
 
     q_table: np.ndarray  # float64, (states, actions)
@@ -87,6 +90,11 @@ class Planner(NamedTuple):
         queue[: len(waiting)] = waiting
         waits[waiting] = True
         return cls(q_table, values, queue, waits, np.array([0, len(waiting)]))
+
+    @classmethod
+    def unplanned(cls, q_table: np.ndarray) -> Planner:
+        """Make a planner of action values that are not planned with yet."""
+        return cls.of(q_table, np.append(q_table.max(axis=1), 0.0), np.zeros(0, np.int32))
 
     def copy(self) -> Planner:
         """Return a copy that shares no array."""
@@ -177,8 +185,11 @@ def best_value(q_table, state):
 
 
 @cached_jit
-def back_up(model, planner, beta, pair):
-    """Back up a pair: its mean reward plus beta times the mean value of the next states."""
+def back_up(model, planner, beta, prior, worth, pair):
+    """Back up a pair: its mean reward plus beta times the mean value of the next states.
+
+    `prior` imaginary outcomes, worth `worth` each, count as well.
+    """
     actions = planner.q_table.shape[1]
     reward_sum = value_sum = 0.0
     i = model.outcomes[pair]
@@ -187,7 +198,7 @@ def back_up(model, planner, beta, pair):
         reward_sum += row["reward_sum"]
         value_sum += row["count"] * planner.values[row["next_state"]]
         i = row["same_pair"]
-    value = (reward_sum + beta * value_sum) / model.visits[pair]
+    value = (reward_sum + beta * value_sum + prior * worth) / (model.visits[pair] + prior)
     planner.q_table[pair // actions, pair % actions] = value
 
 
@@ -201,7 +212,7 @@ def join_queue(planner, state, tolerance):
 
 
 @cached_jit
-def sweep(model, planner, beta, tolerance, most):
+def sweep(model, planner, beta, tolerance, prior, most):
     """Process the queue until it is empty or `most` state values were updated, each with the pairs that lead to it."""
     # One loop over plain arrays: calls within it, each with tuples of arrays as arguments (seventy numbers), would take
     # most of the time.
@@ -226,7 +237,7 @@ def sweep(model, planner, beta, tolerance, most):
             row = rows[i]
             pair = np.uint32(row["pair"])
             before = np.int64(pair // width)
-            flat[pair] += beta * change * row["count"] / visits[pair]
+            flat[pair] += beta * change * row["count"] / (visits[pair] + prior)
             if not waits[before] and abs(best_value(q_table, before) - values[before]) > tolerance:
                 waits[before] = True
                 queue[last % states] = before
@@ -236,35 +247,35 @@ def sweep(model, planner, beta, tolerance, most):
 
 
 @cached_jit
-def back_up_added(model, planner, counts, beta, tolerance):
+def back_up_added(model, planner, counts, beta, tolerance, prior, worth):
     """Back up the pairs of added rows; enqueue their states latest first: changes spread back along the path taken."""
     actions = planner.q_table.shape[1]
     for i in range(len(counts)):
-        back_up(model, planner, beta, counts[i]["pair"])
+        back_up(model, planner, beta, prior, worth, counts[i]["pair"])
     for i in range(len(counts) - 1, -1, -1):
         join_queue(planner, counts[i]["pair"] // actions, tolerance)
 
 
 @cached_jit
-def learn_counts(model, planner, counts, beta, tolerance, planning_steps, switch):
+def learn_counts(model, planner, counts, beta, tolerance, planning_steps, prior, worth, switch):
     """Add rows of counts, plan what they change and set the switch, in one call that Ctrl-C cannot interrupt.
 
     At most one state value per row, plus `planning_steps` per learning step, is updated; other states stay queued.
     """
     add_counts(model, counts)
-    back_up_added(model, planner, counts, beta, tolerance)
+    back_up_added(model, planner, counts, beta, tolerance, prior, worth)
     steps = 0
     for i in range(len(counts)):
         steps += counts[i]["count"]
-    sweep(model, planner, beta, tolerance, len(counts) + planning_steps * steps)
+    sweep(model, planner, beta, tolerance, prior, len(counts) + planning_steps * steps)
     switch[0] = True
 
 
 @cached_jit
-def plan_anew(model, planner, beta, tolerance):
+def plan_anew(model, planner, beta, tolerance, prior, worth):
     """Back up all pairs again, for example with a new beta, and enqueue the states whose value is then off."""
     for pair in range(len(model.visits)):
         if model.visits[pair] > 0:
-            back_up(model, planner, beta, pair)
+            back_up(model, planner, beta, prior, worth, pair)
     for state in range(planner.q_table.shape[0]):
         join_queue(planner, state, tolerance)

@@ -55,16 +55,23 @@ def learned_table(
     collectors: int,
     seed: int,
     batch_size: int = 100,
+    in_flight: int = 2,
 ) -> np.ndarray:
     """Return the final table of Q-learning, on a single core or with collectors, computed in this process."""
-    settings = {"do_test": False, "seed": seed}
-    if collectors == SINGLE:
-        agent = td.QLAgent(lake, epsilon, rate, episodes, **settings)
-    else:
-        settings |= {"cw_num": collectors, "ew_num": 0, "batch_size": batch_size, "workers": td.InProcess()}
-        agent = td.DistributedQLAgent(lake, epsilon, rate, episodes, **settings)
+    agent = learner(lake, rate, epsilon, collectors, seed, batch_size, in_flight)
     agent.learn(episodes)
     return agent.q_table
+
+
+def learner(
+    lake: td.FrozenLakeEnv, rate: float, epsilon: float, collectors: int, seed: int, batch_size: int, in_flight: int = 2
+) -> td.TDAgent:
+    """Return an untrained Q-learning agent, on a single core or with collectors that run in this process."""
+    settings = {"do_test": False, "seed": seed}
+    if collectors == SINGLE:
+        return td.QLAgent(lake, epsilon, rate, **settings)
+    settings |= {"cw_num": collectors, "ew_num": 0, "batch_size": batch_size, "in_flight": in_flight}
+    return td.DistributedQLAgent(lake, epsilon, rate, workers=td.InProcess(), **settings)
 
 
 def checksum(q_table: np.ndarray) -> str:

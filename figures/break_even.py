@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from figures import timing
-from figures.assignment import SINGLE
-from figures.distributed import config_name
+from figures.assignment import HALLWAY, SINGLE
 from figures.rows import Data, where
 from figures.study import picture
 from figures.summaries import markdown
@@ -21,39 +20,16 @@ MARKERS = {"compiled": "s", "stepped": "D", "waits": "o", "computes": "x"}
 # The parts of a batch
 
 
-def busy(data: Data, *case) -> float:
-    """The fraction of time the learner is busy, without evaluation; `case` is (simulator, map, collectors)."""
-    rows = timing.runs(data, *case)
-    return np.median(rows["replay_seconds"] / rows["seconds"])
-
-
 def step_us(data: Data, simulator: str, map: str) -> float:
-    """The time per step on the single core, in µs."""
-    return 1e6 * np.median(timing.step_seconds(data, simulator, map, SINGLE))
+    """The time per step on a single core, in µs."""
+    rows = timing.runs(data, simulator, map, SINGLE)
+    return 1e6 * np.median(rows["seconds"] / rows["steps"])
 
 
 def replay_us(data: Data, simulator: str, map: str) -> float:
     """The server's time to replay a step while two collectors run beside it, in µs."""
     rows = timing.runs(data, simulator, map, 2)
     return 1e6 * np.median(rows["replay_seconds"] / rows["steps"])
-
-
-def ray_ms(data: Data, simulator: str, map: str, collectors: int) -> float:
-    """Ray's overhead per batch, in ms: the batch's time minus what its steps take when divided among the cores."""
-    step = np.median(timing.step_seconds(data, simulator, map, SINGLE))
-    rows = timing.runs(data, simulator, map, collectors)
-    share = collectors if simulator == "waits" else np.minimum(collectors, rows["cores"])  # waiting occupies no core
-    return 1e3 * np.median((rows["seconds"] - step * rows["steps"] / share) / (rows["episodes"] // rows["batch_size"]))
-
-
-def table_of_parts(data: Data) -> str:
-    """A table of how busy the learner is, and of Ray's overhead per batch."""
-    counts = timing.CONFIGURATIONS[1:]
-    rows = []
-    for case, timed in timing.CASES.items():
-        cells = [f"{busy(data, *case, count):.1%}, {ray_ms(data, *case, count):.1f} ms" for count in counts]
-        rows.append([timing.name_of(case), f"{timed.get('batch_size', 100)}", *cells])
-    return markdown(["simulator, map", "batch", *map(config_name, counts)], rows)
 
 
 # The model
@@ -87,7 +63,8 @@ class Model(NamedTuple):
 
 def short_runs(data: Data, simulator: str, collectors: int) -> pd.DataFrame:
     """The runs in batches of 10 episodes, without evaluation."""
-    return where(data["timing"], simulator=simulator, batch_size=10, evaluated=0, collectors=collectors)
+    case = {"simulator": simulator, "map": HALLWAY, "batch_size": 10, "evaluated": 0, "learner": "Q-learning"}
+    return where(data["timing"], **case, collectors=collectors)
 
 
 def model(data: Data, collectors: int) -> Model:

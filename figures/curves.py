@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 import numpy as np
 
 import td_helpers as td
 from figures import exact
 from figures.assignment import AGENTS, EPISODES, EPSILONS, HALLWAY, LAKE, RATES, SHORT, route_of
-from figures.rows import Data, seeds, settings_of, where
+from figures.rows import Data, settings_of, where
 from figures.study import experiment, picture, spread
 from figures.summaries import bootstrap, ci, coverage, markdown, number
 
 THRESHOLD = {HALLWAY: 800, LAKE: 900}  # a policy worth more reaches the goal nearly always
-LATE = 20  # the number of tests in the last fifth
+LAST = 10  # the number of tests at the end whose mean is a run's last value
 EXPECTED = "Expected SARSA"
 SETTINGS = list(itertools.product(EPISODES, AGENTS, RATES, EPSILONS))  # (map, algorithm, learning rate, epsilon)
 
@@ -85,19 +84,40 @@ def episodes_of_tests(data: Data, map: str, column: str = "value") -> np.ndarray
     return np.array(found) * (EPISODES[map] // settings_of(run)["tests"])
 
 
-def late(data: Data, *setting) -> np.ndarray:
+def last(data: Data, *setting) -> np.ndarray:
     """Each seed's mean exact value over the last tests."""
-    return curve(data, *setting)[:, -LATE:].mean(axis=1)
+    return curve(data, *setting)[:, -LAST:].mean(axis=1)
+
+
+def last_table(data: Data, *setting) -> float:
+    """The median seed's exact value at the very last test."""
+    return float(np.median(curve(data, *setting)[:, -1]))
+
+
+def rise(data: Data, *setting) -> tuple:
+    """The last value minus that of as many tests before: (mean, low, high)."""
+    values = curve(data, *setting)
+    return tuple(map(float, bootstrap(last(data, *setting) - values[:, -2 * LAST : -LAST].mean(axis=1))))
 
 
 def difference(data: Data, one: tuple, other: tuple) -> np.ndarray:
-    """The second setting's late value minus the first's, for each seed."""
-    return late(data, *other) - late(data, *one)
+    """The second setting's last value minus the first's, for each seed."""
+    return last(data, *other) - last(data, *one)
 
 
 def changed(data: Data, one: tuple, other: tuple) -> tuple:
     """The mean of `difference` with its interval: (mean, low, high)."""
     return tuple(map(float, bootstrap(difference(data, one, other))))
+
+
+def by_rate(data: Data, map: str, algorithm: str, epsilon: float) -> tuple:
+    """What the higher learning rate changes: (mean, low, high)."""
+    return changed(data, *((map, algorithm, rate, epsilon) for rate in RATES))
+
+
+def by_epsilon(data: Data, map: str, algorithm: str, rate: float) -> tuple:
+    """What the lower epsilon changes: (mean, low, high)."""
+    return changed(data, *((map, algorithm, rate, epsilon) for epsilon in EPSILONS))
 
 
 def above_threshold(data: Data, *setting) -> np.ndarray:
@@ -123,40 +143,14 @@ def relapse(data: Data, *setting) -> float:
     return np.mean([1 - seed[seed.argmax() :].mean() for seed in above_threshold(data, *setting) if seed.any()])
 
 
-def near_optimum(data: Data, *setting) -> int:
-    """How many seeds end within 5 of the exact optimum."""
-    return int((curve(data, *setting)[:, -1] > exact.best(data, setting[0]).value - 5).sum())
-
-
-def stays_in_hallway(data: Data, *setting) -> list[int]:
-    """The longest stay of each seed's greedy path in the hallway, in consecutive tests."""
-    return [max(map(len, re.findall("h*", routes))) for routes in where(data["curves"], *setting)["routes"]]
-
-
-def ever_in_hallway(data: Data, *setting) -> int:
-    """How many seeds had their greedy path in the hallway at some test."""
-    return sum(longest > 0 for longest in stays_in_hallway(data, *setting))
-
-
-def tests_in_hallway(data: Data, *setting) -> int:
-    """The longest stay in the hallway over all seeds, in consecutive tests."""
-    return max(stays_in_hallway(data, *setting))
-
-
 def bypass_first(data: Data, *setting) -> int:
     """How many seeds had their greedy path on the bypass before it was ever in the hallway."""
     return sum("b" in routes.partition("h")[0] for routes in where(data["curves"], *setting)["routes"])
 
 
-def mean_after(data: Data, episode: int, *setting) -> float:
-    """The mean value over the seeds at the test after `episode` episodes."""
-    places = episodes_of_tests(data, setting[0]) == episode
-    return float(curve(data, *setting)[:, places].mean())
-
-
 def coverages(data: Data) -> list[float]:
-    """The coverage of the late values' intervals, by setting; see `summaries.coverage`."""
-    return [coverage(late(data, *setting)) for setting in SETTINGS]
+    """The coverage of the last values' intervals, by setting; see `summaries.coverage`."""
+    return [coverage(last(data, *setting)) for setting in SETTINGS]
 
 
 def least_coverage(data: Data) -> float:
@@ -165,21 +159,14 @@ def least_coverage(data: Data) -> float:
 
 
 def best_rate(data: Data, map: str) -> float:
-    """The learning rate with the better late value, for Q-learning with the higher epsilon."""
-    return max(RATES, key=lambda rate: late(data, map, "Q-learning", rate, EPSILONS[0]).mean())
+    """The learning rate with the better last value, for Q-learning with the higher epsilon."""
+    return max(RATES, key=lambda rate: last(data, map, "Q-learning", rate, EPSILONS[0]).mean())
 
 
-def below_at_the_end(data: Data, rate: float, tests: int = 10) -> int:
-    """How many of the last tests are below the threshold, over all settings with this learning rate."""
+def share_below(data: Data, rate: float) -> float:
+    """The share of the last tests below the threshold, over all settings with this learning rate."""
     chosen = [setting for setting in SETTINGS if setting[2] == rate]
-    return sum(int((~above_threshold(data, *setting)[:, -tests:]).sum()) for setting in chosen)
-
-
-def sampled_excess(data: Data, below: float = -900) -> float:
-    """The mean excess of the sampled value over the exact one when the latter is below `below`."""
-    sampled = data["curves"].filter(regex="^sampled_")
-    value = data["curves"][sampled.columns.str.replace("sampled", "value")].to_numpy()
-    return (sampled.to_numpy() - value)[value < below].mean()
+    return float(np.mean([~above_threshold(data, *setting)[:, -LAST:] for setting in chosen]))
 
 
 def arrivals(data: Data) -> int:
@@ -187,11 +174,10 @@ def arrivals(data: Data) -> int:
     return sum(int(above_threshold(data, *setting).any(axis=1).sum()) for setting in SETTINGS)
 
 
-def is_ten_times_as_soon(data: Data) -> bool:
-    """Whether the higher rate passes the threshold in at most a tenth of the episodes, in all settings."""
-    return all(
-        first_passed(data, map, algorithm, RATES[0], epsilon)
-        >= 10 * first_passed(data, map, algorithm, RATES[1], epsilon)
+def least_haste(data: Data) -> float:
+    """How many times as many episodes the lower rate takes to pass the threshold, at least, over all settings."""
+    return min(
+        first_passed(data, map, algorithm, RATES[0], epsilon) / first_passed(data, map, algorithm, RATES[1], epsilon)
         for map, algorithm, epsilon in itertools.product(EPISODES, AGENTS, EPSILONS)
     )
 
@@ -204,57 +190,47 @@ def table(data: Data) -> str:
     rows = []
     for setting in SETTINGS:
         map, algorithm, rate, epsilon = setting
-        values = late(data, *setting)
         rows.append([
             SHORT[map],
             algorithm,
             f"{rate:g}",
             f"{epsilon:g}",
-            ci(values),
-            number(np.median(values), 1),
-            number(values.min()),
+            ci(last(data, *setting), 0),
+            number(last_table(data, *setting)),
             number(first_passed(data, *setting)),
             number(million_steps(data, *setting), 2),
             f"{relapse(data, *setting):.0%}",
         ])
-    head = ["map", "algorithm", "rate", "epsilon", "late value", "median", "worst", "passed", "M steps", "below"]
+    head = ["map", "algorithm", "rate", "epsilon", "last tests", "median", "good after", "M steps", "below"]
     return markdown(head, rows)
 
 
-def table_of_rates(data: Data, algorithm: str) -> str:
-    """A table of the higher learning rate minus the lower one, on the same seeds."""
-    pairs = {
-        (map, epsilon): [(map, algorithm, rate, epsilon) for rate in RATES]
-        for map, epsilon in itertools.product(EPISODES, EPSILONS)
-    }
-    return comparison(data, "epsilon", [f"rate {rate:g}" for rate in RATES], pairs)
-
-
-def table_of_epsilons(data: Data, algorithm: str) -> str:
-    """A table of the lower epsilon minus the higher one, on the same seeds."""
-    pairs = {
-        (map, rate): [(map, algorithm, rate, epsilon) for epsilon in EPSILONS]
-        for map, rate in itertools.product(EPISODES, RATES)
-    }
-    return comparison(data, "rate", [f"epsilon {epsilon:g}" for epsilon in EPSILONS], pairs)
-
-
-def comparison(data: Data, fixed: str, names: list[str], pairs: dict[tuple, list[tuple]]) -> str:
-    """A table of the late values of two settings and their difference, by map and by the settings they share."""
+def table_of_changes(data: Data) -> str:
+    """A table of what the higher rate and the lower epsilon change, on the same seeds, by map and algorithm."""
     rows = []
-    for (map, common), pair in pairs.items():
-        gain = difference(data, *pair)
-        values = [ci(late(data, *setting), 0) for setting in pair]
-        rows.append([SHORT[map], f"{common:g}", *values, ci(gain, 0, sign="+"), f"{np.median(gain):+.1f}"])
-    return markdown(["map", fixed, *names, "difference", "its median"], rows)
+    for map in EPISODES:
+        for epsilon in EPSILONS:
+            pairs = [[(map, name, rate, epsilon) for rate in RATES] for name in AGENTS]
+            rows.append([SHORT[map], f"rate {RATES[0]:g} to {RATES[1]:g}", f"epsilon {epsilon:g}", *cells(data, pairs)])
+        for rate in RATES:
+            pairs = [[(map, name, rate, epsilon) for epsilon in EPSILONS] for name in AGENTS]
+            change = f"epsilon {EPSILONS[0]:g} to {EPSILONS[1]:g}"
+            rows.append([SHORT[map], change, f"rate {rate:g}", *cells(data, pairs)])
+    return markdown(["map", "change", "at", *(name for one in AGENTS for name in (one, "median"))], rows)
+
+
+def cells(data: Data, pairs: list[list[tuple]]) -> list[str]:
+    """Return the mean difference with its interval, and the median one, for each pair of settings."""
+    gains = [difference(data, *pair) for pair in pairs]
+    return [cell for gain in gains for cell in (ci(gain, 0, sign="+"), f"{np.median(gain):+.1f}")]
 
 
 def table_of_expected(data: Data) -> str:
     """A table of Expected SARSA and the two algorithms at the higher rate."""
     rows = []
     for map, epsilon in itertools.product(EPISODES, EPSILONS):
-        cells = [ci(late(data, map, name, RATES[1], epsilon), 0) for name in ("SARSA", EXPECTED, "Q-learning")]
-        rows.append([SHORT[map], f"{epsilon:g}", *cells])
+        values = [ci(last(data, map, name, RATES[1], epsilon), 0) for name in ("SARSA", EXPECTED, "Q-learning")]
+        rows.append([SHORT[map], f"{epsilon:g}", *values])
     return markdown(["map", "epsilon", "SARSA", EXPECTED, "Q-learning"], rows)
 
 
@@ -282,17 +258,31 @@ def draw_curves(data: Data, map: str):
     for axes, (epsilon, rate) in zip(panels.flat, itertools.product(EPSILONS, RATES), strict=True):
         for algorithm in AGENTS:
             draw_curve(axes, data, map, algorithm, rate, epsilon)
-        axes.axhline(optimum, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"optimum {optimum:.1f}")
+        axes.axhline(optimum, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"optimum {optimum:.0f}")
         if map == HALLWAY:
             value = exact.through_hallway(data).value
-            label = f"best by the hallway {value:.1f}"
+            label = f"best by the hallway {value:.0f}"
             axes.axhline(value, color="#555555", linestyle=":", linewidth=1.2, label=label)
         axes.set_title(f"learning rate {rate:g}, epsilon {epsilon:g}", fontsize=11)
         axes.grid(alpha=0.25)
+    stretch_near(panels[0, 0], optimum)
+    panels[0, 0].xaxis.set_major_formatter("{x:,.0f}")
     figure.supxlabel("learning episodes", fontsize=10)
-    figure.supylabel("discounted return of the greedy policy", fontsize=10)
+    figure.supylabel("discounted return of the greedy policy (stretched near the optimum)", fontsize=10)
     figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=10)
     return figure
+
+
+def stretch_near(axes, optimum: float) -> None:
+    """Scale an axis of values by the logarithm of their distance from just above the optimum."""
+    ceiling = optimum + 10
+    scale = lambda value: -np.log10(np.maximum(ceiling - np.asarray(value, float), 1))
+    values = lambda scaled: ceiling - 10 ** -np.asarray(scaled, float)
+    axes.set_yscale("function", functions=(scale, values))
+    axes.set_ylim(-1_100, optimum + 3)
+    ticks = [-1_000, 0, 500, 700, 800, 850, 900, 920] + [940, 950] * (optimum > 950)
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
 
 
 def draw_curve(axes, data: Data, *setting) -> None:
@@ -306,43 +296,3 @@ def draw_curve(axes, data: Data, *setting) -> None:
     sampled = curve(data, *setting, column="sampled").mean(axis=0)
     episode = episodes_of_tests(data, setting[0], "sampled")
     axes.plot(episode, sampled, "o", color=color, markersize=3, alpha=0.8, label=f"{algorithm}, sampled")
-
-
-@picture
-def late_values(data: Data):
-    """Optimum minus value over the last fifth of the tests: one dot per seed, and the mean with its interval."""
-    import matplotlib.pyplot as plt
-
-    figure, panels = plt.subplots(2, 1, figsize=(9, 7), sharex=True, layout="constrained")
-    for axes, map in zip(panels, EPISODES, strict=True):
-        draw_shortfalls(axes, data, map)
-    panels[-1].set_xlabel("optimum minus exact value of the greedy policy, mean of the last 20 tests (log scale)")
-    return figure
-
-
-def draw_shortfalls(axes, data: Data, map: str) -> None:
-    """Draw all settings of one map, one below the other."""
-    optimum = exact.best(data, map).value
-    jitter = np.linspace(-0.22, 0.22, seeds(data, "curves"))
-    names = []
-    for y, (algorithm, rate, epsilon) in enumerate(itertools.product(AGENTS, RATES, EPSILONS)):
-        shortfall = optimum - late(data, map, algorithm, rate, epsilon)
-        mean, low, high = bootstrap(shortfall)
-        color = td.COLORS[algorithm]
-        axes.plot(shortfall, y + jitter, ".", color=color, alpha=0.4, markersize=4)
-        axes.plot([low, high], [y, y], color="black", linewidth=2.2, solid_capstyle="butt")
-        axes.plot(mean, y, "D", color=color, markeredgecolor="black", markersize=7)
-        names.append(f"{algorithm}, rate {rate:g}, epsilon {epsilon:g}")
-    draw_mark(axes, exact.hole_cost(data, map), "one hole beside the path", side="right")
-    if map == HALLWAY:
-        draw_mark(axes, exact.hallway_gap(data), "best by the hallway", side="left")
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xscale="log", xlim=(0.2, 2_500), ylim=(len(names) - 0.5, -1.35))
-    axes.set_title(f"{map}, optimum {optimum:.1f}", fontsize=11)
-    axes.grid(alpha=0.25)
-
-
-def draw_mark(axes, x: float, name: str, side: str) -> None:
-    """Draw a dotted line at a shortfall whose cause is known."""
-    axes.axvline(x, color="#555555", linestyle=":", linewidth=1.2)
-    axes.text(x, -0.75, f" {name}, {x:.0f} ", ha=side, va="bottom", fontsize=9, color="#333333")

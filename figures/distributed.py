@@ -7,20 +7,28 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 import td_helpers as td
 from figures.assignment import BEST_RATE, EPISODES, OTHER_SEED, SHORT, SINGLE, checksum, learned_table, values_at_start
 from figures.rows import Data, where
 from figures.study import experiment, grid, spread
-from figures.summaries import bootstrap, ci, markdown
+from figures.summaries import bootstrap, ci, interval, markdown
 
-TEAMS = ((1, 100), (2, 100), (4, 100), (8, 100), (8, 25), (4, 200), (2, 400))  # collectors, episodes per batch
+TEAMS = (  # collectors, episodes per batch, batches in flight per collector
+    (1, 100, 2), (1, 100, 9),
+    (2, 100, 2), (2, 200, 2), (2, 400, 2),
+    (4, 50, 2), (4, 100, 2), (4, 200, 2),
+    (8, 25, 2), (8, 50, 2), (8, 100, 2),
+)  # fmt: skip
+COUNTS = (2, 4, 8)  # the assignment's numbers of collectors
+LAGS = (200, 400, 800)  # collectors x episodes per batch: how old a batch's table is; each number has each lag
 GETS_THERE = 900  # a path worth more, with no adjacent hole, leads to the goal
 
 
 @experiment
-def run(seeds=200, teams=TEAMS, episodes=EPISODES, rates=BEST_RATE, epsilon=0.3):
-    """Yield values and tables for each number of collectors, compared with a single core on the same seed."""
+def run(seeds=100, teams=TEAMS, episodes=EPISODES, rates=BEST_RATE, epsilon=0.3):
+    """Yield values and tables for each number of collectors and each lag, compared with a single core's."""
     cases = grid(map=episodes, seed=range(seeds))
     yield from spread(distributed_run, cases, teams=teams, episodes=episodes, rates=rates, epsilon=epsilon)
 
@@ -37,14 +45,15 @@ def distributed_run(map, seed, teams, episodes, rates, epsilon) -> list[dict]:
     other = learn(SINGLE, seed + OTHER_SEED)
     route = td.greedy_path(single, lake)
     rows = []
-    for count, batch_size in ((SINGLE, 0), *teams):
-        q_table = single if count == SINGLE else learn(count, seed, batch_size)
+    for count, batch_size, in_flight in ((SINGLE, 0, 0), *teams):
+        q_table = single if count == SINGLE else learn(count, seed, batch_size, in_flight)
         difference = value_difference(q_table, other if count == SINGLE else single)
         start = values_at_start(lake, q_table, epsilon)
         rows.append({
             "map": map,
             "collectors": count,
             "batch_size": batch_size,
+            "in_flight": in_flight,
             "seed": seed,
             "value": start["value"],
             "risks": start["risks"],
@@ -61,91 +70,150 @@ def value_difference(one, other) -> np.ndarray:
     return np.where(both, np.abs(one.max(axis=1) - other.max(axis=1)), np.nan)
 
 
-# Numbers
+# Numbers: a team is (collectors, episodes per batch)
 
 
 def runs(data: Data, map: str, collectors: int, batch_size: int = 100) -> pd.DataFrame:
-    """The rows of a configuration, one per seed."""
-    return where(data["distributed"], map, collectors, 0 if collectors == SINGLE else batch_size)
+    """The rows of a team with two batches in flight per collector, or of the single core, one per seed."""
+    key = (0, 0) if collectors == SINGLE else (batch_size, 2)
+    return where(data["distributed"], map, collectors, *key)
 
 
-def values(data: Data, map: str, collectors: int) -> np.ndarray:
+def values(data: Data, map: str, *team) -> np.ndarray:
     """Each seed's exact value at the end."""
-    return runs(data, map, collectors)["value"].to_numpy()
+    return runs(data, map, *team)["value"].to_numpy()
 
 
-def gain(data: Data, map: str, collectors: int) -> np.ndarray:
+def gain(data: Data, map: str, *team) -> np.ndarray:
     """The value minus the single core's, for each seed."""
-    return values(data, map, collectors) - values(data, map, SINGLE)
+    return values(data, map, *team) - values(data, map, SINGLE)
 
 
-def mean_gain(data: Data, map: str, collectors: int) -> tuple:
+def mean_gain(data: Data, map: str, *team) -> tuple:
     """The mean of `gain` with its interval: (mean, low, high)."""
-    mean, low, high = bootstrap(gain(data, map, collectors))
-    return float(mean), float(low), float(high)
+    return tuple(map_to_float(bootstrap(gain(data, map, *team))))
 
 
-def difference(data: Data, map: str, collectors: int, column: str = "difference") -> float:
-    """The mean absolute difference from the single core's values, over all states or those on its route."""
-    return runs(data, map, collectors)[column].mean()
+def worse(data: Data, map: str, *team) -> int:
+    """How many seeds end worse than the single core."""
+    return int((gain(data, map, *team) < 0).sum())
 
 
-def hole_free(data: Data, map: str, collectors: int, batch_size: int = 100) -> float:
+def sign_test(data: Data, map: str, *team) -> float:
+    """The two-sided p-value of as unequal a split into better and worse seeds, if both were equally likely."""
+    split = gain(data, map, *team)
+    better, below = int((split > 0).sum()), int((split < 0).sum())
+    return float(stats.binomtest(below, better + below).pvalue)
+
+
+def difference(data: Data, map: str, *team) -> tuple:
+    """The mean absolute difference from the single core's values, over states: (mean, low, high)."""
+    return tuple(map_to_float(bootstrap(runs(data, map, *team)["difference"])))
+
+
+def excess(data: Data, map: str, *team) -> tuple:
+    """The team's difference from the single core less another seed's: (mean, low, high)."""
+    team, other = (runs(data, map, *one)["difference"].to_numpy() for one in (team, (SINGLE,)))
+    return tuple(map_to_float(bootstrap(team - other)))
+
+
+def map_to_float(numbers) -> list[float]:
+    return [float(one) for one in numbers]
+
+
+def hole_free(data: Data, map: str, *team) -> float:
     """The share of seeds that end on a path to the goal without an adjacent hole."""
-    found = runs(data, map, collectors, batch_size)
-    return ((found["risks"] == 0) & (found["value"] > GETS_THERE)).mean()
+    return is_hole_free(data, map, *team).mean()
 
 
-def runs_with_one_collector(data: Data) -> int:
-    """How many runs have one collector."""
-    return len(where(data["distributed"], collectors=1))
+def is_hole_free(data: Data, map: str, *team) -> np.ndarray:
+    """Whether each seed ends on a path to the goal without an adjacent hole."""
+    found = runs(data, map, *team)
+    return ((found["risks"] == 0) & (found["value"] > GETS_THERE)).to_numpy()
 
 
-def same_with_one_collector(data: Data) -> int:
-    """How many runs with one collector end with the single core's table, bit for bit."""
-    one, single = (
-        where(data["distributed"], collectors=count).set_index(["map", "seed"])["table"] for count in (1, SINGLE)
+def hole_free_gain(data: Data, map: str, *team) -> tuple:
+    """The share of `is_hole_free` minus the single core's, on the same seeds: (mean, low, high)."""
+    team, single = (is_hole_free(data, map, *one).astype(float) for one in (team, (SINGLE,)))
+    return tuple(map_to_float(bootstrap(team - single)))
+
+
+def by_lag(data: Data, map: str, column: str = "difference") -> tuple:
+    """What four times the lag adds, at the same number of collectors, averaged over these: (mean, low, high)."""
+    return effect(data, map, column, [((n, LAGS[-1] // n), (n, LAGS[0] // n)) for n in COUNTS])
+
+
+def by_collectors(data: Data, map: str, column: str = "difference") -> tuple:
+    """What eight collectors for two add, at the same lag, averaged over lags: (mean, low, high)."""
+    most, fewest = COUNTS[-1], COUNTS[0]
+    return effect(data, map, column, [((most, lag // most), (fewest, lag // fewest)) for lag in LAGS])
+
+
+def effect(data: Data, map: str, column: str, pairs: list[tuple]) -> tuple:
+    """The mean difference between two teams, over pairs of teams and over seeds: (mean, low, high)."""
+    measure = is_hole_free if column == "hole_free" else lambda *team: runs(*team)[column].to_numpy()
+    more, less = (np.array([measure(data, map, *pair[i]) for pair in pairs], float) for i in (0, 1))
+    return tuple(map_to_float(bootstrap((more - less).mean(axis=0))))
+
+
+def same_as_single(data: Data) -> int:
+    """How many runs with one collector and fresh tables end with the single core's table, bit for bit."""
+    return same_tables(data, (SINGLE, 0, 0), (1, 100, 2))
+
+
+def same_as_eight(data: Data) -> int:
+    """How many runs with one collector, whose tables are eight batches old, end with the table of eight collectors."""
+    return same_tables(data, (8, 100, 2), (1, 100, 9))
+
+
+def same_tables(data: Data, *teams) -> int:
+    """How many runs end with the same table, bit for bit, with both teams."""
+    names = ("collectors", "batch_size", "in_flight")
+    one, other = (
+        where(data["distributed"], **dict(zip(names, team, strict=True))).set_index(["map", "seed"])["table"]
+        for team in teams
     )
-    return int((one == single).sum())
+    return int((one == other).sum())
+
+
+def pairs_of_runs(data: Data) -> int:
+    """How many runs each team has, on both maps together."""
+    return len(where(data["distributed"], collectors=SINGLE))
+
+
+# Tables
 
 
 def config_name(collectors: int) -> str:
     """The assignment's name for a configuration: (collectors, evaluators)."""
-    return "single core" if collectors == SINGLE else f"({collectors}, 4)"
-
-
-def row_name(map: str, collectors: int) -> str:
-    """The name of a configuration on a map, as written in tables."""
-    return f"{SHORT[map]}, {config_name(collectors)}"
+    return "one core" if collectors == SINGLE else f"({collectors}, 4)"
 
 
 def table(data: Data) -> str:
     """A table of the values and tables of distributed learning compared with the single core's."""
     rows = []
-    for map, count in itertools.product(EPISODES, (SINGLE, 1, 2, 4, 8)):
-        value = values(data, map, count)
+    for map, count in itertools.product(EPISODES, (SINGLE, *COUNTS)):
+        alone = count == SINGLE
         rows.append([
-            row_name(map, count),
-            ci(value, 0),
-            f"{np.median(value):.0f}",
-            "" if count == SINGLE else ci(gain(data, map, count), sign="+"),
-            ci(runs(data, map, count)["difference"], 0),
-            ci(runs(data, map, count)["on_route"], 0),
+            f"{SHORT[map]}, {config_name(count)}",
+            ci(values(data, map, count), 0),
+            "" if alone else interval(mean_gain(data, map, count), "+.1f"),
+            "" if alone else f"{worse(data, map, count)} (p {p_value(sign_test(data, map, count))})",
+            f"{hole_free(data, map, count):.0%}",
+            interval(difference(data, map, count), ".0f"),
         ])
-    head = ["map, configuration", "value", "median", "gain", "all states", "on its path"]
-    return markdown(head, rows)
+    return markdown(["map, configuration", "value", "gain", "worse", "no hole beside", "distance"], rows)
+
+
+def p_value(p: float) -> str:
+    return f"{p:.2f}" if p >= 0.095 else f"{p:.1g}" if p >= 0.0001 else "< .0001"
 
 
 def table_of_lags(data: Data) -> str:
-    """A table of the share of hole-free paths, by map, number of collectors and lag in episodes."""
-    lags = sorted({count * batch_size for count, batch_size in TEAMS if count > 1})
+    """A table of distance and share of hole-free paths by map, number of collectors and lag in episodes."""
     rows = []
-    for map, count in itertools.product(EPISODES, (SINGLE, 2, 4, 8)):
-        cells = dict.fromkeys([0, *lags], "")
-        for team, batch_size in TEAMS:
-            if team == count:
-                cells[count * batch_size] = f"{hole_free(data, map, count, batch_size):.1%}"
-        if count == SINGLE:
-            cells[0] = f"{hole_free(data, map, SINGLE):.1%}"
-        rows.append([row_name(map, count), *cells.values()])
-    return markdown(["map, configuration", "no lag", *(f"lag {lag}" for lag in lags)], rows)
+    for map, count in itertools.product(EPISODES, COUNTS):
+        teams = [(count, lag // count) for lag in LAGS]
+        cells = [f"{difference(data, map, *team)[0]:.0f}, {hole_free(data, map, *team):.0%}" for team in teams]
+        rows.append([f"{SHORT[map]}, {config_name(count)}", *cells])
+    return markdown(["map, configuration", *(f"lag {lag}" for lag in LAGS)], rows)

@@ -8,14 +8,15 @@ from figures.rows import Data, where
 from figures.study import experiment
 from figures.summaries import markdown
 
+WITHOUT_BYPASS = [row[:5] + "HHH" if 2 <= y <= 5 else row for y, row in enumerate(td.MAPS[HALLWAY])]
+
 
 @experiment(seeds=False)
 def run(epsilons=(0.0, 0.05, 0.3)):
     """Yield the best policies with and without exploration, and the best ones through the hallway."""
-    without_bypass = [row[:5] + "HHH" if 2 <= y <= 5 else row for y, row in enumerate(td.MAPS[HALLWAY])]
     for name, policy, desc in (
         (HALLWAY, "best", td.MAPS[HALLWAY]),
-        (HALLWAY, "best by the hallway", without_bypass),
+        (HALLWAY, "best by the hallway", WITHOUT_BYPASS),
         (LAKE, "best", td.MAPS[LAKE]),
     ):
         lake = td.FrozenLakeEnv(desc)

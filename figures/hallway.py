@@ -8,18 +8,19 @@ import numpy as np
 import pandas as pd
 
 import td_helpers as td
+from figures import exact
 from figures.assignment import AGENTS, EPSILONS, HALLWAY, RATES, values_at_start
-from figures.rows import Data, where
+from figures.rows import Data, settings_of, where
 from figures.study import experiment, picture, spread
 from figures.summaries import markdown, number
 
 CHECKPOINTS = [100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000]
 SUGGESTED = 30_000  # episodes that the assignment suggests
 LAST = {"zeros": 3_000_000, "optimum": 300_000}  # episodes at the lowest rate, by initial table
-STARTS = {"zeros": "zeros", "optimum": "the optimal table"}  # initial tables and their names in the picture
 FORK = 9  # the cell above the hallway
 HALF_WAY = 30  # a cell halfway along the bypass
-ROUTES = {"bypass": "#dddddd", "neither": "#999999", "hallway": "#222222"}
+WORTH = {"bypass": "#56B4E9", "hallway": "#E69F00"}
+ROUTES = {"bypass": WORTH["bypass"], "neither": "#cccccc", "hallway": WORTH["hallway"]}
 
 
 @experiment
@@ -94,16 +95,6 @@ def share_on(data: Data, route: str, *setting, **moment) -> float:
     return (runs(data, *setting, **moment)["route"] == route).mean()
 
 
-def mean_of(data: Data, column: str, *setting, **moment) -> float:
-    """The mean over seeds of value, on_policy, or the table at the fork (down, right) or on the bypass (behind)."""
-    return runs(data, *setting, **moment)[column].mean()
-
-
-def optimal_half_way() -> float:
-    """The optimal value halfway along the bypass."""
-    return td.value_iteration(td.FrozenLakeEnv(map_name=HALLWAY).table)[HALF_WAY].max()
-
-
 def groups(data: Data):
     """Yield (setting, rows) after the suggested episodes and at the end, in the order of the report's tables."""
     for start, last in LAST.items():
@@ -152,21 +143,58 @@ def table_of_beliefs(data: Data) -> str:
 
 
 @picture
-def routes(data: Data):
-    """The share of each route after the suggested episodes, and the share on the bypass as learning goes on."""
+def two_routes(data: Data):
+    """The two routes on the map, what each is worth to an agent that explores, and which one seeds take."""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained", width_ratios=(1, 1.15))
-    draw_shares(left, data)
-    draw_long_runs(right, data)
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9)
+    figure, (left, middle, right) = plt.subplots(
+        1, 3, figsize=(9.6, 3.9), layout="constrained", width_ratios=(1, 0.85, 1.35)
+    )
+    draw_map(left)
+    draw_worth(middle, data)
+    draw_shares(right, data)
     return figure
 
 
+def draw_map(axes) -> None:
+    """Draw Dangerous Hallway with the optimal path and the best one through the hallway."""
+    lake = td.FrozenLakeEnv(map_name=HALLWAY)
+    bypass = td.greedy_path(td.value_iteration(lake.table), lake)
+    hallway = td.greedy_path(td.value_iteration(td.FrozenLakeEnv(exact.WITHOUT_BYPASS).table), lake)
+    draw_letters_only(axes, lake.desc)
+    for path, (name, color), side in zip((bypass, hallway), WORTH.items(), (0.1, -0.1), strict=True):
+        rows, cols = np.array([divmod(state, lake.ncol) for state in path], float).T + side
+        axes.plot(cols, rows, color=color, linewidth=4, solid_joinstyle="round", label=f"{name}, {len(path)} steps")
+    axes.set_title("the two routes", fontsize=11)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9, frameon=False)
+
+
+def draw_letters_only(axes, letters: np.ndarray) -> None:
+    """Draw a lake's cells: holes dark, the goal yellow."""
+    cells = np.where(letters == b"H", 0.25, np.where(letters == b"G", 0.8, 0.95))
+    axes.imshow(cells, cmap="gray", vmin=0, vmax=1)
+    for row, col in np.argwhere(letters != b"F"):
+        color = "white" if letters[row, col] == b"H" else "black"
+        axes.text(col, row, letters[row, col].decode(), ha="center", va="center", fontsize=10, color=color)
+    axes.set(xticks=[], yticks=[])
+
+
+def draw_worth(axes, data: Data) -> None:
+    """Draw each route's value at the start while exploring, by epsilon."""
+    epsilons = settings_of(exact.run)["epsilons"]
+    for policy, (name, color), side in zip(("best", "best by the hallway"), WORTH.items(), (-0.2, 0.2), strict=True):
+        worth = [exact.best(data, HALLWAY, epsilon, policy).on_policy for epsilon in epsilons]
+        bars = axes.bar(np.arange(len(epsilons)) + side, worth, 0.38, color=color, label=name)
+        axes.bar_label(bars, [f"{value:.0f}" for value in worth], fontsize=9, padding=2)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set_xticks(range(len(epsilons)), [f"{epsilon:g}" for epsilon in epsilons])
+    axes.set(ylim=(-400, 1_120), xlabel="epsilon")
+    axes.set_title("exact value while exploring", fontsize=11)
+
+
 def route_share(data: Data, *setting) -> dict[str, float]:
-    """Draw the share of seeds on each route."""
-    shares = runs(data, *setting)["route"].value_counts(normalize=True)
-    return {route: shares.get(route, 0.0) for route in ROUTES}
+    """The share of seeds on each route."""
+    return {route: share_on(data, route, *setting) for route in ROUTES}
 
 
 def draw_shares(axes, data: Data) -> None:
@@ -175,38 +203,12 @@ def draw_shares(axes, data: Data) -> None:
     for y, (rate, epsilon, algorithm) in enumerate(settings):
         begin = 0.0
         for route, share in route_share(data, algorithm, rate, epsilon).items():
-            axes.barh(y, share, left=begin, color=ROUTES[route], edgecolor="black", linewidth=0.5)
+            axes.barh(y, share, left=begin, color=ROUTES[route], edgecolor="white", linewidth=0.5)
             if share >= 0.08:  # narrower bars have no room for text
-                text = f"{route} {share:.0%}" if share > 0.3 else f"{share:.0%}"
-                color = "white" if route == "hallway" else "black"
-                axes.text(begin + share / 2, y, text, ha="center", va="center", fontsize=9, color=color)
+                text = f"{route} {share:.0%}" if share > 0.4 else f"{share:.0%}"
+                axes.text(begin + share / 2, y, text, ha="center", va="center", fontsize=9, color="black")
             begin += share
-    names = [f"{algorithm}\nrate {rate:g}, eps. {epsilon:g}" for rate, epsilon, algorithm in settings]
+    names = [f"{algorithm}\n{rate:g}, epsilon {epsilon:g}" for rate, epsilon, algorithm in settings]
     axes.set_yticks(range(len(settings)), names, fontsize=9)
     axes.set(xlim=(0, 1), ylim=(len(settings) - 0.5, -0.5), xlabel="share of seeds")
-    axes.set_title(f"after {SUGGESTED:,} episodes (grey: neither)", fontsize=11)
-
-
-def draw_long_runs(axes, data: Data) -> None:
-    """Draw the share of seeds on the bypass as learning goes on, at the lowest rate."""
-    for algorithm, epsilon, start in itertools.product(AGENTS, EPSILONS, ("zeros", "optimum")):
-        episodes = [checkpoint for checkpoint in CHECKPOINTS if checkpoint <= LAST[start]]
-        shares = [route_share(data, algorithm, RATES[0], epsilon, start, episode)["bypass"] for episode in episodes]
-        shift = 0.012 if epsilon == EPSILONS[0] else 0.024  # so that lines at 0 and 1 do not coincide
-        if algorithm == "Q-learning":
-            shift = -shift
-        axes.plot(
-            episodes,
-            np.array(shares) + shift,
-            "o" if epsilon == EPSILONS[0] else "^",
-            linestyle="-" if start == "zeros" else "--",
-            color=td.COLORS[algorithm],
-            markersize=5,
-            markerfacecolor=td.COLORS[algorithm] if start == "zeros" else "white",
-            label=f"{algorithm}, epsilon {epsilon:g}, from {STARTS[start]}",
-        )
-    axes.axvline(SUGGESTED, color="#555555", linestyle=":", linewidth=1)
-    axes.set(xscale="log", ylim=(-0.06, 1.06), xlabel="learning episodes (log scale)")
-    axes.set_ylabel("share of seeds on the bypass")
-    axes.set_title("learning rate 0.001, for longer", fontsize=11)
-    axes.grid(alpha=0.25)
+    axes.set_title(f"greedy route after {SUGGESTED:,} episodes", fontsize=11)

@@ -6,6 +6,7 @@ python figures/make_figures.py --draw       no experiment: pictures and report f
 python figures/make_figures.py --seeds-from 1000 [NAME ...]
     check the claims under other seeds, in all experiments but the timed ones; this writes
     figures/claims_fresh.md and leaves data, pictures and report as they are
+python beyond/figures/make_figures.py --all ...   the same for this study first, then for the one that builds on it
 
 Nothing is replaced until everything has been made and every claim of the report holds, apart from timings.
 """
@@ -52,8 +53,9 @@ def make_report(study: Study, data: Data, draft: Path) -> None:
     """Make all pictures and texts in the draft; raise FalseClaims unless all claims hold, apart from timings."""
     for name, picture in tqdm(study.pictures.items(), desc="pictures"):
         td.save_figure(picture(data), draft / f"{name}.png")
-    text, claims = report.render(study, data)
-    (draft / "Report.md").write_text(text, encoding="utf-8")
+    texts, claims = report.render(study, data)
+    for name, text in texts.items():
+        (draft / name).write_text(text, encoding="utf-8")
     if study.rewrite:
         readme = (study.root / "README.md").read_text(encoding="utf-8")
         (draft / "README.md").write_text(study.rewrite(readme, data), encoding="utf-8")
@@ -63,6 +65,11 @@ def make_report(study: Study, data: Data, draft: Path) -> None:
             print(f"warning: {claim}", file=sys.stderr)
     if problems := [str(claim) for claim in false if not claim.is_timing]:
         raise FalseClaims("\n".join(problems))
+
+
+def fresh_ones(study: Study) -> list[str]:
+    """Return the experiments that other seeds change, but no clock."""
+    return [name for name, run in study.experiments.items() if run.seeds and not run.timed]
 
 
 def check_claims(study: Study, data: Data, names: list[str], seeds_from: int, draft: Path) -> None:
@@ -81,7 +88,8 @@ def check_claims(study: Study, data: Data, names: list[str], seeds_from: int, dr
         fresh = concerned(data | run_experiments(study, names, rows))
     shutil.rmtree(rows)
     script = f"{study.folder.relative_to(study.root).as_posix()}/make_figures.py"
-    text = report.text_of_claims(script, names, committed, fresh, seeds_from)
+    left_out = [name for name in fresh_ones(study) if name not in names]
+    text = report.text_of_claims(script, names, left_out, committed, fresh, seeds_from)
     (draft / "claims_fresh.md").write_text(text, encoding="utf-8")
     if problems := [str(claim) for claim in fresh if not claim.holds]:
         raise FalseClaims("\n".join(problems))
@@ -95,22 +103,25 @@ def publish(draft: Path, folder: Path, root: Path) -> None:
             file.write(path.read_bytes())
 
 
-def arguments_of(parser: argparse.ArgumentParser, study: Study, arguments) -> tuple[list[str], int]:
-    """Parse the arguments; return the names of the experiments to run, and the shift of their seeds."""
+def arguments_of(parser: argparse.ArgumentParser, study: Study, arguments) -> argparse.Namespace:
+    """Parse the arguments; `names` are then those of the experiments to run."""
     known = ", ".join(study.experiments)
     parser.add_argument("names", nargs="*", metavar="experiment", help=f"one of {known}; none: all of them")
+    parser.add_argument("--all", action="store_true", help="all experiments, first those of the study it builds on")
     parser.add_argument("--draw", action="store_true", help="run no experiment, draw from the committed data")
     parser.add_argument("--seeds-from", type=int, default=0, metavar="N", help="check the claims under other seeds")
     chosen = parser.parse_args(arguments)
     if unknown := sorted(set(chosen.names) - set(study.experiments)):
         parser.error(f"unknown experiment {unknown[0]}; known are {known}")
+    if chosen.all and chosen.names:
+        parser.error(f"--all runs all experiments: leave out {chosen.names[0]}")
+    runs = {name: run for name, run in study.experiments.items() if name in chosen.names or not chosen.names}
     if chosen.draw:
-        return [], 0
-    names = [name for name in study.experiments if name in chosen.names] or list(study.experiments)
-    if chosen.seeds_from:
-        runs = study.experiments
-        names = [name for name in names if runs[name].seeds and not runs[name].timed]
-    return names, chosen.seeds_from
+        runs = {}
+    elif chosen.seeds_from:
+        runs = {name: run for name, run in runs.items() if name in fresh_ones(study)}
+    chosen.names = list(runs)
+    return chosen
 
 
 def main(study: Study, arguments=None) -> None:
@@ -119,7 +130,10 @@ def main(study: Study, arguments=None) -> None:
 
     matplotlib.use("Agg")
     parser = argparse.ArgumentParser(description="Run a report's experiments, draw its pictures, write the report.")
-    names, seeds_from = arguments_of(parser, study, arguments)
+    chosen = arguments_of(parser, study, arguments)
+    names, seeds_from = chosen.names, 0 if chosen.draw else chosen.seeds_from
+    if chosen.all and study.base:
+        main(study.base, ["--draw"] * chosen.draw + ["--seeds-from", str(seeds_from)])
     (study.folder / "data").mkdir(exist_ok=True)
     try:
         kept = study.read(leave_out=[] if seeds_from else names)

@@ -1,4 +1,4 @@
-"""Render a study's Report.md from its report_template.md, whose sentences call the functions of its modules."""
+"""Render a study's texts from their templates, whose sentences call the functions of its modules and state claims."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from figures.rows import Data, settings_of
 from figures.study import Study
 from figures.summaries import FILTERS, markdown
 
+TEMPLATES = {"report_template.md": "Report.md", "appendix_template.md": "appendix.md"}  # a study may lack the second
 CONSTANTS = {"HALLWAY": HALLWAY, "LAKE": LAKE, "SINGLE": SINGLE, "BEST_RATE": BEST_RATE}
 
 
@@ -26,11 +27,17 @@ class Claim(NamedTuple):
     holds: bool
     is_timing: bool  # may fail on another machine
     place: str  # the template's path and the line
-    values: str  # the numbers that the condition compares
+    size: float | tuple | None  # of the effect, which the condition bounds: a number, or (mean, low, high)
+    numbers: str  # those that the condition compares
     experiments: frozenset[str]  # those whose rows it reads
 
     def __str__(self):
         return f"{self.place}: the data do not show that {self.words}"
+
+    @property
+    def values(self) -> str:
+        """The size of the effect, or else the numbers that the condition compares, as text."""
+        return self.numbers if self.size is None else written(self.size)
 
 
 class Noted:
@@ -84,22 +91,32 @@ def written(result) -> str:
     return f"{result:.3g}"
 
 
-def render(study: Study, data: Data) -> tuple[str, list[Claim]]:
-    """Render the study's Report.md; return the text and the claims that it makes.
+def render(study: Study, data: Data) -> tuple[dict[str, str], list[Claim]]:
+    """Render the study's texts; return them by file name, and the claims that they make.
 
-    The template sees the modules of the study and of its base by their names, and as `settings` the settings of each
+    A template sees the modules of the study and of its base by their names, and as `settings` the settings of each
     experiment.
     """
-    path = study.folder / "report_template.md"
+    texts, claims = {}, []
+    for template, name in TEMPLATES.items():
+        if (study.folder / template).exists():
+            texts[name], made = _render(study, data, template)
+            claims += made
+    return texts, claims
+
+
+def _render(study: Study, data: Data, name: str) -> tuple[str, list[Claim]]:
+    """Render one template; return the text and its claims."""
+    path = study.folder / name
     template = path.read_text(encoding="utf-8")
     noted = Noted(data)
     claims = []
 
-    def claim(words: str, holds, is_timing: bool = False) -> None:
+    def claim(words: str, holds, size=None, is_timing: bool = False) -> None:
         line = 1 + template[: template.index(f'"{words}"')].count("\n")
         place = f"{path.relative_to(study.root).as_posix()}, line {line}"
-        values = ", ".join(map(written, noted.numbers))
-        claims.append(Claim(words, bool(holds), is_timing, place, values, frozenset(noted.experiments)))
+        numbers = ", ".join(map(written, noted.numbers))
+        claims.append(Claim(words, bool(holds), is_timing, place, size, numbers, frozenset(noted.experiments)))
 
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -112,23 +129,38 @@ def render(study: Study, data: Data) -> tuple[str, list[Claim]]:
     names["settings"] = {name: settings_of(run) for name, run in study.all_experiments.items()}
     noting = template.replace("{% do claim(", "{% do forget() %}{% do claim(")  # note what this claim alone reads
     text = environment.from_string(noting).render(**names, claim=claim, forget=noted.clear_notes)
+    if untrue := [claim.words for claim in claims if claim.is_timing and not claim.holds]:  # on another machine
+        text += f"\n*Where this text says otherwise: the times do not show that {'; nor that '.join(untrue)}.*\n"
     return text, claims
 
 
-def text_of_claims(script: str, names: list[str], committed: list[Claim], fresh: list[Claim], seeds_from: int) -> str:
-    """Return the text of claims_fresh.md: each claim and its numbers under both sets of seeds; `script` makes it."""
+def text_of_claims(
+    script: str, names: list[str], left_out: list[str], committed: list[Claim], fresh: list[Claim], seeds_from: int
+) -> str:
+    """Return the text of claims_fresh.md: each claim and its effect under both sets of seeds; `script` makes it."""
     rows = [
-        [one.words, one.values, other.values, "holds" if other.holds else "**fails**"]
+        [one.words, one.values, other.values, times(one, other), "holds" if other.holds else "**fails**"]
         for one, other in zip(committed, fresh, strict=True)
     ]
-    table = markdown(["the data show that", "seeds from 0", f"seeds from {seeds_from:,}", "again"], rows)
+    head = ["the data show that", "size of the effect, seeds from 0", f"seeds from {seeds_from:,}", "times", "again"]
+    table = markdown(head, rows)
+    left = f"\nNot run again: {', '.join(left_out)}." if left_out else ""
     return f"""# The report's claims under other seeds
 
 This is what `python {script} --seeds-from {seeds_from}` makes of these experiments, with every
-seed raised by {seeds_from:,}: {", ".join(names)}.
+seed raised by {seeds_from:,}: {", ".join(names)}.{left}
 
-Beside each claim stand the numbers that it compares, in the order in which it reads them. Claims about time are left
-out, and those that rest on exact values alone.
+Beside each claim stands the size of the effect that it bounds, with a 95% interval where there is one, and how many
+times as large it is under the other seeds; or else the numbers that it compares, in the order in which it reads them.
+Claims about time are left out, and those that rest on exact values alone.
 
 {table}
 """
+
+
+def times(one: Claim, other: Claim) -> str:
+    """Return how many times as large the second claim's effect is, as text; empty if that has no meaning."""
+    if one.size is None or other.size is None:
+        return ""
+    before, after = (size[0] if isinstance(size, tuple) else size for size in (one.size, other.size))
+    return f"{after / before:.2f}" if before * after > 0 else ""

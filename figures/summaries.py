@@ -68,6 +68,16 @@ def median_range(values, spec: str = ".3g") -> str:
     return "{} ({} to {})".format(*(format(one(values), spec) for one in (np.median, np.min, np.max)))
 
 
+def geometric_mean(values) -> float:
+    """Return the geometric mean: that of ratios is the ratio of the means."""
+    return float(np.exp(np.mean(np.log(values))))
+
+
+def typical_range(values, spec: str = ".2f") -> str:
+    """Format the geometric mean with the range: mean (lowest to highest)."""
+    return "{} ({} to {})".format(*(format(one(values), spec) for one in (geometric_mean, np.min, np.max)))
+
+
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table; the first column is left-aligned, the others right-aligned."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
@@ -83,4 +93,4 @@ def between(text: str, mark: str, body: str) -> str:
     return f"{before}{comment}{body}\n{end}{after}"
 
 
-FILTERS = {f.__name__: f for f in (number, percent, mean, median, median_range, interval, unseen)}
+FILTERS = {f.__name__: f for f in (number, percent, mean, median, median_range, typical_range, interval, unseen)}

@@ -5,33 +5,34 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from tqdm.auto import tqdm
 
 import td_helpers as td
-from figures.assignment import BEST_RATE, EPISODES, HALLWAY, LAKE, SHORT, SINGLE, checksum
+from figures.assignment import EPISODES, HALLWAY, LAKE, SHORT, SINGLE, checksum
 from figures.distributed import config_name
 from figures.rows import Data, where
-from figures.slow import Slow
+from figures.slow import Slow, Together
 from figures.study import experiment, picture, start_ray
-from figures.summaries import markdown
+from figures.summaries import geometric_mean, markdown
 
-BRIEF = {"map": HALLWAY, "episodes": 480, "batch_size": 10, "max_step": 100}
+BRIEF = {"map": HALLWAY, "rate": 0.1, "episodes": 480, "batch_size": 10, "max_step": 100}
 SUITE = {  # runs by simulator; those with a test interval run with and without evaluation
     "compiled": [
-        {"map": HALLWAY, "episodes": 30_000, "test_interval": 300},
-        {"map": LAKE, "episodes": 100_000, "test_interval": 1_000},
+        {"map": HALLWAY, "rate": 0.1, "episodes": 30_000, "batch_size": 100, "test_interval": 300},
+        {"map": LAKE, "rate": 0.001, "episodes": 100_000, "batch_size": 100, "test_interval": 1_000},
         BRIEF,
     ],
-    "stepped": [
-        {"map": HALLWAY, "episodes": 10_000, "test_interval": 500, "batch_size": 500},
-        {"map": LAKE, "episodes": 10_000, "test_interval": 1_000, "batch_size": 500},
+    "stepped": [  # at 0.1 these episodes suffice for a good policy
+        {"map": HALLWAY, "rate": 0.1, "episodes": 10_000, "batch_size": 100, "test_interval": 500},
+        {"map": LAKE, "rate": 0.1, "episodes": 10_000, "batch_size": 100, "test_interval": 1_000},
         BRIEF,
     ],
     "waits": [  # µs added to each step of the lake
-        {**BRIEF, "microseconds": 200, "test_interval": 40, "trials": 10},
+        {**BRIEF, "microseconds": 200, "test_interval": 40},
+        {"map": LAKE, "rate": 0.2, "episodes": 160, "batch_size": 10, "microseconds": 200},
         {**BRIEF, "microseconds": 10},
         {**BRIEF, "microseconds": 20},
         {**BRIEF, "microseconds": 50},
@@ -47,17 +48,18 @@ CASES = {  # by (simulator, map): the runs made with and without evaluation
 }
 COLORS = {1: "#999999", 2: "#66c2a5", 4: "#009E73", 8: "#00543d"}  # by number of collectors
 CONFIGURATIONS = (SINGLE, *COLORS)
+TOGETHER = 8  # lakes that one process steps together, where steps wait
 
 
 @experiment(timed=True)
-def run(repetitions=5, collectors=CONFIGURATIONS, evaluators=4, epsilon=0.3, rates=BEST_RATE, runs=SUITE):
+def run(repetitions=1, collectors=CONFIGURATIONS, evaluators=4, together=TOGETHER, epsilon=0.3, runs=SUITE):
     """Yield wall-clock times of runs, one at a time, on an otherwise idle machine; a repetition is a seed."""
     start_ray()
     with td.Workers(max(collectors), evaluators) as workers:
-        shared = {"workers": workers, "evaluators": evaluators, "epsilon": epsilon, "rates": rates}
-        warm_up = {"map": HALLWAY, "episodes": 1_600, "test_interval": 200}
-        for count in collectors:
-            timed_run("compiled", warm_up, count, evaluated=True, seed=0, **shared)
+        shared = {"workers": workers, "evaluators": evaluators, "together": together, "epsilon": epsilon}
+        warm_up = {"map": HALLWAY, "rate": 0.1, "episodes": 1_600, "batch_size": 100, "test_interval": 200}
+        for learner, count in [("SARSA", SINGLE), *(("Q-learning", count) for count in collectors)]:
+            timed_run("compiled", warm_up, learner, count, evaluated=True, seed=0, **shared)
         cases = list(cases_of(repetitions, runs, collectors))
         for case in tqdm(cases, desc="timing", unit="run"):
             yield timed_run(**case, **shared)
@@ -67,40 +69,45 @@ def cases_of(repetitions, runs, collectors):
     """Yield the runs in order, one whole repetition after the other."""
     for seed, (simulator, group) in itertools.product(range(repetitions), runs.items()):
         for timed in group:
+            learners = [("Q-learning", count) for count in collectors]
+            if "test_interval" in timed:
+                learners += [("SARSA", SINGLE)] + [("together", SINGLE)] * (simulator == "waits")
             for evaluated in (False, True) if "test_interval" in timed else (False,):
-                for count in collectors:
+                for learner, count in learners:
                     yield {
                         "simulator": simulator,
                         "timed": timed,
+                        "learner": learner,
                         "count": count,
                         "evaluated": evaluated,
                         "seed": seed,
                     }
 
 
-def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, epsilon, rates) -> dict:
-    """Time one run; a test has 100 trials unless `timed` says otherwise."""
-    microseconds = timed.get("microseconds", 0)
-    batch_size = timed.get("batch_size", 100)
-    lake = td.FrozenLakeEnv(map_name=timed["map"])
-    if microseconds:
-        lake = Slow(lake, microseconds * 1e-6, computes=simulator == "computes")
+def timed_run(simulator, timed, learner, count, evaluated, seed, workers, evaluators, together, epsilon) -> dict:
+    """Time one run; a test has as many trials as its interval has episodes."""
     settings = {
         "epsilon": epsilon,
-        "learning_rate": rates[timed["map"]],
+        "learning_rate": timed["rate"],
         "learning_episodes": timed["episodes"],
         "test_interval": timed.get("test_interval", timed["episodes"]),
-        "trials": timed.get("trials", 100),
         "max_step": timed.get("max_step", 1_000),
         "do_test": evaluated,
         "seed": seed,
-        "compiled": simulator == "compiled",
     }
-    if count == SINGLE:
-        agent = td.QLAgent(lake, **settings)
+    seconds_a_step = timed.get("microseconds", 0) * 1e-6
+    if learner == "together":
+        agent = Together(timed["map"], together, seconds_a_step, **settings)
     else:
-        settings |= {"cw_num": count, "ew_num": evaluators, "batch_size": batch_size, "workers": workers}
-        agent = td.DistributedQLAgent(lake, **settings)
+        lake = td.FrozenLakeEnv(map_name=timed["map"])
+        if seconds_a_step:
+            lake = Slow(lake, seconds_a_step, computes=simulator == "computes")
+        settings["compiled"] = simulator == "compiled"
+        if count == SINGLE:
+            agent = (td.SARSAAgent if learner == "SARSA" else td.QLAgent)(lake, **settings)
+        else:
+            settings |= {"cw_num": count, "ew_num": evaluators, "batch_size": timed["batch_size"], "workers": workers}
+            agent = td.DistributedQLAgent(lake, **settings)
     start = time.perf_counter()
     agent.learn_and_evaluate(progress=False)
     seconds = time.perf_counter() - start
@@ -108,10 +115,11 @@ def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, eps
     return {
         "simulator": simulator,
         "map": timed["map"],
-        "microseconds": microseconds,
+        "microseconds": timed.get("microseconds", 0),
         "episodes": timed["episodes"],
-        "batch_size": batch_size,
+        "batch_size": timed["batch_size"],
         "evaluated": int(evaluated),
+        "learner": learner,
         "collectors": count,
         "seed": seed,
         "table": checksum(agent.q_table),
@@ -124,7 +132,7 @@ def timed_run(simulator, timed, count, evaluated, seed, workers, evaluators, eps
     }
 
 
-# Numbers: a case is (simulator, map)
+# Numbers: a case is (simulator, map); seconds are geometric means over repetitions, so that their ratios multiply
 
 
 def cores(data: Data) -> int:
@@ -132,33 +140,38 @@ def cores(data: Data) -> int:
     return data["timing"]["cores"].iloc[0]
 
 
-def runs(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> pd.DataFrame:
+def runs(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False, learner="Q-learning"):
     """The rows of a case in one configuration, one per repetition."""
     timed = CASES[simulator, map]
-    setting = timed.get("microseconds", 0), timed["episodes"], timed.get("batch_size", 100), int(evaluated)
-    return where(data["timing"], simulator, map, *setting, collectors)
+    setting = timed.get("microseconds", 0), timed["episodes"], timed["batch_size"], int(evaluated)
+    return where(data["timing"], simulator, map, *setting, learner, collectors)
 
 
-def median_of(data: Data, column: str, *case, **regime) -> float:
-    """The median of a column of `runs`."""
-    return float(np.median(runs(data, *case, **regime)[column]))
+def seconds(data: Data, *case, **regime) -> float:
+    """The seconds of a run."""
+    return geometric_mean(runs(data, *case, **regime)["seconds"])
 
 
-def step_seconds(data: Data, *case, **regime) -> np.ndarray:
-    """The seconds per learning step in each repetition: runs with the same number of episodes differ in steps."""
-    rows = runs(data, *case, **regime)
-    return (rows["seconds"] / rows["steps"]).to_numpy()
+def mean_of(data: Data, column: str, *case, **regime) -> float:
+    """The mean of a column of `runs`."""
+    return float(runs(data, *case, **regime)[column].mean())
 
 
-def speed_ups(data: Data, simulator: str, map: str, collectors: int, evaluated: bool = False) -> np.ndarray:
-    """The speed-up over the single core in time per step, in each repetition."""
-    single, many = (step_seconds(data, simulator, map, count, evaluated=evaluated) for count in (SINGLE, collectors))
-    return single / many
+def speed_ups(data: Data, simulator: str, map: str, collectors: int, evaluated=False, learner="Q-learning"):
+    """The single core's seconds over the configuration's, for the same episodes, in each repetition."""
+    single = runs(data, simulator, map, SINGLE, evaluated)
+    other = runs(data, simulator, map, collectors, evaluated, learner)
+    return single["seconds"].to_numpy() / other["seconds"].to_numpy()
 
 
 def speed_up(data: Data, *case, **regime) -> float:
-    """The median of `speed_ups`."""
-    return float(np.median(speed_ups(data, *case, **regime)))
+    """The geometric mean of `speed_ups`."""
+    return geometric_mean(speed_ups(data, *case, **regime))
+
+
+def cost_of_tests(data: Data, *case, **regime) -> float:
+    """How many times as long a run with evaluation takes."""
+    return seconds(data, *case, evaluated=True, **regime) / seconds(data, *case, **regime)
 
 
 def best_speed_up(data: Data, simulator: str) -> float:
@@ -167,33 +180,46 @@ def best_speed_up(data: Data, simulator: str) -> float:
     return max(speed_up(data, *case, count, evaluated) for case, count, evaluated in cases)
 
 
-def grows_with_collectors(data: Data, simulator: str, map: str) -> bool:
-    """Whether (2,4), (4,4) and (8,4) are each faster than the configuration before, starting from the single core."""
-    for evaluated in (False, True):
-        speeds = [speed_up(data, simulator, map, count, evaluated) for count in (SINGLE, 2, 4, 8)]
-        if any(more <= less for less, more in itertools.pairwise(speeds)):
-            return False
-    return True
+class Price(NamedTuple):
+    """What learning costs: seconds per step of all collectors together, and per batch beyond its steps."""
+
+    step: float
+    batch: float
 
 
-def fall_with_collectors(data: Data, evaluated: bool) -> bool:
-    """Whether eight collectors take less time than one, in all cases."""
-    seconds = [[median_of(data, "seconds", *case, count, evaluated=evaluated) for count in (8, 1)] for case in CASES]
-    return all(eight < one for eight, one in seconds)
+def price(data: Data, simulator: str, map: str, collectors: int, batch_size: int) -> Price:
+    """What a step and a batch cost without evaluation; a step takes a single core's time, divided among the team."""
+    timed = {"simulator": simulator, "map": map, "batch_size": batch_size, "evaluated": 0, "learner": "Q-learning"}
+    single, team = (where(data["timing"], **timed, collectors=count) for count in (SINGLE, collectors))
+    step = geometric_mean(single["seconds"] / single["steps"])
+    if collectors == SINGLE:
+        return Price(step, 0.0)
+    step /= collectors if simulator == "waits" else min(collectors, cores(data))  # waiting occupies no core
+    return Price(step, np.median((team["seconds"] - step * team["steps"]) / (team["episodes"] / batch_size)))
 
 
-def slower_with_one(data: Data) -> bool:
-    """Whether one collector is slower per step than the single core without evaluation, in all cases."""
-    return all(speed_up(data, *case, 1) < 1 for case in CASES)
+def least_growth(data: Data, simulator: str, map: str) -> float:
+    """The least gain by more collectors, of (2,4), (4,4) and (8,4), starting from one core: a ratio."""
+    found = []
+    for tested in (False, True):
+        speeds = [speed_up(data, simulator, map, count, tested) for count in (SINGLE, 2, 4, 8)]
+        found += [more / less for less, more in itertools.pairwise(speeds)]
+    return min(found)
+
+
+def best_with_one(data: Data) -> float:
+    """The best speed-up that one collector has over the single core without evaluation, over all cases."""
+    return max(speed_up(data, *case, 1) for case in CASES)
 
 
 def has_tables_of_one_process(data: Data) -> bool:
     """Whether all runs with the settings of `distributed` end with its tables, bit for bit."""
-    timed = where(data["timing"], "compiled")
+    timed = where(data["timing"], "compiled", learner="Q-learning")
     timed = timed[timed["episodes"] == timed["map"].map(EPISODES)]
     timed = timed.assign(batch_size=timed["batch_size"].where(timed["collectors"] != SINGLE, 0))
+    alone = data["distributed"][data["distributed"]["in_flight"] <= 2]
     key = ["map", "collectors", "batch_size", "seed"]
-    pairs = timed.merge(data["distributed"], on=key, how="left", suffixes=("", "_in_process"))
+    pairs = timed.merge(alone, on=key, how="left", suffixes=("", "_in_process"))
     return bool((pairs["table"] == pairs["table_in_process"]).all())
 
 
@@ -205,13 +231,26 @@ def name_of(case: tuple[str, str]) -> str:
     return f"{case[0]}, {SHORT[case[1]]}"
 
 
-def table_of_seconds(data: Data, evaluated: bool) -> str:
-    """A table of seconds by case and configuration: the median of the repetitions."""
+COLUMNS = (  # of the report's table: learner and collectors
+    ("Q-learning", SINGLE), ("SARSA", SINGLE), ("Q-learning", 2), ("Q-learning", 4), ("Q-learning", 8),
+    ("together", SINGLE),
+)  # fmt: skip
+
+
+def table(data: Data) -> str:
+    """A table of seconds by case and configuration, with evaluation / without."""
     rows = []
     for case in CASES:
-        seconds = [median_of(data, "seconds", *case, count, evaluated=evaluated) for count in CONFIGURATIONS]
-        rows.append([name_of(case), *(f"{median:.3g}" for median in seconds)])
-    return markdown(["simulator, map, seconds", *map(config_name, CONFIGURATIONS)], rows)
+        cells = []
+        for learner, count in COLUMNS:
+            if learner == "together" and case[0] != "waits":
+                cells.append("")
+                continue
+            both = [seconds(data, *case, count, tested, learner) for tested in (True, False)]
+            cells.append(" / ".join(f"{one:.2g}" if one < 10 else f"{one:.0f}" for one in both))
+        rows.append([name_of(case), *cells])
+    names = ["one core", "SARSA", *map(config_name, (2, 4, 8)), f"{TOGETHER} lakes"]
+    return markdown(["seconds", *names], rows)
 
 
 # Picture
@@ -219,25 +258,34 @@ def table_of_seconds(data: Data, evaluated: bool) -> str:
 
 @picture
 def timing_runs(data: Data):
-    """Speed-ups over the single core by case and number of collectors, a panel with evaluation and one without."""
+    """Speed-ups over the single core by case and configuration, a row with evaluation and one without."""
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(2, 1, figsize=(9, 6.4), sharex=True, sharey=True, layout="constrained")
-    for axes, evaluated in zip(panels, (True, False), strict=True):
-        for i, count in enumerate(COLORS):
-            pairs = np.array([speed_ups(data, *case, count, evaluated) for case in CASES])
-            medians = np.median(pairs, axis=1)
-            ranges = [medians - pairs.min(axis=1), pairs.max(axis=1) - medians]
-            places = np.arange(len(CASES)) + 0.2 * (i - 1.5)
-            axes.bar(places, medians - 1, 0.18, bottom=1, yerr=ranges, color=COLORS[count], label=config_name(count))
-            for x, median, low, high in zip(places, medians, pairs.min(axis=1), pairs.max(axis=1), strict=True):
-                y, below = (high * 1.1, "bottom") if median > 1 else (low / 1.1, "top")
-                axes.text(x, y, f"{median:.2g}", ha="center", va=below, fontsize=7)
-        axes.axhline(1, color="black", linewidth=1)
-        axes.set(yscale="log", ylim=(0.005, 16), title="with evaluation" if evaluated else "without evaluation")
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.grid(alpha=0.25, axis="y")
-    panels[1].set_xticks(range(len(CASES)), map(name_of, CASES))
-    panels[0].legend(title="(collectors, evaluators)", ncols=len(COLORS), loc="upper left", fontsize=9)
-    figure.supylabel("steps per second, as a multiple of a single core's (log scale)", fontsize=10)
+    figure, rows = plt.subplots(2, len(CASES), figsize=(9, 4.8), sharey="col", layout="constrained")
+    for panels, evaluated in zip(rows, (True, False), strict=True):
+        for axes, case in zip(panels, CASES, strict=True):
+            draw_speed_ups(axes, data, case, evaluated)
+        panels[0].set_ylabel("with evaluation" if evaluated else "without", fontsize=10)
+    for axes, case in zip(rows[0], CASES, strict=True):
+        axes.set_title(name_of(case).replace(", ", "\n"), fontsize=11)
+    figure.supylabel("times as fast as one core", fontsize=10)
     return figure
+
+
+def draw_speed_ups(axes, data: Data, case: tuple[str, str], evaluated: bool) -> None:
+    """Draw a bar for each configuration, with its range."""
+    bars = {config_name(count): (("Q-learning", count), COLORS[count]) for count in (2, 4, 8)}
+    if case[0] == "waits":
+        bars[f"{TOGETHER} lakes"] = ("together", SINGLE), "#CC79A7"
+    top = 1.0
+    for x, ((learner, count), color) in enumerate(bars.values()):
+        pairs = speed_ups(data, *case, count, evaluated, learner)
+        middle, low, high = geometric_mean(pairs), pairs.min(), pairs.max()
+        axes.bar(x, middle, 0.75, color=color)
+        axes.plot([x, x], [low, high], color="#444444", linewidth=1.5)
+        axes.text(x, high, f"{middle:.2g}", ha="center", va="bottom", fontsize=9)
+        top = max(top, high)
+    axes.axhline(1, color="black", linewidth=1)
+    axes.set(ylim=(0, max(1.2 * top, axes.get_ylim()[1])))
+    axes.set_xticks(range(len(bars)), bars, rotation=45, fontsize=9)
+    axes.grid(alpha=0.25, axis="y")

@@ -445,7 +445,7 @@ def sarsa_update(
 
 @register_jitable
 def q_learning_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Learn one episode; the next action is chosen after the update. Return (steps, return)."""
+    """Learn one episode; choose the next action after the update. Return (steps, return)."""
     epsilon, key = parameters.epsilon, parameters.key
     state, total = reset(simulator, key, stream), 0.0
     for t in range(1, parameters.max_step + 1):
@@ -466,7 +466,7 @@ def q_learning_episode(q_table, simulator, actions, parameters, stream, log, upd
 
 @register_jitable
 def sarsa_episode(q_table, simulator, actions, parameters, stream, log, update, policy):
-    """Learn one episode; the next action is chosen before the update. Return (steps, return)."""
+    """Learn one episode; choose the next action before the update. Return (steps, return)."""
     epsilon, key = parameters.epsilon, parameters.key
     state, total = reset(simulator, key, stream), 0.0
     explore, slip = draw(key, stream + 1)

@@ -35,16 +35,18 @@ def _picture(q_table: np.ndarray, lake: FrozenLakeEnv, text: str = "") -> Pictur
     return Picture(values, actions, [divmod(state, lake.ncol) for state in greedy_path(q_table, lake)], text)
 
 
-def plot_image(q_table: np.ndarray, lake: Any, title: str = "Value and greedy policy") -> Figure:
+def plot_image(
+    q_table: np.ndarray, lake: Any, title: str = "Value and greedy policy", scale: tuple[float, float] | None = None
+) -> Figure:
     """Plot learned values as a heat map, greedy actions as arrows and the likeliest path as a line; return the figure.
 
-    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. Cells never updated have no arrow. Maps of more than
-    4096 cells are shown without arrows, at no more than 1000 cells per side. Raises ValueError if `q_table` does not
-    fit the lake.
+    `lake` is a FrozenLakeEnv, a name of `MAPS`, or a map. Cells never updated have no arrow. The colours span `scale`,
+    (lowest, highest); None: from 0, or the lowest value if it is negative, to the highest. Maps of more than 4096 cells
+    are shown without arrows, at no more than 1000 cells per side. Raises ValueError if `q_table` does not fit the lake.
     """
     lake = as_lake(lake)
     values, actions, path, _ = _picture(q_table, lake)
-    return plot_grid(values, actions, lake.desc, title, path)
+    return plot_grid(values, actions, lake.desc, title, path, scale)
 
 
 def animate(tables: dict[str, list[np.ndarray]], lake: Any, episodes: Sequence[int], seconds: float = 0.2) -> Film:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .checks import check_count
+from .displays import player
 from .files import AnyPath, atomic_write
 
 # matplotlib is imported where it is used: workers never need it.
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from matplotlib.lines import Line2D
@@ -93,12 +95,19 @@ def plot_result(
         axes.axhline(optimum, color="black", linestyle=(0, (6, 3)), linewidth=1, label=f"exact optimum {optimum:.1f}")
     shown = "mean discounted return, greedy policy" if window is None else "undiscounted return while learning"
     axes.set(title=title, xlabel="learning episodes", ylabel=shown)
+    with_commas(axes.xaxis, axes.yaxis)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))  # below, where no curve is
     drawn = [(line.get_label(), np.asarray(line.get_ydata())) for line in axes.lines[: len(names)]]
     ends = ", ".join(f"{label} {values[-1]:.0f}" for label, values in drawn if len(values))
     figure.set_label(f"{title}. {axes.get_ylabel()} over {axes.get_xlabel()}; at the end: {ends}")
     return figure
+
+
+def with_commas(*axes: Axis) -> None:
+    """Label the ticks of axes with commas between thousands."""
+    for axis in axes:
+        axis.set_major_formatter(lambda x, _: (f"{x:,.0f}" if x == round(x) else f"{x:g}").replace("-", "\u2212"))
 
 
 def _running_means(runs: np.ndarray, window: int) -> np.ndarray:
@@ -109,22 +118,32 @@ def _running_means(runs: np.ndarray, window: int) -> np.ndarray:
 
 
 def plot_grid(
-    values: np.ndarray, actions: np.ndarray, letters: np.ndarray, title: str, path: Sequence[tuple[int, int]] = ()
-) -> Figure:
+    values: np.ndarray, actions: np.ndarray, letters: np.ndarray, title: str, path: Sequence[tuple[int, int]] = (),
+    scale: tuple[float, float] | None = None,
+) -> Figure:  # fmt: skip
     """Plot a grid world as a heat map of `values` with an arrow for each action; return the figure.
 
     `values`, `actions` and `letters` have shape (rows, columns). Actions are numbered left, down, right, up; -1 has no
-    arrow. Letters other than b"F" are shown. `path` is drawn as a line through cells (row, column). Grids of more than
-    4096 cells are shown without arrows and letters, at no more than 1000 cells per side.
+    arrow. Letters other than b"F" are shown. `path` is drawn as a line through cells (row, column). The colours span
+    `scale`, (lowest, highest); None: from 0, or the lowest value if it is negative, to the highest, so that pictures of
+    one lake are comparable. Grids of more than 4096 cells are shown without arrows and letters, at no more than 1000
+    cells per side.
     """
     import matplotlib.pyplot as plt
 
+    if scale is not None and not scale[0] < scale[1]:
+        raise ValueError(f"scale must be (lowest, highest), got {scale!r}")
     rows, cols = letters.shape
     cell = min(0.45, 9 / max(rows, cols))
     figure, axes = plt.subplots(figsize=(max(4.0, cell * cols + 2), max(3.2, cell * rows + 1)), layout="constrained")
-    least = min(0.0, np.nanmin(values))  # the scale includes 0, so that pictures of one lake are comparable
-    image = draw_grid(axes, values, actions, letters, path, cell, vmin=least)
-    figure.colorbar(image, ax=axes, label="value: highest action value", shrink=0.8)
+    least, most = scale or (min(0.0, np.nanmin(values)), None)
+    image = draw_grid(axes, values, actions, letters, path, cell, vmin=least, vmax=most)
+    beyond = {(True, False): "min", (False, True): "max", (True, True): "both"}
+    outside = bool(np.nanmin(values) < least), most is not None and bool(np.nanmax(values) > most)
+    bar = figure.colorbar(
+        image, ax=axes, label="value: highest action value", shrink=0.8, extend=beyond.get(outside, "neither")
+    )
+    with_commas(bar.ax.yaxis)
     axes.set(title=title, xlabel="column", ylabel="row")
     axes.locator_params(integer=True)
     span = f"{np.nanmin(values):.0f} to {np.nanmax(values):.0f}"
@@ -300,7 +319,7 @@ def save_figure(figure: Figure, path: AnyPath) -> None:
 
 
 class Film:
-    """An animated GIF with alternative text, embedded in a notebook's output so that it needs no file or network."""
+    """An animated GIF with alternative text; in a notebook it can be paused and dragged."""
 
     def __init__(self, gif: bytes, alt: str):
         self.gif, self.alt = gif, alt
@@ -311,11 +330,7 @@ class Film:
             file.write(self.gif)
 
     def _repr_html_(self) -> str:
-        import base64
-        import html
-
-        data = base64.b64encode(self.gif).decode()
-        return f'<img alt="{html.escape(self.alt)}" src="data:image/gif;base64,{data}" style="max-width: 100%">'
+        return player(self.gif, self.alt)
 
     def __repr__(self) -> str:
         return self.alt

@@ -81,9 +81,12 @@ class Pool:
     """Base class of the pools: runs take turns; one started inside another, in the same thread, raises RuntimeError."""
 
     ships = True  # whether results leave the process, so that workers return compact copies
+    elsewhere = False  # whether calls run in other processes
+    note: list | None = None  # elsewhere: what the next call's worker gets as one more argument
     cw_num: Any  # how many collectors and evaluators it has: an int, or inf
     ew_num: Any
     ahead: int  # a run sends up to `ahead` * `lag` batches before it waits for the first result
+    subject: int | None = None  # what a run's next calls are about: a batch's number, or a test's episode
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -176,6 +179,7 @@ class Workers(Pool):
     """
 
     ahead = 2  # times `lag` batches: while one is collected, another waits for its table
+    elsewhere = True
 
     cw_num = Setting(check_count)
     ew_num = Setting(count_between(0, 2**40))
@@ -253,12 +257,13 @@ class Workers(Pool):
         if method == "begin":
             self._begin_sequence()
         # An evaluator's result depends only on the arguments, so it accepts calls in any order.
-        position = None if role == "evaluator" else (self._sequence, next(self._sent[role, i]))
+        position = [None, None] if role == "evaluator" else [self._sequence, next(self._sent[role, i])]
+        note, self.note = self.note, None
         process = self._processes[role, i]
         # They are kept without the calls that they waited for, or each call would keep all earlier ones alive.
         waits_for = tuple(argument._replace(waits_for=()) for argument in arguments if isinstance(argument, Call))
         references = (argument.reference if isinstance(argument, Call) else argument for argument in arguments)
-        reference = process.call.remote(position, self._makers[role], method, *references)
+        reference = process.call.remote([*position, note], self._makers[role], method, *references)
         numbers = ", ".join(str(argument) for argument in arguments if isinstance(argument, int | float))
         return Call(role, i, f"{method}({numbers})", process, reference, waits_for)
 
@@ -361,9 +366,13 @@ def _host_of(ray: types.ModuleType) -> Any:
         def ready(self) -> None:
             """Return, as a sign that the process is up."""
 
-        def call(self, position: tuple[int, int] | None, maker: bytes, method: str, *arguments: Any) -> Any:
-            if position is not None:
-                self.check_in(*position)
+        # `place` is [sequence, number, note]. A list: Ray pickles a tuple, and takes as long for each further argument.
+        def call(self, place: list, maker: bytes, method: str, *arguments: Any) -> Any:
+            sequence, number, note = place
+            if sequence is not None:
+                self.check_in(sequence, number)
+            if note is not None:
+                arguments = (*arguments, note)
             if maker != self.maker:
                 self.maker, self.held = maker, pickle.loads(maker)()
             from ray.exceptions import RayError

@@ -23,8 +23,10 @@ class Recorder:
         self.max_step, self.ships = max_step, ships
         self.logs = deque([Experience.empty(0)] * logs)
 
-    def record(self, learn: Callable, first: int, episodes: int) -> tuple[np.ndarray, np.ndarray]:
-        """Call `learn(first, episodes, log)`, in parts if the log is full, and return its (pairs, rewards).
+    def record(
+        self, learn: Callable, first: int, episodes: int, returns: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Call `learn(first, episodes, log, returns)`, in parts if the log is full, and return its (pairs, rewards).
 
         They are as in `Experience`; with `ships`, rewards are float32 if that is exact. Raises RuntimeError if the log
         does not have the number of steps that `learn` returns.
@@ -38,7 +40,8 @@ class Recorder:
                 parts.append([part.copy() for part in log.recorded()])
                 log.clear()
                 continue
-            steps += learn(first + done, fitting, log)
+            part = None if returns is None else returns[done : done + fitting]
+            steps += learn(first + done, fitting, log, part)
             done += fitting
         parts.append(log.recorded())
         pairs, rewards = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))

@@ -1,13 +1,12 @@
-"""Undiscounted returns of the episodes learned: their sum over recorded steps, and what an agent keeps of them."""
+"""Undiscounted returns of the episodes learned: what an agent keeps of them, and what workers send of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-from .kernels import cached_jit
 
 MOST_SAVED = 2**28  # returns, 2 GB: of more episodes the latest are saved
 
@@ -33,7 +32,7 @@ class Returns(NamedTuple):
         """
         if more is None:
             return Returns()
-        if np.isnan(more).any():
+        if len(more) and math.isnan(more[0] + more[-1]):
             raise RuntimeError("learn_on must fill in the returns of all its episodes, or keep_returns must be False")
         buffer, kept = self.buffer, self.kept + len(more)
         if kept > len(buffer):
@@ -49,25 +48,12 @@ class Returns(NamedTuple):
         return found
 
 
+def to_fill(episodes: int, keeps: bool) -> np.ndarray | None:
+    """Return an array for a rule to fill with returns, at first nan; None where they are not kept."""
+    return np.full(episodes, np.nan) if keeps else None
+
+
 def joined(parts: Sequence[np.ndarray | None]) -> np.ndarray | None:
     """Join the returns of several workers, in order of the episodes; None if any did not keep them."""
     kept = [part for part in parts if part is not None]
     return np.concatenate(kept) if len(kept) == len(parts) else None
-
-
-def returns_of(pairs: np.ndarray, rewards: np.ndarray) -> np.ndarray:
-    """Return the undiscounted return of each episode in recorded experience."""
-    returns = np.zeros(np.count_nonzero(pairs < 0))
-    add_up(pairs, rewards, returns)
-    return returns
-
-
-@cached_jit
-def add_up(pairs: Any, rewards: Any, returns: Any) -> None:
-    """Add up the rewards of each episode, which a pair below 0 ends, in the order of its steps."""
-    episode = 0
-    for i in range(len(pairs)):
-        if pairs[i] < 0:
-            episode += 1
-        else:
-            returns[episode] += rewards[i]

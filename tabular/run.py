@@ -91,12 +91,14 @@ def dataflow(
     """
     act_on = deque(snapshots)
     ahead = max(1, pool.ahead * len(act_on))
+    pool.subject = None
     pool.submit("server", 0, "begin", act_on[-1])
     sent: deque[tuple[Batch, Reference]] = deque()
     for batch in batches:
         if len(sent) == ahead:
             first, call = sent.popleft()
             yield first, recovery.result(call)
+        pool.subject = batch.number
         act_on.append(submit(pool, batch, act_on.popleft()))
         sent.append((batch, act_on[-1]))
     for batch, call in sent:
@@ -134,6 +136,7 @@ class Tests:
     def send(self, episode: int) -> None:
         """Send a test to the next evaluator in turn."""
         evaluator, self.count = self.count % self.evaluators, self.count + 1
+        self.pool.subject = episode
         call = self.pool.submit("evaluator", evaluator, "evaluate", self.untested[episode], episode)
         self.sent.append((episode, call))
 

@@ -17,7 +17,7 @@ import numpy as np
 from .files import AnyPath, atomic_write, regular_file
 
 FORMAT = 2  # of saves, in their header; raise it when older saves would be misread
-EARLIER = {"format": 1, "in_flight": 2, "ties": "lowest"}  # header fields that older saves miss: no others existed
+EARLIER = {"format": 1, "in_flight": 2, "ties": "lowest", "prior": 0.0}  # of saves that lack these: no others existed
 LONGEST_HEADER = 2**16  # characters
 METHODS = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED  # those that numpy uses; others unpack without a limit
 

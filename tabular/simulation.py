@@ -272,7 +272,7 @@ class Call:
 
     def __init__(self, process: Process, method: str, arguments: tuple, settings: dict, returns: int = 1):
         simulation = running()
-        shown = ", ".join(repr(one) for one in arguments if type(one) in (int, float, str, tuple))
+        shown = ", ".join(repr(one) for one in arguments if type(one) in (int, float, str, tuple, list))
         self.process, self.method, self.task = process, method, f"{process.name}.{method}({shown})"
         self.starts = method == "__init__"
         self.caller = simulation.running

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from .mistakes import warn_caller
 
-# Episodes to wait. Where a random walk finds a reward at all, as on gymnasium's FrozenLake8x8, it mostly has by then;
-# and a run of the default length has most of its episodes left.
+# Episodes to wait. On gymnasium's FrozenLake8x8 without slips, 80 of 100 seeds have reached the goal by then if ties
+# are random, and none if they are not; a run of the default length has most of its episodes left.
 LONG = 1000
 
 

@@ -41,34 +41,41 @@ PARAMETERS = Parameters(epsilon=0.3, learning_rate=0.001, beta=0.999, max_step=1
 
 C_SOURCE = r"""
 #include <stdint.h>
+enum { n = 4 };  // actions, a constant as in the compiled Python; their loops are in gcc's fastest form
 static inline uint64_t mix(uint64_t z) {
     z *= 0x9E3779B97F4A7C15ULL;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
     return z ^ (z >> 31);
 }
-static inline int greedy(const double *q, int n) {
+static inline int greedy(const double *q) {
     int best = 0;
-    for (int a = 1; a < n; a++) if (q[a] > q[best]) best = a;
+    double value = q[0];
+    _Pragma("GCC unroll 1") for (int a = 1; a < n; a++) if (q[a] > value) best = a, value = q[a];
     return best;
 }
-static inline int choose(const double *q, int n, double epsilon, uint64_t bits) {
+static inline double highest(const double *q) {
+    double value = q[0];
+    _Pragma("GCC unroll 1") for (int a = 1; a < n; a++) value = q[a] > value ? q[a] : value;
+    return value;
+}
+static inline int choose(const double *q, double epsilon, uint64_t bits) {
     double x = (double)(int64_t)(bits >> 32) * 0x1p-32;
-    return x < epsilon ? (int)(x * (n / epsilon)) : greedy(q, n);
+    return x < epsilon ? (int)(x * (n / epsilon)) : greedy(q);
 }
 #define LAKE const uint32_t *outcomes, int64_t width, const double *rewards, const uint32_t *thresholds
 #define MOVE const uint32_t *o = outcomes + (s * n + a) * 4; \
     for (const uint32_t *threshold = thresholds; (uint32_t)bits > *threshold; threshold++) o++; \
     int64_t next = *o & ((1u << width) - 1), kind = *o >> width, ended = kind & 1; double target = rewards[kind];
 int64_t q_learning(double *q, LAKE, double epsilon, double rate, double beta, int64_t max_step,
-                   uint64_t key, int64_t episodes, int n) {
+                   uint64_t key, int64_t episodes) {
     int64_t steps = 0;
     for (int64_t e = 0; e < episodes; e++)
         for (int64_t t = 1, s = 0; t <= max_step; t++) {
             uint64_t bits = mix(key + ((uint64_t)e << 20) + t);
-            int a = choose(q + s * n, n, epsilon, bits);
+            int a = choose(q + s * n, epsilon, bits);
             MOVE
-            if (!ended) target += beta * q[next * n + greedy(q + next * n, n)];
+            if (!ended) target += beta * highest(q + next * n);
             q[s * n + a] += rate * (target - q[s * n + a]);
             steps++;
             if (ended) break;
@@ -77,15 +84,15 @@ int64_t q_learning(double *q, LAKE, double epsilon, double rate, double beta, in
     return steps;
 }
 int64_t sarsa(double *q, LAKE, double epsilon, double rate, double beta, int64_t max_step,
-              uint64_t key, int64_t episodes, int n) {
+              uint64_t key, int64_t episodes) {
     int64_t steps = 0;
     for (int64_t e = 0; e < episodes; e++) {
         uint64_t bits = mix(key + ((uint64_t)e << 20) + 1);
-        int64_t s = 0, a = choose(q, n, epsilon, bits);
+        int64_t s = 0, a = choose(q, epsilon, bits);
         for (int64_t t = 2; t <= max_step + 1; t++) {
             MOVE
             bits = mix(key + ((uint64_t)e << 20) + t);
-            int64_t after = choose(q + next * n, n, epsilon, bits);
+            int64_t after = choose(q + next * n, epsilon, bits);
             if (!ended) target += beta * q[next * n + after];
             q[s * n + a] += rate * (target - q[s * n + a]);
             steps++;
@@ -175,7 +182,7 @@ def bench_c() -> None:
         sizes = ctypes.c_int64(PARAMETERS.max_step), ctypes.c_uint64(PARAMETERS.key), ctypes.c_int64(30_000)
         arrays = (pointer(array) for array in (model.rewards, model.thresholds))
         table = pointer(model.outcomes), ctypes.c_int64(model.bits), *arrays
-        return loop(pointer(q_table), *table, *numbers, *sizes, len(ACTIONS))
+        return loop(pointer(q_table), *table, *numbers, *sizes)
 
     for kernel in (td.q_learning, td.sarsa):
         ours, theirs = [], []
@@ -374,6 +381,33 @@ print(between - start, time.perf_counter() - start)
 """
 
 
+def bench_trace() -> None:
+    """Measure what tracing a run costs, in 20 pairs of runs, traced and not."""
+    lake = td.FrozenLakeEnv(map_name="16x16")
+    with td.Workers(2, 4) as workers:
+        for name, pool in {"in process": td.InProcess(), "in threads": td.Threads(), "over Ray": workers}.items():
+            extra = []
+            for pair in range(21):
+                run = {"cw_num": 2, "workers": pool, "seed": pair}
+                order = (False, True) if pair % 2 else (True, False)
+                seconds = {trace: _learn_seconds(td.DistributedQLAgent(lake, trace=trace, **run)) for trace in order}
+                extra.append(100 * (seconds[True] / seconds[False] - 1))
+            figure(f"a trace of (2,4) on 16x16, {name}", extra[1:], "% more time")
+
+
+def bench_returns() -> None:
+    """Measure what keeping the returns of 10,000 episodes costs, in 20 pairs of runs, with and without."""
+    lake, team = td.FrozenLakeEnv(map_name="16x16"), {"cw_num": 2, "workers": td.InProcess()}
+    for kind, run in ((td.QLAgent, {}), (td.SARSAAgent, {}), (td.DistributedQLAgent, team), (FederatedQLAgent, team)):
+        extra = []
+        for pair in range(21):
+            run |= {"learning_episodes": 10_000, "do_test": False, "seed": pair}
+            order = (False, True) if pair % 2 else (True, False)
+            seconds = {keeps: _learn_seconds(kind(lake, keep_returns=keeps, **run)) for keeps in order}
+            extra.append(100 * (seconds[True] / seconds[False] - 1))
+        figure(f"returns kept, 16x16: {kind.agent_name}", extra[1:], "% more time")
+
+
 def bench_start() -> None:
     """Measure start-up: importing, compiling, loading compiled code, and starting Ray."""
     learn = "import td_helpers as td; a = td.QLAgent(td.FrozenLakeEnv(), do_test=False); a.learn(1)"
@@ -496,6 +530,8 @@ SECTIONS = {
     "travel": bench_travel,
     "batches": bench_batches,
     "pools": bench_pools,
+    "trace": bench_trace,
+    "returns": bench_returns,
     "distributed": bench_distributed,
     "federated": bench_federated,
 }
@@ -526,9 +562,7 @@ def tables(figures: list[dict]) -> str:
 
 def listed(figures: list[dict]) -> str:
     """Return a table with one figure per row."""
-    rows = [
-        [row["figure"], f"{row['median']:g}", f"{row['low']:g} to {row['high']:g}", row["unit"]] for row in figures
-    ]
+    rows = [[row["figure"], f"{row['median']:g}", f"{row['low']:g} to {row['high']:g}", row["unit"]] for row in figures]
     return markdown(["figure", "median", "range", "unit"], rows)
 
 

@@ -1,6 +1,6 @@
 """Run a notebook in place, top to bottom, so that its outputs can be committed and compared.
 
-`python tests/run_notebook.py distributed_td.ipynb` executes it in its own folder, keeps no timings, widgets or stderr,
+`python tests/run_notebook.py distributed_td.ipynb` executes it in its own folder, without timings, widgets or stderr,
 and prints the output of the cell tagged `comparison` and the path of the result. If the folder is not writable, the
 result goes to a temporary one, and likewise HOME's files; both are announced before anything runs.
 """
@@ -41,9 +41,9 @@ def run(path: Path, result: Path) -> nbformat.NotebookNode:
 
 
 def _is_passing(output) -> bool:
-    """Whether an output is transient: a progress bar, or stderr."""
+    """Whether an output is transient: a progress bar, stderr, or what Ray says of a process that died."""
     widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-    return widget or output.get("name") == "stderr"
+    return widget or output.get("name") == "stderr" or "(raylet)" in output.get("text", "")
 
 
 def is_writable(folder: Path) -> bool:
@@ -69,7 +69,8 @@ def main() -> None:
     notebook = run(path, result)
     for cell in notebook.cells:
         if "comparison" in cell.metadata.get("tags", []):
-            print(*(output.get("text", "") for output in cell.outputs), sep="\n")
+            shown = (output.get("text") or output.get("data", {}).get("text/plain", "") for output in cell.outputs)
+            print(*shown, sep="\n\n")
     print(f"{path.name} ran in {time.perf_counter() - start:.0f} s.")
     print("To read it: make lab; the report: Report.md" if result == path else f"To read it, open {result}")
 

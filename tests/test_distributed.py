@@ -401,7 +401,7 @@ def test_a_rule_that_cannot_be_replayed_is_refused_before_anything_is_learned(ki
 class Forgetful(td.QLAgent):
     """An agent that logs only some episodes."""
 
-    def learn_on(self, q_table, first, episodes, log=None):
+    def learn_on(self, q_table, first, episodes, log=None, returns=None):
         return super().learn_on(q_table, first, episodes, log if first % 2 else None)
 
 

@@ -13,6 +13,7 @@ from helpers import NO_SLIP, Ring, batches_of, corridor, interrupted, killing_be
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent, DynaQAgent, dyna, planning
+from beyond.figures.worlds import dyna_maze
 from tabular.simulated_ray import simulated
 
 HALLWAY = td.FrozenLakeEnv(map_name="Dangerous Hallway")
@@ -40,10 +41,10 @@ def planner_of(states: int, actions: int, value: float) -> planning.Planner:
     return planning.Planner.of(np.full((states, actions), value), values, NOTHING)
 
 
-def planned(counts: np.ndarray, states: int, actions: int, value=0.0, tolerance=1e-9, steps=10**6):
+def planned(counts: np.ndarray, states: int, actions: int, value=0.0, tolerance=1e-9, steps=10**6, prior=0.0):
     """Plan from counts; return (model, planner)."""
     model, planner = planning.Model.empty(states, actions).with_room(len(counts)), planner_of(states, actions, value)
-    planning.learn_counts(model, planner, counts, 0.9, tolerance, steps, np.zeros(1, np.bool_))
+    planning.learn_counts(model, planner, counts, 0.9, tolerance, steps, prior, value, np.zeros(1, np.bool_))
     return model, planner
 
 
@@ -96,8 +97,8 @@ def test_counts_add_up_whatever_the_order_and_the_shares():
     assert sorted(model.counts().tolist()) == sorted(whole.counts().tolist())
     assert np.array_equal(model.visits, whole.visits)
     again = planner_of(6, 3, 0.0)
-    planning.plan_anew(model, again, 0.9, 1e-9)
-    planning.sweep(model, again, 0.9, 1e-9, 10**6)
+    planning.plan_anew(model, again, 0.9, 1e-9, 0.0, 0.0)
+    planning.sweep(model, again, 0.9, 1e-9, 0.0, 10**6)
     np.testing.assert_allclose(again.q_table, planner.q_table, atol=1e-6)
 
 
@@ -124,6 +125,12 @@ def test_a_backup_by_hand():
     assert planner.q_table.tolist() == [[1.0 + 0.9 * 0.75 * 20.0, 20.0], [20.0, 20.0], [20.0, 20.0]]
 
 
+def test_a_backup_with_a_prior_by_hand():
+    # As above, with half an imaginary outcome worth 20: (-3 + 7 + 0.9 * 3 * 20 + 0.5 * 20) / 4.5. Untried pairs stay.
+    _, planner = planned(rows_of((0, 1, 3, -3.0), (0, END, 1, 7.0)), 3, 2, value=20.0, steps=0, prior=0.5)
+    assert planner.q_table.tolist() == [[68.0 / 4.5, 20.0], [20.0, 20.0], [20.0, 20.0]]
+
+
 def test_what_is_found_at_the_end_travels_back_at_once():
     chain = rows_of((0, 1, 1, -1.0), (1, 2, 1, -1.0), (2, END, 1, 10.0))
     _, planner = planned(chain, 3, 1, steps=0)
@@ -131,16 +138,20 @@ def test_what_is_found_at_the_end_travels_back_at_once():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_plan_solves_the_model(seed):
+@pytest.mark.parametrize("prior", [0.0, 0.01, 3.0])
+def test_a_plan_solves_the_model(prior, seed):
+    """With a prior: the model in which each pair also ended `prior` times, with a reward of 50."""
     states, actions = 12, 3
     counts = random_counts(states, actions, 250, seed)
-    model, planner = planned(counts, states, actions, value=50.0, tolerance=1e-10)
+    model, planner = planned(counts, states, actions, value=50.0, tolerance=1e-10, prior=prior)
     assert (model.visits > 0).all() and len(planner.waiting()) == 0
     P = {state: {action: [] for action in range(actions)} for state in range(states)}
-    mean_rewards = np.bincount(counts["pair"], counts["reward_sum"]) / model.visits
+    mean_rewards, weights = np.bincount(counts["pair"], counts["reward_sum"]) / model.visits, model.visits + prior
     for number, next_state, count, _ in counts.tolist():
-        outcome = (count / model.visits[number], next_state % states, mean_rewards[number], next_state == states)
+        outcome = (count / weights[number], next_state % states, mean_rewards[number], next_state == states)
         P[number // actions][number % actions].append(outcome)
+    for number, weight in enumerate(weights):
+        P[number // actions][number % actions].append((prior / weight, 0, 50.0, True))
     optimal = td.value_iteration(td.TransitionTable.from_lists(P, np.eye(states)[0]), beta=0.9)
     np.testing.assert_allclose(planner.q_table, optimal, atol=1e-7)
 
@@ -152,7 +163,7 @@ def test_what_is_left_to_plan_waits_for_the_next_time():
     assert len(planner.waiting()) > 0
     resumed = planning.Planner.of(planner.q_table, planner.values, planner.waiting())
     for _ in range(10_000):
-        planning.sweep(model, resumed, 0.9, 1e-9, 3)
+        planning.sweep(model, resumed, 0.9, 1e-9, 0.0, 3)
     assert len(resumed.waiting()) == 0
     np.testing.assert_allclose(resumed.q_table, at_once.q_table, atol=1e-6)
 
@@ -169,9 +180,9 @@ def test_compiled_kernels_equal_their_plain_python(monkeypatch):
         model, planner, switch = planning.Model.of(counts, 65, 4), planner_of(65, 4, 1000.0), np.zeros(1, np.bool_)
         for steps in (0, 1, 3):
             model = model.with_room(len(counts))
-            planning.learn_counts(model, planner, counts, 0.999, 0.1, steps, switch)
+            planning.learn_counts(model, planner, counts, 0.999, 0.1, steps, 0.3, 1000.0, switch)
         planning.record_counts(model, counts, switch)
-        planning.plan_anew(model, planner, 0.99, 0.1)
+        planning.plan_anew(model, planner, 0.99, 0.1, 0.3, 1000.0)
         parts = [*worker[1:], *model[1:], model.counts(), *planner, switch]
         return [np.array(part).tobytes() for part in parts]
 
@@ -226,7 +237,8 @@ SETTINGS = {
     "tested": {},
     "batches cut by tests": {"batch_size": 7, "test_interval": 20},
     "no tests": {"batch_size": 70, "do_test": False},
-    "little planning": {"planning_steps": 0, "tolerance": 1e-6},
+    "little planning": {"planning_steps": 1, "tolerance": 1e-6},
+    "a prior": {"prior": 0.1, "batch_size": 1},
     "as the assignment has it": {"epsilon": 0.3, "learning_rate": 0.001, "initial_value": 0.0},
     "random ties": {"ties": "random", "initial_value": 0.0, "epsilon": 0.0},
     "stepped": {"compiled": False, "learning_episodes": 30, "test_interval": 10},
@@ -265,10 +277,53 @@ def test_rounds_are_what_the_roles_do_in_turn(cw_num, in_flight):
         cuts = [first + episodes * i // cw_num for i in range(cw_num + 1)]
         shares = [(start, end - start) for start, end in itertools.pairwise(cuts) if end > start]
         reports = [collector.collect(snapshots[0], *share) for share in shares]
-        snapshot = server.learn(dyna.Planning(agent.beta, agent.tolerance, agent.planning_steps), *reports)
+        snapshot = server.learn(agent._planning(), *reports)
         snapshots = [*snapshots[1:], snapshot]
     agent.learn_and_evaluate(progress=False)
     assert (agent.q_table.tobytes(), agent.steps) == (snapshot.q_table.tobytes(), snapshot.steps)
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_size": 1}, {"compiled": False, "learning_episodes": 30}])
+def test_without_planning_it_is_q_learning_that_counts(settings):
+    shared = {"initial_value": 50.0, "test_interval": 10, "trials": 2}
+    ours = pair(simulator=HALLWAY, planning_steps=0, **(shared | settings))
+    settings = {name: value for name, value in settings.items() if name != "batch_size"}
+    theirs = td.QLAgent(HALLWAY, 0.05, 0.1, **({"learning_episodes": 300} | shared | settings))
+    for agent in (ours, theirs):
+        agent.learn_and_evaluate(progress=False)
+    assert learned(ours) == learned(theirs)
+    assert ours.counts["count"].sum() == ours.steps
+
+
+def test_a_prior_and_planning_may_change_on_the_way():
+    changed, whole = pair(simulator=HALLWAY, planning_steps=0, do_test=False), pair(simulator=HALLWAY, do_test=False)
+    changed.learn(100)
+    changed.planning_steps, changed.prior = 10**6, 0.2
+    changed.learn(10)
+    model = planning.Model.of(changed.counts, 65, 4)
+    planner = planner_of(65, 4, 1000.0)
+    planning.plan_anew(model, planner, whole.beta, 1e-9, 0.2, 1000.0)
+    planning.sweep(model, planner, whole.beta, 1e-9, 0.2, 10**7)
+    np.testing.assert_allclose(changed.q_table, planner.q_table, atol=1.0)
+
+
+def test_a_prior_tries_a_pair_again_that_failed_once():
+    """Two arms: one pays 1, the other 100 once in four tries, and nothing when it is first tried."""
+
+    class Arms(Ring):
+        def step(self, action):
+            pays = 1.0 if action == 0 else 100.0 * (self.np_random.random() < 0.25)
+            return 0, pays, True, False, {}
+
+    def pulls(prior, seed):
+        agent = DynaQAgent(Arms(), 0.0, batch_size=1, initial_value=100.0, prior=prior, do_test=False, seed=seed)
+        agent.learn(200)
+        counts = agent.counts
+        return counts["count"][counts["pair"] == 1].sum()
+
+    failed = [seed for seed in range(10) if pulls(0.0, seed) == 1]
+    assert failed
+    assert all(pulls(0.5, seed) > 100 for seed in failed)
 
 
 def test_rewards_that_vary_are_summed():
@@ -292,12 +347,24 @@ def test_values_start_at_the_highest_reward_or_at_what_is_given():
 @pytest.mark.parametrize(
     ("name", "value"),
     [("planning_steps", -1), ("planning_steps", 2.5), ("tolerance", 0.0), ("tolerance", float("nan")),
-     ("batch_size", 0), ("initial_value", float("inf")), ("epsilon", 2)],
+     ("batch_size", 0), ("initial_value", float("inf")), ("epsilon", 2), ("prior", -0.1), ("prior", "1"),
+     ("prior", float("nan")), ("prior", 1e7)],
 )  # fmt: skip
 @pytest.mark.parametrize("agent_class", [DynaQAgent, DistributedDynaQAgent])
 def test_bad_settings_are_refused(agent_class, name, value):
     with pytest.raises((TypeError, ValueError), match=f"{name} must be"):
         pair(agent_class, HALLWAY, **{name: value})
+
+
+def test_workers_without_a_plan_are_refused():
+    with pytest.raises(ValueError, match=r"planning_steps must be 1 or more, got 0: workers' own tables are lost"):
+        pair(DistributedDynaQAgent, HALLWAY, planning_steps=0)
+
+
+def test_the_largest_prior_and_value_do_not_overflow():
+    agent = pair(simulator=HALLWAY, prior=1e6, initial_value=-1e300, do_test=False)
+    agent.learn(3)
+    assert np.isfinite(agent.q_table).all()
 
 
 def test_an_assigned_table_and_another_beta_are_planned_with():
@@ -308,8 +375,8 @@ def test_an_assigned_table_and_another_beta_are_planned_with():
     fresh = pair(simulator=HALLWAY, do_test=False, beta=0.9)
     fresh.q_table = np.full((65, 4), 1000.0)
     model, planner = fresh._learned.model.of(agent.counts, 65, 4), fresh._learned.planner
-    planning.plan_anew(model, planner, 0.9, 1e-9)
-    planning.sweep(model, planner, 0.9, 1e-9, 10**7)
+    planning.plan_anew(model, planner, 0.9, 1e-9, 0.0, 0.0)
+    planning.sweep(model, planner, 0.9, 1e-9, 0.0, 10**7)
     np.testing.assert_allclose(agent.q_table, planner.q_table, atol=1.0)
     agent.q_table = np.full((65, 4), -5000.0)
     agent.learn(20)
@@ -333,11 +400,9 @@ def test_a_table_taken_from_an_agent_does_not_change_when_it_goes_on():
     ("agent_class", "flying"),
     [(DynaQAgent, {}), (DistributedDynaQAgent, {"in_flight": 2}), (DistributedDynaQAgent, {"in_flight": 4})],
 )
-@pytest.mark.parametrize("planning_steps", [0, 50])
-def test_interrupted_saved_and_loaded_it_goes_on_to_the_same_bits(
-    monkeypatch, tmp_path, agent_class, flying, planning_steps
-):
-    settings = {"simulator": HALLWAY, "planning_steps": planning_steps, "tolerance": 1e-5, **flying}
+@pytest.mark.parametrize("planning", [{"planning_steps": 1}, {"planning_steps": 50}, {"prior": 0.5}])
+def test_interrupted_saved_and_loaded_it_goes_on_to_the_same_bits(monkeypatch, tmp_path, agent_class, flying, planning):
+    settings = {"simulator": HALLWAY, "tolerance": 1e-5, **planning, **flying}
     stopped, other, path = pair(agent_class, **settings), pair(agent_class, **settings), tmp_path / "agent.npz"
     with interrupted(monkeypatch, td.CollectingWorker, "collect", 12):
         stopped.learn_and_evaluate(progress=False)
@@ -346,6 +411,34 @@ def test_interrupted_saved_and_loaded_it_goes_on_to_the_same_bits(
     whole = run(pair(agent_class, **settings))
     assert run(stopped) == whole
     assert run(other.load(path)) == whole
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({}, "it has prior 0.2, this agent has 0.0"),
+        ({"prior": 0.2, "initial_value": 7}, "it has initial_value 1000.0, this agent has 7.0"),
+    ],
+)
+def test_a_save_with_another_prior_is_refused(tmp_path, own, message):
+    saved, path = pair(simulator=HALLWAY, prior=0.2), tmp_path / "agent.npz"
+    saved.learn(20)
+    saved.save(path)
+    with pytest.raises(ValueError, match=message):
+        pair(simulator=HALLWAY, **own).load(path)
+
+
+@pytest.mark.parametrize("change", [{"beta": 0.9}, {"prior": 0.5}, {"planning_steps": 0}])
+def test_a_setting_changed_before_a_save_is_planned_with_after_the_load(tmp_path, change):
+    saved, path = pair(simulator=HALLWAY, prior=0.2, do_test=False), tmp_path / "agent.npz"
+    saved.learn(50)
+    for name, value in change.items():
+        setattr(saved, name, value)
+    saved.save(path)
+    loaded = pair(simulator=HALLWAY, **({"prior": 0.2, "do_test": False} | change)).load(path)
+    for agent in (saved, loaded):
+        agent.learn(20)
+    assert everything(saved) == everything(loaded)
 
 
 def test_an_interrupt_within_a_load_leaves_the_agent_as_it_was(monkeypatch, tmp_path):
@@ -420,39 +513,9 @@ def test_over_ray_it_learns_the_same_bits_whatever_is_killed(in_flight, seed):
 # The book's example ---------------------------------------------------------------------------
 
 
-class DynaMaze(gym.Env):
-    """Sutton and Barto, example 8.1: 6 x 9 cells, at best 14 steps from (2, 0) to (0, 8); the last step pays 1."""
-
-    WALLS = {(1, 2), (2, 2), (3, 2), (4, 5), (0, 7), (1, 7), (2, 7)}
-    START, GOAL = (2, 0), (0, 8)
-
-    def __init__(self):
-        self.observation_space, self.action_space = gym.spaces.Discrete(54), gym.spaces.Discrete(4)
-        self.P = {s: {a: [(1.0, *self.move(s, a))] for a in range(4)} for s in range(54)}
-        self.initial_state_distrib = np.eye(54)[18]
-
-    def move(self, state, action):
-        row, column = divmod(state, 9)
-        down, right = ((0, -1), (1, 0), (0, 1), (-1, 0))[action]
-        cell = row + down, column + right
-        if cell in self.WALLS or not (0 <= cell[0] < 6 and 0 <= cell[1] < 9):
-            cell = row, column
-        return cell[0] * 9 + cell[1], float(cell == self.GOAL), cell == self.GOAL
-
-    @td.samples_table
-    def reset(self, *, seed=None, options=None):
-        self.state = 18
-        return self.state, {}
-
-    @td.samples_table
-    def step(self, action):
-        self.state, reward, terminated = self.move(self.state, action)
-        return self.state, reward, terminated, False, {}
-
-
 def tabular_dyna_q(planning_steps: int, episodes: int, seed: int) -> list[int]:
     """Return the steps of each episode by the book's algorithm (page 164), with random replay and tie-breaking."""
-    rng, maze, steps = random.Random(seed), DynaMaze(), []
+    rng, maze, steps = random.Random(seed), dyna_maze(), []
     q_table, model = np.zeros((54, 4)).tolist(), {}
 
     def learn(state, action, next_state, reward, terminated):
@@ -484,11 +547,11 @@ def test_the_dyna_maze_of_the_book():
 
     runs = []
     for seed in range(8):
-        agent = DynaQAgent(DynaMaze(), 0.1, 0.1, beta=0.95, batch_size=1, planning_steps=5, seed=seed, do_test=False)
+        agent = DynaQAgent(dyna_maze(), 0.1, 0.1, beta=0.95, batch_size=1, planning_steps=5, seed=seed, do_test=False)
         ends = []
         for _ in agent.learn_in_batches(30):
             ends.append(agent.steps)
         runs.append(np.diff(ends, prepend=0))
     ours = np.mean(runs, axis=0)
     assert ours[2:].mean() < 20  # as early as the book's with ten times the planning
-    assert td.policy_value(td.TransitionTable.from_env(DynaMaze()), agent.q_table, 0.95)[18] == pytest.approx(0.95**13)
+    assert td.policy_value(dyna_maze().table, agent.q_table, 0.95)[18] == pytest.approx(0.95**13)

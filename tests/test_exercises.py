@@ -1,14 +1,13 @@
-"""The notebook's exercises: each "Try this" is tried here and shows what it promises."""
+"""The notebooks' exercises: each "Try this" is tried here and shows what its answer says."""
 
 import itertools
-import pdb
 import re
-import sys
 
 import nbformat
 import numpy as np
 import pytest
 from gym.envs.toy_text.cliffwalking import CliffWalkingEnv
+from jupyter_client.manager import start_new_kernel
 
 import td_helpers as td
 from beyond import DynaQAgent
@@ -20,6 +19,13 @@ SLIPPERY, DRY = (0.9, 0.04, 0.03, 0.03), (1, 0, 0, 0)
 @pytest.fixture(scope="module")
 def cells(root):
     return nbformat.read(root / "distributed_td.ipynb", 4).cells
+
+
+@pytest.fixture(scope="module")
+def exercises(cells, root):
+    """The text of each exercise, from its title on, in both notebooks."""
+    further = nbformat.read(root / "beyond" / "federated_and_dyna.ipynb", 4).cells
+    return [part for cell in [*cells, *further] for part in cell.source.split("**Try this: ")[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +59,11 @@ def passes(q_table, lake) -> str:
     return "hallway" if 33 in path else "bypass"
 
 
-def test_there_are_six_to_ten_exercises_and_each_says_what_one_should_see(cells):
-    exercises = [part for cell in cells for part in cell.source.split("**Try this: ")[1:]]
-    assert 6 <= len(exercises) <= 10 and all("*You should see*" in exercise for exercise in exercises)
+def test_there_are_eight_to_ten_exercises_and_each_has_a_question_and_a_folded_answer(exercises):
+    assert 8 <= len(exercises) <= 10
+    for exercise in exercises:
+        question, folded, answer = exercise.partition("<details><summary>")
+        assert "?" in question and folded and len(answer) > 100 and "> </details>" in answer, exercise[:40]
     assert len(exercises) == sum(name.startswith("test_try_") for name in globals())
 
 
@@ -136,20 +144,33 @@ def test_try_an_epsilon_that_decays(large):
     assert means[1] > means[0] + 100
 
 
-def test_try_to_stop_inside(hallway, lesson, monkeypatch):
-    seen = []
+def test_try_to_stop_inside(exercises, root):
+    """A kernel, as JupyterLab's, runs the exercise's code, and its debugger is told what a student types."""
+    (exercise,) = [text for text in exercises if text.startswith("stop inside")]
+    code = re.sub("^> ?", "", re.search(r"```python\n(.*?)> ```", exercise, re.DOTALL)[1], flags=re.MULTILINE)
+    typed = iter(["p first, snapshot.steps", "c"] * 5)
+    asked, printed = [], []
 
-    def look():
-        caller = sys._getframe(1)
-        seen.append((caller.f_locals["first"], caller.f_locals["snapshot"].steps))
+    def answer(message):
+        asked.append(message["content"]["prompt"])
+        client.input(next(typed))
 
-    monkeypatch.setattr(pdb, "set_trace", look)
-    settings = {"cw_num": 2, "batch_size": 10, "do_test": False, "workers": td.InProcess()}
-    agent = lesson["WatchedAgent"](hallway, 0.3, 0.001, 50, **settings)
-    agent.learn_and_evaluate(progress=False)
+    def keep(message):
+        printed.append(message["content"].get("text", ""))
+        assert message["header"]["msg_type"] != "error", message["content"]
+
+    manager, client = start_new_kernel(cwd=str(root))
+    try:
+        set_up = 'import td_helpers as td; hallway = td.FrozenLakeEnv(map_name="Dangerous Hallway")\n'
+        client.execute_interactive(set_up + code, stdin_hook=answer, output_hook=keep, timeout=120)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert next(typed, None) is None and all("db>" in prompt.lower() for prompt in asked)
+    seen = [(int(first), int(steps)) for first, steps in re.findall(r"^\((\d+), (\d+)\)$", "".join(printed), re.M)]
     assert [first for first, _ in seen] == [0, 10, 20, 30, 40]
     steps = [steps for _, steps in seen]
-    assert steps[:2] == [0, 0] and 0 < steps[2] < steps[3] < steps[4] < agent.steps
+    assert steps[:2] == [0, 0] and 0 < steps[2] < steps[3] < steps[4]
 
 
 def test_try_how_old_a_table_may_be(large):
@@ -222,3 +243,23 @@ def test_expected_sarsa_is_the_same_compiled_stepped_distributed_and_saved(hallw
 def test_a_rule_of_the_wrong_signature_is_refused_with_the_right_one():
     with pytest.raises(TypeError, match="must take \\(q_table, state, action, reward, next_state, terminated"):
         td.Rule(lambda q_table, state, action: None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "slip", "melted", "routes"),
+    [
+        ((0.3, 0.001), 0.03, 0, {td.QLAgent: "hallway", td.SARSAAgent: "bypass"}),
+        ((0.05, 0.001), 0.03, 0, {td.QLAgent: "hallway", td.SARSAAgent: "hallway"}),
+        ((0.3, 0.1), 0.03, 0, {td.QLAgent: "bypass"}),
+        ((0.3, 0.001), 0.0, 0, {td.QLAgent: "hallway", td.SARSAAgent: "hallway"}),
+        ((0.3, 0.001), 0.03, 2, {td.SARSAAgent: "hallway"}),
+    ],
+)
+def test_moving_the_sliders_shows_what_the_answers_say(settings, slip, melted, routes):
+    rows = [("F" if 2 <= i < 2 + melted else row[0]) + row[1:] for i, row in enumerate(td.MAPS["Dangerous Hallway"])]
+    lake = td.FrozenLakeEnv(rows, transition_prob=(1 - slip, slip / 3, slip / 3, slip / 3))
+    assert passes(td.value_iteration(lake.table), lake) == ("bypass" if slip else "hallway")
+    for (kind, expected), seed in itertools.product(routes.items(), range(5)):
+        agent = kind(lake, *settings, 30_000, do_test=False, seed=seed)
+        agent.learn_and_evaluate(progress=False)
+        assert passes(agent.q_table, lake) == expected

@@ -63,7 +63,7 @@ def test_the_signature_shown_is_the_one_that_holds(kind):
     agent = kind(td.FrozenLakeEnv(), **settings)
     parameters = inspect.signature(kind).parameters
     for name, parameter in parameters.items():
-        if name in ("simulator", "compiled", *settings) or parameter.default is None:
+        if name in ("simulator", "compiled", "trace", *settings) or parameter.default is None:
             continue
         if hasattr(agent, name):
             assert getattr(agent, name) == parameter.default, name

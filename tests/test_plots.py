@@ -1,5 +1,7 @@
 """Plots: contents read back from the figure, and identical files every time."""
 
+import re
+
 import numpy as np
 import pytest
 from matplotlib.colors import rgb_to_hsv, to_rgb
@@ -125,6 +127,29 @@ def test_a_lake_is_drawn_with_its_values_and_letters():
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_title()) == ("column", "Values")
 
 
+def test_colours_span_the_scale_that_is_asked_for_and_the_bar_says_what_lies_outside():
+    q_table = np.full((5, 4), 900.0)
+    q_table[3] = 1000.0
+    for scale, limits, extend in [
+        (None, (0.0, 1000.0), "neither"),
+        ((850, 1000), (850.0, 1000.0), "neither"),
+        ((950, 1000), (950.0, 1000.0), "min"),
+        ((950, 990), (950.0, 990.0), "both"),
+        ((0, 950), (0.0, 950.0), "max"),
+    ]:
+        image = td.plot_image(q_table, ["SF", "FG"], scale=scale).axes[0].images[0]
+        assert image.get_clim() == limits and image.colorbar.extend == extend
+    with pytest.raises(ValueError, match="scale must be \\(lowest, highest\\), got \\(1, 0\\)"):
+        td.plot_image(q_table, ["SF", "FG"], scale=(1, 0))
+
+
+def test_thousands_have_commas_on_axes():
+    figure = td.plot_result([[-1000.0] * 100, [0.5] * 100], 1000, ["a", "b"])
+    figure.canvas.draw()
+    ticks = [tick.get_text() for axis in (figure.axes[0].xaxis, figure.axes[0].yaxis) for tick in axis.get_ticklabels()]
+    assert "100,000" in ticks and "\u22121,000" in ticks and not [tick for tick in ticks if re.search(r"\d{4}", tick)]
+
+
 def test_arrows_point_where_the_greedy_action_goes():
     q_table = np.zeros((10, 4))
     for state, action in enumerate((td.LEFT, td.DOWN, td.RIGHT, td.UP)):
@@ -203,3 +228,26 @@ def test_sources_are_shown_as_they_stand_in_the_module():
     assert "def q_learning_update(" in repr(shown) and "class QLAgent(TDAgent):" in repr(shown)
     assert "\ndef greedy_policy(self" in repr(shown)  # a method, as far left as a function
     assert "style=" in shown._repr_html_() and "<pre" in shown._repr_html_()
+
+
+def test_a_table_is_html_in_a_notebook_and_aligned_text_elsewhere():
+    rows = [
+        {"agent": "Q-learning", "value": 960.2634, "steps": 1_234_567, "share": "5%", "ok": True},
+        {"agent": "<b>", "value": np.float64(-1.0), "steps": np.int64(10), "share": "12%", "ok": np.bool_(False)},
+    ]
+    shown = td.show_table(iter(rows), caption="Two & two")
+    assert repr(shown).splitlines() == [
+        "Two & two",
+        "agent        value      steps  share  ok",
+        "Q-learning  960.26  1,234,567     5%  True",
+        "<b>          -1.00         10    12%  False",
+    ]
+    html = shown._repr_html_()
+    assert "&lt;b&gt;" in html and "<b>" not in html and "Two &amp; two" in html
+    assert html.count("<tr>") == 3 and html.count("text-align: right") == 9 and "1,234,567" in html
+
+
+@pytest.mark.parametrize("rows", [[], [{}], [{"a": 1}, {"b": 1}], [{"a": 1}, {"a": 1, "b": 2}], ["a"]], ids=str)
+def test_a_table_needs_rows_of_the_same_columns(rows):
+    with pytest.raises(ValueError, match="rows must be one or more dicts with the same columns"):
+        td.show_table(rows)

@@ -131,8 +131,9 @@ def test_the_class_of_processes_is_made_once_for_each_ray():
 
 
 @kinds
-def test_a_run_over_ray_has_the_bits_of_one_in_this_process(workers, kind, simulator):
-    over_ray, here = finished(workers, kind, simulator), finished(td.InProcess(), kind, simulator)
+@pytest.mark.parametrize("settings", [{}, {"ties": "random", "keep_returns": True}], ids=["as ever", "ties, returns"])
+def test_a_run_over_ray_has_the_bits_of_one_in_this_process(workers, kind, simulator, settings):
+    over_ray, here = (finished(pool, kind, simulator, **settings) for pool in (workers, td.InProcess()))
     assert learned(over_ray) == learned(here)
     assert (over_ray.batches, over_ray.cost.bytes) == (here.batches, here.cost.bytes)
     assert over_ray.restarts == 0 and min(over_ray.cost) > 0

@@ -11,7 +11,7 @@ from helpers import AGENTS, NO_SLIP, Ring, corridor, interrupted, learned
 
 import td_helpers as td
 from beyond import DistributedDynaQAgent, DynaQAgent, FederatedQLAgent, FederatedSARSAAgent
-from tabular.returns import Returns, joined, returns_of
+from tabular.returns import Returns, joined
 
 LAKE = td.FrozenLakeEnv()
 SETTINGS = {"learning_episodes": 90, "test_interval": 30, "trials": 2, "max_step": 60, "seed": 3, "keep_returns": True}
@@ -159,8 +159,15 @@ class Forgetful(td.QLAgent):
         return super().learn_on(q_table, first, episodes, log)
 
 
-def test_a_learn_on_that_leaves_them_out_is_told_and_learns_nothing():
-    agent = small(Forgetful)
+class OfForgetful(td.DistributedQLAgent):
+    """A distributed agent with such workers."""
+
+    single = Forgetful
+
+
+@pytest.mark.parametrize("make", [functools.partial(small, Forgetful), functools.partial(team, OfForgetful)])
+def test_a_learn_on_that_leaves_them_out_is_told_and_learns_nothing(make):
+    agent = make()
     with pytest.raises(RuntimeError, match="learn_on must fill in the returns"):
         agent.learn(5)
     assert agent.episode == 0 and not agent.q_table.any()
@@ -184,13 +191,6 @@ def test_a_new_array_is_returned_each_time():
     agent.learn(5)
     agent.returns[:] = 7.0
     assert (agent.returns < 0).all()
-
-
-def test_rewards_of_experience_are_added_up_in_order_in_float64():
-    pairs = np.array([3, 5, -1, 4, -7, -1], np.int32)
-    for kind in (np.float32, np.float64):
-        rewards = np.array([1e8, 1.0, 0.0, -2.5, 0.0, 0.0], kind)
-        assert returns_of(pairs, rewards).tolist() == [1e8 + 1.0, -2.5, 0.0]
 
 
 def test_a_version_shares_its_buffer_and_never_changes():

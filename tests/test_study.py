@@ -14,7 +14,7 @@ import pytest
 
 import beyond.figures
 import figures
-from figures import curves, exact, hallway, make_figures, study
+from figures import curves, exact, hallway, make_figures, report, study
 from figures.assignment import HALLWAY
 from figures.rows import read_rows, settings_of, write_rows
 from figures.study import Study, experiment
@@ -173,6 +173,7 @@ def short(copy):
     (copy.folder / "report_template.md").write_text(
         "The optimum is {{ exact.best(HALLWAY).value | number(1) }}.\n", encoding="utf-8"
     )
+    (copy.folder / "appendix_template.md").unlink()
     return dataclasses.replace(copy, pictures={})
 
 
@@ -209,6 +210,37 @@ def test_beyond_writes_its_own_report_and_readme_table_and_leaves_the_assignment
     assert readme.read_text(encoding="utf-8") == committed and committed_report(beyond_study) == "2 cores\n"
 
 
+def test_an_appendix_is_published_beside_the_data_and_its_claims_are_checked(short, capsys):
+    (short.folder / "appendix_template.md").write_text("Its route: {{ exact.best(HALLWAY).route }}\n", encoding="utf-8")
+    make_figures.main(short, ["--draw"])
+    assert (short.folder / "appendix.md").read_text(encoding="utf-8") == "Its route: bypass\n"
+    (short.folder / "appendix_template.md").write_text('{% do claim("it is odd", false) %}\n', encoding="utf-8")
+    with pytest.raises(SystemExit):
+        make_figures.main(short, ["--draw"])
+    assert "figures/appendix_template.md, line 1: the data do not show that it is odd" in capsys.readouterr().err
+
+
+def test_all_makes_the_study_it_builds_on_first(copies, capsys):
+    base = dataclasses.replace(copies["figures"], pictures={})
+    further = dataclasses.replace(copies["beyond/figures"], pictures={}, base=base, rewrite=None)
+    for one in (base, further):
+        (one.folder / "report_template.md").write_text("{{ timing.cores() }} cores\n", encoding="utf-8")
+        (one.folder / "appendix_template.md").unlink(missing_ok=True)
+    make_figures.main(further, ["--all", "--draw"])
+    assert committed_report(base) == committed_report(further) == "2 cores\n"
+    with pytest.raises(SystemExit):
+        make_figures.main(further, ["--all", "lock_in"])
+    assert "--all runs all experiments: leave out lock_in" in capsys.readouterr().err
+
+
+def test_sizes_of_effects_are_compared_by_their_ratio():
+    claim = lambda size: report.Claim("", True, False, "", size, "numbers", frozenset())
+    assert report.times(claim((4.0, 3.0, 5.0)), claim((-6.0, 1, 2))) == ""  # another sign
+    assert report.times(claim((4.0, 3.0, 5.0)), claim((6.0, 1, 2))) == "1.50"
+    assert report.times(claim(None), claim(2)) == report.times(claim(0), claim(2)) == ""
+    assert claim((4.0, 3.0, 5.0)).values == "4 [3, 5]" and claim(None).values == "numbers"
+
+
 def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short, capsys):
     add(short, '{% do claim("it is low", exact.best(HALLWAY).value < 100) %}\n')
     before = contents(short)
@@ -224,11 +256,12 @@ def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short, capsys):
     assert {path: text for path, text in after.items() if path not in draft} == before
 
 
-def test_a_false_claim_about_times_is_a_warning(short, capsys):
+def test_a_false_claim_about_times_is_a_warning_and_the_report_says_so(short, capsys):
     add(short, '{% do claim("it is fast", false, is_timing=True) %}\n')
     make_figures.main(short, ["--draw"])
     assert "warning: figures/report_template.md, line 2" in capsys.readouterr().err
-    assert committed_report(short) == "The optimum is 960.3.\n"
+    said = "*Where this text says otherwise: the times do not show that it is fast.*\n"
+    assert committed_report(short) == f"The optimum is 960.3.\n\n{said}"
 
 
 def few_curves(seeds=2, tests=2, episodes={HALLWAY: 4_000}, rates=(0.1,), epsilons=(0.3,)):  # noqa: B006
@@ -242,7 +275,8 @@ def few_seeds(short):
     experiment(few_curves)
     with simulated(0):
         write_rows(short.folder / "data" / "curves.csv", few_curves, few_curves())
-        add(short, '{% do claim("two seeds make two curves", rows.seeds("curves") == 2) %}\n')
+        counted = 'rows.seeds("curves")'
+        add(short, f'{{% do claim("two seeds make two curves", {counted} == 2, size={counted}) %}}\n')
         add(short, '{% do claim("the best way is the bypass", exact.best(HALLWAY).route == "bypass") %}\n')
         yield dataclasses.replace(short, experiments={"exact": exact.run, "curves": few_curves})
 
@@ -257,19 +291,19 @@ def test_other_seeds_write_a_table_of_claims_and_nothing_else(few_seeds, monkeyp
     table = after.pop(few_seeds.folder / "claims_fresh.md").decode()
     before.pop(few_seeds.folder / "claims_fresh.md")
     assert after == before
-    assert "| two seeds make two curves | 2 | 2 | holds |" in table
+    assert "| two seeds make two curves | 2 | 2 | 1.00 | holds |" in table
     assert "python figures/make_figures.py --seeds-from 1000" in table
     assert "bypass" not in table  # exact values have no seeds
-    committed, fresh = seen
+    committed, _, fresh, _ = seen  # each claim reads them twice: for its condition and its size
     assert committed["seed"].tolist() == fresh["seed"].tolist()
     assert not committed.equals(fresh)
 
 
 def test_a_claim_that_fails_under_other_seeds_is_told_and_not_published(few_seeds, capsys):
     committed = read_rows(few_seeds.folder / "data" / "curves.csv", few_curves)
-    value = float(curves.late({"curves": committed}, HALLWAY, "SARSA", 0.1, 0.3).mean())
-    late = 'curves.late(HALLWAY, "SARSA", 0.1, 0.3).mean()'
-    add(few_seeds, f'{{% do claim("the curve is that one", {late} == {value!r}) %}}\n')
+    value = float(curves.last({"curves": committed}, HALLWAY, "SARSA", 0.1, 0.3).mean())
+    last = 'curves.last(HALLWAY, "SARSA", 0.1, 0.3).mean()'
+    add(few_seeds, f'{{% do claim("the curve is that one", {last} == {value!r}) %}}\n')
     with pytest.raises(SystemExit):
         make_figures.main(few_seeds, ["--seeds-from", "1000", "curves"])
     assert "line 4: the data do not show that the curve is that one" in capsys.readouterr().err
@@ -293,7 +327,7 @@ def test_a_run_broken_off_leaves_every_file_as_it_was(copy, error):
 
 def test_a_picture_that_fails_leaves_every_file_as_it_was(short):
     before = contents(short)
-    pictures = {"routes": hallway.routes, "broken": lambda data: data["broken"]}
+    pictures = {"two_routes": hallway.two_routes, "broken": lambda data: data["broken"]}
     with pytest.raises(KeyError, match="broken"):
         make_figures.main(dataclasses.replace(short, pictures=pictures), ["exact"])
     assert contents(short) == before

@@ -1,6 +1,8 @@
 """Watching agents: a lake's pixels, rollouts, the greedy path, films, and their display in a notebook."""
 
+import base64
 import io
+import re
 import runpy
 import sys
 import types
@@ -174,11 +176,19 @@ def test_a_film_has_a_picture_for_each_table_and_the_same_bytes_every_time(hallw
     assert (tmp_path / "one.gif").read_bytes() == one.gif
 
 
-def test_a_film_is_shown_without_a_connection_and_says_what_it_shows(lake):
-    film = td.animate({"SARSA": [td.value_iteration(lake.table)]}, lake, [100])
+def test_a_shown_film_can_be_paused_and_dragged_and_needs_no_connection(hallway):
+    exact = td.value_iteration(hallway.table)
+    film = td.animate({"SARSA": [share * exact for share in (0.0, 0.5, 1.0)]}, hallway, [0, 100, 200])
     html = film._repr_html_()
-    assert 'alt="SARSA while learning' in html and 'src="data:image/gif;base64,R0lGOD' in html and "http" not in html
-    assert repr(film) == film.alt
+    assert repr(film) == film.alt and f'alt="{film.alt}"' in html and "http" not in html and "<script" not in html
+    assert "<button" in html and '<input type="range" hidden min="0" max="2" value="2"' in html
+    assert "top: -200%" in html  # without scripts the last picture shows
+    strip = PIL.Image.open(io.BytesIO(base64.b64decode(re.search(r"base64,([^\"]+)", html)[1]))).convert("RGB")
+    assert len(np.unique(np.array(strip).reshape(-1, 3), axis=0)) > 30
+    pieces = np.array(strip).reshape(3, -1, strip.width, 3).astype(int)
+    for piece, frame in zip(pieces, frames(film), strict=True):
+        assert np.abs(piece - frame).mean() < 4  # but for the palette
+    assert film._repr_html_() == html
 
 
 def test_a_film_needs_a_table_for_each_number_of_episodes(lake):

@@ -105,7 +105,9 @@ UPDATES = {"Q-learning": decaying_q_learning, "SARSA": decaying_sarsa, "Q(λ)": 
 @functools.cache
 def rule_of(learner: str) -> td.Rule:
     """Return a learner's rule, compiled once per process."""
-    return td.Rule(UPDATES[learner])
+    rule = td.Rule(UPDATES[learner])
+    rule.tried = True  # a rehearsal would leave its steps in the trace
+    return rule
 
 
 @experiment
@@ -166,7 +168,7 @@ def plain_learning(env, epsilon, start, seed, learner, schedule, rate):
     steps = episode = 0
     while True:
         count = max(5, episode // 100)
-        steps += rule.kernel(q_table, env.table.packed, agent.actions, parameters, episode, count, None)
+        steps += rule(q_table, env.table.packed, agent.actions, parameters, episode, count)
         episode += count
         yield q_table, steps
 

@@ -9,7 +9,7 @@ from beyond.figures.until import LARGE_WITHIN, WITHIN
 from figures import break_even, exact, timing
 from figures.assignment import HALLWAY, LAKE, SINGLE
 from figures.rows import Data, settings_of
-from figures.summaries import between, interval, markdown, median_range
+from figures.summaries import between, interval, markdown, median_range, typical_range
 
 MARK = "scale"  # marks the table's place in README.md
 
@@ -17,18 +17,18 @@ MARK = "scale"  # marks the table's place in README.md
 def table(data: Data) -> str:
     """A table of speed-ups over one core: measured, or computed where the machine has too few cores."""
     side = max(federated.SIDES)
-    batch = {name: timing.CASES[name, LAKE].get("batch_size", 100) for name in ("compiled", "stepped")}
+    batch = {name: timing.CASES[name, LAKE]["batch_size"] for name in ("compiled", "stepped")}
     alone, planner = ("Q-learning", SINGLE), ("Dyna-Q", SINGLE)
     small = f"batches of {dyna_clock.BATCH_SIZES['Q-learning']}"
     measured = [
         [f"16x16, compiled, 8 collectors, batches of {batch['compiled']}", "pace",
-         median_range(timing.speed_ups(data, "compiled", LAKE, 8), ".2f")],
+         typical_range(timing.speed_ups(data, "compiled", LAKE, 8), ".2f")],
         [f"16x16, stepped in Python, 2 collectors, batches of {batch['stepped']}", "pace",
-         median_range(timing.speed_ups(data, "stepped", LAKE, 2), ".2f")],
+         typical_range(timing.speed_ups(data, "stepped", LAKE, 2), ".2f")],
         [f"16x16, stepped in Python, 2 collectors, {small}", "policy",
          median_range(dyna_clock.speed_ups(data, "stepped", alone, ("Q-learning", 2)))],
         [f"{HALLWAY}, steps wait 200 µs, 8 collectors", "pace",
-         median_range(timing.speed_ups(data, "waits", HALLWAY, 8), ".2f")],
+         typical_range(timing.speed_ups(data, "waits", HALLWAY, 8), ".2f")],
         [f"16x16, steps wait 200 µs, 8 collectors, {small}", "policy",
          median_range(dyna_clock.speed_ups(data, "waiting", alone, ("Q-learning", 8)))],
         ["the same with Dyna-Q, against Dyna-Q on one core", "policy",
