@@ -18,7 +18,7 @@ from .runs import Run
 KINDS = ("q_learning", "sarsa")
 WITHOUT_TESTS = ("server", "collectors", "end", "traffic")  # what is judged without tests, too, if these are at fault
 CALLED = {"q_learning": "QLAgent", "sarsa": "SARSAagent", "distributed": "The distributed agent"}
-FEWEST = ({"ew_num": 1}, {"cw_num": 1})  # workers of a kind, with which the distributed part is tried, too
+FEWEST = tuple({kind: 1, "most_events": schedules.MOST_EVENTS} for kind in ("ew_num", "cw_num"))  # workers of a kind
 SCHEDULES = 6  # under which each distributed item is looked at
 
 
