@@ -97,15 +97,17 @@ for name in lakes:
 for (name, alpha, eps, label), runs in grid.items():
     if alpha == 0.001 and eps == 0.3:
         assert np.median([value(run, eps) for run in runs]) < last[name, alpha, eps, label] - 200
-    early = np.median([run.total_rewards[:5] for run in runs])
-    assert early > 500 if alpha == 0.1 and label == "SARSA" else early < 900, (name, alpha, eps, label, early)
+    if alpha == 0.001:
+        assert np.median([run.total_rewards[:5] for run in runs]) < -200, (name, eps, label)
+    else:
+        assert np.median([run.total_rewards[5:15] for run in runs]) > 500, (name, eps, label)
 tables_of = {key[1:]: np.median([run.q_table for run in runs], axis=0) for key, runs in grid.items() if key[0] == hall}
 assert abs(tables_of[0.001, 0.3, "Q-learning"][inside] - exact[inside]) < 100
 assert tables_of[0.001, 0.3, "Q-learning"][outside] < 50 < 150 < tables_of[0.001, 0.3, "SARSA"][outside]
 assert tables_of[0.001, 0.3, "SARSA"][inside] < 200 < 600 < tables_of[0.001, 0.05, "SARSA"][inside]
 assert all(table[outside] > 400 for key, table in tables_of.items() if key[0] == 0.1)
 counts = [count for _, count in teams.values()]
-assert counts == sorted(counts) and counts[-1] > 1.5 * counts[0]
+assert counts[-1] > 1.2 * counts[0]
 """
 WING_CLAIMS = """
 assert on_bypass(planned) and worth > 808
