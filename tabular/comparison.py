@@ -96,9 +96,9 @@ def compare(settings: Settings) -> Iterator[Comparison]:
     episodes. How much each shows depends on the settings alone, never on the time.
     """
     table = settings.lake().table
-    best, best_exploring = (
-        float(table.start @ value_iteration(table, BETA, epsilon).max(axis=1)) for epsilon in (0.0, settings.epsilon)
-    )
+    best = float(table.start @ value_iteration(table, BETA).max(axis=1))
+    soft = value_iteration(table, BETA, settings.epsilon)
+    best_exploring = float(table.start @ policy_value(table, soft, BETA, settings.epsilon))
     results: dict[str, Result] = {name: Result([], [], [], []) for name in RULES}
     steps, due = 0, FIRST_STEPS
     for number in range(settings.seeds):
