@@ -6,7 +6,7 @@ import collections
 
 import numpy as np
 
-from .account import ANOTHER_ORDER, NOTHING, RIGHT, is_greedy
+from .account import ANOTHER_ORDER, is_greedy
 from .plays import STATES
 from .records import Problem, Record, Test
 from .runs import in_list
@@ -108,9 +108,8 @@ def within(plain: Record, record: Record) -> list[Problem]:
         return []
     if len(record.results or ()) != len(due):
         return []  # `crossing` says so
-    wrong = {one.rule for one in account.learned} - RIGHT - {NOTHING}
-    if wrong or account.episodes != record.settings["learning_episodes"]:
-        return []  # episodes are told apart where the server learns by the rule
+    if not account.right or account.episodes != record.settings["learning_episodes"]:
+        return []
     # Other orders of learning within a batch are right: then no table is known but those between calls.
     tested = [episode for test in record.tests if (episode := account.episode_of(test.table)) is not None]
     if all(episode in due and tested.count(episode) == 1 for episode in tested):

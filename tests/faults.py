@@ -393,6 +393,18 @@ DISTRIBUTED = [
 """, "", "snapshots"),
     one("a batch counts as one episode", "end", "server", "            self.episode += 1\n",
         "            self.episode += experience is experiences[-1]\n", "snapshots"),
+    one("a batch that is too long at the end counts and is thrown away", "end", "server",
+        "        for experience in experiences:\n", """\
+        if self.episode + len(experiences) > self.learning_episodes:
+            self.episode = self.learning_episodes
+        for experience in experiences:
+""", "snapshots"),
+    one("a batch that is too long at the end is thrown away, again and again", "end", "server",
+        "        for experience in experiences:\n", """\
+        if self.episode + len(experiences) > self.learning_episodes:
+            return self.get_q_table()
+        for experience in experiences:
+""", "snapshots"),
     some(
         "collectors are not awaited", "end",
         Change("distributed", "        ray.get(workers)\n", "        ray.get(workers[self.cw_num :])\n"),
