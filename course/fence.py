@@ -59,6 +59,7 @@ class Loaded(NamedTuple):
     stopped: tuple = ()  # statements at which the process ended: (place, line, how)
     tried: tuple = ()  # what was asked for of the model answer
     refused: tuple = ()  # what else was refused
+    loops: tuple = ()  # that were not executed: (cell, line, whether it never ends)
     defined: tuple = ()  # names of what was defined
 
 

@@ -165,12 +165,22 @@ def _loads(loaded: Loaded) -> tuple[float, str, str]:
         return 0.0, " ".join(said), hint if len(said) > 1 else "Was this the right file?"
     if loaded.refused:
         said.append(f"It was refused to {', '.join(loaded.refused)}.")
-    if said:
-        return 0.5, " ".join(said), hint
+    loops = _loops(loaded)
+    if said or any(endless for _, _, endless in loaded.loops):
+        return 0.5, " ".join(said + loops), hint
     lacking = "At {} it needs what the grader does not have ({})."
     absent = "".join(" " + lacking.format(place, error) for place, _, error in loaded.absent)
     cells = f"{loaded.executed} of its {loaded.cells} code cells"
-    return 1.0, f"What is defined in {cells} was executed without an error.{absent}", ""
+    seen = f"What is defined in {cells} was executed without an error.{absent}"
+    return 1.0, " ".join([seen, *loops]), ""
+
+
+def _loops(loaded: Loaded, most: int = 3) -> list[str]:
+    """A sentence for each loop that was not executed in a cell that was, the first ones, those without an end first."""
+    loops = sorted(loaded.loops, key=lambda loop: not loop[2])[:most]
+    ends = {False: "", True: ", since it never ends"}
+    return [f"Code cell {cell}, line {line}, has a loop that was not executed{ends[bool(never)]}."
+            for cell, line, never in loops]  # fmt: skip
 
 
 def _failures(loaded: Loaded, most: int = 3) -> list[str]:

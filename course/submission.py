@@ -24,6 +24,7 @@ PLAYING = TRAINING | {"step"}  # of a function, not of a class, which may be an 
 FILLING = {"append", "extend", "insert", "update", "add", "setdefault"}  # methods that complete a constant
 IDLE = {"print", "input", "open", "exec", "eval", "compile", "display", "exit", "quit", "breakpoint", "get_ipython"}
 PICTURES = ("matplotlib", "seaborn", "plotly", "IPython")
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
 LINE_MAGIC = re.compile(r"^\s*(pip3?|conda|apt(-get)?|cd|ls|pwd)\s+\S|^\s*[%!]|\?\s*$")
 KEPT_CELLS = re.compile(r"^%%(time|timeit|capture|prun)\b")
 
@@ -50,6 +51,14 @@ class Broken(NamedTuple):
 
     cell: int
     reason: str
+
+
+class Loop(NamedTuple):
+    """A loop that was left out, in a cell that defines something."""
+
+    cell: int
+    line: int
+    endless: bool  # for sure: what follows it in the notebook is never reached
 
 
 def code_cells(path: Path) -> list[str]:
@@ -120,6 +129,37 @@ def read(cells: list[str]) -> tuple[list[Statement], list[Broken]]:
             if kept is not None:
                 statements.append(Statement(number, kept, lines[node.lineno - 1].strip()))
     return statements, broken
+
+
+def loops_left_out(cells: list[str], statements: list[Statement]) -> list[Loop]:
+    """The `while` loops of the cells that these statements are from, which are never among the statements."""
+    found = []
+    for number in sorted({one.cell for one in statements}):
+        for node in parsed(cells[number - 1]).body:
+            found += [Loop(number, loop.lineno, loop is node and _is_endless(loop)) for loop in _loops(node)]
+    return found
+
+
+def _loops(node: ast.AST) -> Iterator[ast.While]:
+    """The `while` loops of a statement, not those within functions and classes, nor within one another."""
+    if isinstance(node, ast.While):
+        yield node
+    elif not isinstance(node, FUNCTIONS):
+        for child in ast.iter_child_nodes(node):
+            yield from _loops(child)
+
+
+def _is_endless(loop: ast.While) -> bool:
+    """Whether a loop ends by an error at most."""
+    return isinstance(loop.test, ast.Constant) and bool(loop.test.value) and not any(map(_breaks, loop.body))
+
+
+def _breaks(node: ast.AST) -> bool:
+    """Whether a statement leaves the loop that it stands in."""
+    if isinstance(node, FUNCTIONS):
+        return False
+    within = node.orelse if isinstance(node, ast.For | ast.AsyncFor | ast.While) else ast.iter_child_nodes(node)
+    return isinstance(node, ast.Break) or any(map(_breaks, within))
 
 
 class Sieve:

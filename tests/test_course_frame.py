@@ -244,6 +244,22 @@ def test_what_raises_is_said_and_the_rest_goes_on(hand_in):
     assert "Code cell 3 does not compile" in sheet["loads"].seen
 
 
+@pytest.mark.parametrize(
+    ("loop", "points", "said"),
+    [
+        ("while True:\n    pass", 5, "Code cell 2, line 3, has a loop that was not executed, since it never ends."),
+        ("while 1:\n    for _ in range(3):\n        break", 5, "since it never ends"),
+        ("while True:\n    if y:\n        break", 10, "line 3, has a loop that was not executed."),
+        ("while True:\n    for _ in range(3):\n        pass\n    else:\n        break", 10, "not executed."),
+        ("while y < 0:\n    y = 1", 10, "not executed."),
+        ("try:\n    while True:\n        next(y)\nexcept TypeError:\n    pass", 10, "line 4, has a loop"),
+    ],
+)
+def test_a_loop_left_out_is_said_and_costs_points_where_what_follows_is_never_reached(hand_in, loop, points, said):
+    mark = hand_in(AGENT, f"class Server:\n    y = 2\n{loop}", "print(3)\nwhile True:\n    pass")["loads"]
+    assert mark.points == points and said in mark.seen and "cell 3" not in mark.seen
+
+
 def test_the_lake_of_earlier_years_is_executed(hand_in):
     lake = """
 from gym.envs.toy_text import discrete
