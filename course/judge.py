@@ -199,7 +199,7 @@ class Submission:
         """Of which policy, when, and what they return."""
         if all(is_blank(run.error) for run in self.both()):
             return failed("tests", self.both()[0].error)
-        limited = {"learning_episodes": 1, "test_interval": 1, "longest": 5_000}
+        limited = {"learning_episodes": 4, "test_interval": 4, "longest": 5_000}
         tried = self.both(trials=3)
         finding = single.judge_tests(self.both(), self.both(do_test=False), self.both(**limited), tried)
         return single.halved(finding, len(self.there()))

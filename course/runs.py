@@ -52,7 +52,7 @@ class Run:
         self.log = log = Log(longest=longest)
         self.endless_after = None
         self.error, self.returned = "", None
-        log.endless_after = 1 if longest < 20_000 else None
+        log.endless_after = self.settings["learning_episodes"] if longest < 20_000 else None
         with roles.lakes(names, log) as simulator, chance.repeatable(seed, names):
             names.update(self.settings | dict(globals_))
             self.called, cls = roles.class_of(names, kind)

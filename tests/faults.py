@@ -253,6 +253,29 @@ ONE_CORE = [
     ),
     one("trials are ignored", "tests", "agent", "        total_reward = 0.0\n",
         "        trials, total_reward = 7, 0.0\n"),
+    one("trials that are cut do not count", "tests", "agent", """\
+        total_reward = 0.0
+        for _ in range(trials):
+            state, _ = simulator.reset()
+            for step in range(max_steps):
+                state, reward, terminated, truncated, _ = simulator.step(policy_func(state))
+                total_reward += self.beta**step * reward
+                if terminated or truncated:
+                    break
+        return total_reward / trials
+""", """\
+        returns = []
+        for _ in range(trials):
+            state, _ = simulator.reset()
+            total_reward = 0.0
+            for step in range(max_steps):
+                state, reward, terminated, truncated, _ = simulator.step(policy_func(state))
+                total_reward += self.beta**step * reward
+                if terminated or truncated:
+                    returns.append(total_reward)
+                    break
+        return sum(returns) / len(returns) if returns else -1000.0
+"""),
     one("tests that raise", "tests", "agent", "return total_reward / trials", "return total_rewards / trials"),
     one("tested every other interval", "tests", "agent", "if self.do_test:", "if self.do_test and _ % 2:"),
 ]  # fmt: skip

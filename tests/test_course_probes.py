@@ -167,6 +167,7 @@ ONE_CORE = {
     "scaled": (lambda updates, wanted, settings: None, "q_learning", "no discount"),
     "test_problems": (lambda run: [], "tests", "tested while exploring"),
     "other_returns": (lambda *_: ("", ""), "tests", "undiscounted"),
+    "cut_problem": (lambda run: None, "tests", "trials that are cut do not count"),
     "tested_after": (lambda run: [4, 8, 12, 16, 20, 24], "tests", "tested before it learns"),
 }
 
