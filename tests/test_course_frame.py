@@ -737,6 +737,40 @@ def test_one_item_alone_is_judged_where_it_is_asked_for():
     assert grade.checked(options) == {"policies": 10, "sarsa": 12}
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, RuntimeError, BrokenPipeError])
+def test_what_was_judged_is_written_however_the_command_ends(folder, tmp_path, monkeypatch, capfd, stop):
+    judge = grade.grade
+
+    def ends(*arguments):
+        yield next(judge(*arguments))
+        raise stop
+
+    monkeypatch.setattr(grade, "grade", ends)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    command = [str(folder), "--csv", str(tmp_path / "m.csv"), "--html", str(tmp_path / "pages"), "--quiet"]
+    try:
+        status = grade.main(command)
+    except (SystemExit, RuntimeError):
+        status = None
+    assert status == {KeyboardInterrupt: 130, BrokenPipeError: 1}.get(stop)
+    assert len((tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()) == 2
+    assert len(list((tmp_path / "pages").iterdir())) == 2
+    said = "after 1 of 3 submissions, which are in the files that you asked for\n"
+    assert capfd.readouterr().err.endswith(said if stop is not BrokenPipeError else "")
+
+
+def test_where_nothing_was_judged_files_stay_as_they_are(folder, tmp_path, monkeypatch, capfd):
+    def ends(*_):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(grade, "grade", ends)
+    (tmp_path / "m.csv").write_text("old", encoding="utf-8")
+    assert grade.main([str(folder), "--csv", str(tmp_path / "m.csv"), "--quiet"]) == 130
+    assert (tmp_path / "m.csv").read_text(encoding="utf-8") == "old"
+    assert capfd.readouterr().err == "interrupted after 0 of 3 submissions\n"
+
+
 @posix
 @pytest.mark.long
 def test_ctrl_c_ends_the_command_in_a_line_and_leaves_no_process(tmp_path):
