@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from course.errors import LOOPS
 from course.findings import ITEMS, Finding
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -269,8 +270,9 @@ def _how(code: int) -> str:
 
 
 def _hint(run: _Run) -> str:
-    loops = "did not come" in run.ending
-    return "Does every loop end, also where an episode does not?" if loops else "Run this part by itself."
+    if "did not come" not in run.ending:
+        return "Run this part by itself."
+    return LOOPS if run.begun in ITEMS[:5] else "Does every loop end, also where an episode does not?"
 
 
 def _unreached(item: str, loaded: Loaded) -> Finding:

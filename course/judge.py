@@ -35,7 +35,7 @@ def judge(names: dict[str, object], seed: int = 0, items: Sequence[str] = ITEMS)
             try:
                 yield submission.better_of_two(item) if item in WITHOUT_TESTS else submission.finding(item)
             except Missing as missing:
-                yield Finding(item, 0.0, True, f"Not found: {missing}.", "Keep the names of the assignment.")
+                yield Finding(item, 0.0, True, f"Not found: {missing}.", missing.hint)
             except Unjudged as why:
                 yield Finding(item, 0.0, False, str(why), "")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course.fence import Loaded
-from course.findings import ITEMS, Finding
+from course.findings import ITEMS, KEEP_NAMES, Finding
 
 POINTS = Path(__file__).resolve().parent / "points.json"
 MOST_POINTS = 10_000  # of an item
@@ -123,6 +123,8 @@ def sheet_of(file: str, loaded: Loaded, findings: Mapping[str, Finding], points:
 
 def _seen_at_file(finding: Finding, loaded: Loaded) -> Finding:
     """A finding of what is missing, for a file that fails: what the file does is said once, at its own item."""
+    if finding.hint == KEEP_NAMES and finding.seen.startswith("One of the two agents is missing."):
+        return finding._replace(seen=finding.seen.replace("missing.", "missing (see the file).", 1), hint="")
     if not finding.seen.startswith("Not found:"):
         return finding
     seen = f"{finding.seen.rstrip('.')} (see the file)." if _of_assignment(loaded) else "Not found: see the file."

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import chance
 from .errors import stopped
-from .findings import Finding
+from .findings import KEEP_NAMES, Finding
 from .runs import STATES, Run, greedy_actions, in_list
 
 CLOSE = 1e-6  # of results, relative
@@ -75,7 +75,7 @@ def halved(finding: Finding, there: int) -> Finding:
     """A finding of both agents, of which so many are there."""
     if there == 2 or not finding.judged:
         return finding
-    hint = finding.hint or "Keep the names of the assignment."
+    hint = finding.hint or KEEP_NAMES
     return finding._replace(
         share=finding.share / 2, seen=f"One of the two agents is missing. {finding.seen}", hint=hint
     )

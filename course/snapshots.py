@@ -26,7 +26,7 @@ def snapshot_problems(record: Record) -> list[Problem]:
     others = sum(not is_greedy(event) for event in tested if event.table is not None and event.state < STATES - 1)
     if others:
         seen = f"of {len(tested)} steps of tests {others} were not greedy; expected none."
-        found.append(Problem("greedy", seen, "Which policy is tested?"))
+        found.append(Problem("greedy", seen, "Which policy is tested, and of which table?"))
     if len(results) != len(due):
         seen = f"{len(results)} results came back; expected {len(due)}."
         found.append(Problem("number", seen, "When is the last result there, and who waits for it?", 0.5))

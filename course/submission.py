@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course.errors import described
+from course.roles import KINDS, plain
 from tabular.simulated_ray import NotSimulated
 
 LARGEST = 300_000_000  # bytes of a file
@@ -25,6 +26,7 @@ FILLING = {"append", "extend", "insert", "update", "add", "setdefault"}  # metho
 IDLE = {"print", "input", "open", "exec", "eval", "compile", "display", "exit", "quit", "breakpoint", "get_ipython"}
 PICTURES = ("matplotlib", "seaborn", "plotly", "IPython")
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+AGENTS = {alias for aliases in KINDS.values() for alias in aliases}  # classes that are made to train
 LINE_MAGIC = re.compile(r"^\s*(pip3?|conda|apt(-get)?|cd|ls|pwd)\s+\S|^\s*[%!]|\?\s*$")
 KEPT_CELLS = re.compile(r"^%%(time|timeit|capture|prun)\b")
 
@@ -225,6 +227,8 @@ class Sieve:
     def _constant_call(self, function: ast.expr) -> bool:
         """Whether a call makes a constant, by the function that is called."""
         if isinstance(function, ast.Name):
+            if plain(function.id) in AGENTS:
+                return False  # whether or not the class could be read
             return function.id not in IDLE | self.training and not self._module(function).startswith(PICTURES)
         if isinstance(function, ast.Attribute):
             module = self._module(function.value)

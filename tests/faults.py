@@ -165,6 +165,11 @@ ONE_CORE = [
         Change("q_learning", "self.learning_rate *", "self.beta**step *"),
     ),
     some(
+        "the rate decays", "q_learning",
+        Change("q_learning", "for _ in range(self.max_step)", "for step in range(self.max_step)"),
+        Change("q_learning", "self.learning_rate *", "self.learning_rate / (1 + 0.01 * step) *"),
+    ),
+    some(
         "beta to the power of the step", "q_learning",
         Change("q_learning", "for _ in range(self.max_step)", "for step in range(self.max_step)"),
         Change("q_learning", "self.beta * self", "self.beta**step * self"),

@@ -16,7 +16,7 @@ import pytest
 import td_helpers as td
 from course import fence, grade, marks, offered, pages, sheets, submission
 from course.fence import Fence, Limits
-from course.findings import ITEMS, Finding
+from course.findings import ITEMS, KEEP_NAMES, Finding
 
 TESTS = Path(__file__).resolve().parent
 posix = pytest.mark.skipif(os.name != "posix", reason="limits and signals of POSIX")
@@ -617,6 +617,35 @@ def test_what_a_failing_file_lacks_is_said_once(defined, seen):
     sheet = marks.sheet_of("hw", loaded, findings, marks.read_points())
     assert all(mark.seen.endswith(seen) and not mark.hint for mark in sheet.marks[:-1])
     assert "Code cell 1 does not compile" in sheet.marks[-1].seen and sheet.marks[-1].hint
+
+
+def test_who_kept_a_name_is_not_told_to_keep_it():
+    halves = Finding("episodes", 0.5, True, "One of the two agents is missing. All.", KEEP_NAMES)
+    findings = {item: halves._replace(item=item) for item in ITEMS}
+    loaded = fence.Loaded(
+        cells=2, statements=1, raised=(("cell 1", "class QLAgent(td.QLAgent)", "x"),), defined=("QLAgent",)
+    )
+    sheet = marks.sheet_of("hw", loaded, findings, marks.read_points())
+    assert all(
+        mark.seen.startswith("One of the two agents is missing (see the file). All") for mark in sheet.marks[:-1]
+    )
+    assert not any(mark.hint for mark in sheet.marks[:-1])
+    sheet = marks.sheet_of("hw", loaded._replace(raised=()), findings, marks.read_points())
+    assert all(mark.hint == KEEP_NAMES for mark in sheet.marks[:-1])
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "class QLAgent(td.QLAgent):\n    pass",
+        "class QLAgent(:",
+        "import nothing\nclass QLAgent(nothing.Agent):\n    pass",
+    ],
+)
+def test_a_training_cell_is_not_executed_where_its_class_could_not_be_defined(hand_in, cell):
+    training = "epsilon = 0.3\nql_agent = QLAgent(epsilon)\nrewards, table = ql_agent.learn_and_evaluate()"
+    seen = hand_in(AGENT.replace("QLAgent", "SARSAagent"), cell, training)["loads"].seen
+    assert "ell 2" in seen and "ell 3" not in seen
 
 
 # The command ----------------------------------------------------------------------------------------
