@@ -147,8 +147,11 @@ def checked(options: argparse.Namespace) -> dict[str, int]:
 
 
 def notebooks(paths: Sequence[Path]) -> list[Path]:
-    """The files to grade, of each folder its notebooks; ValueError where one is not there, or no regular file."""
-    found = []
+    """The files to grade: named ones and those in folders, if they are called .ipynb; of others stderr tells.
+
+    Raises ValueError where one is not there, or no regular file, or none is left.
+    """
+    found, left_out = [], []
     for path in paths:
         try:
             if path.is_dir():
@@ -158,11 +161,15 @@ def notebooks(paths: Sequence[Path]) -> list[Path]:
                     raise ValueError(f"{path} holds no notebooks")
                 found += inside
             elif path.is_file():
-                found.append(path)
+                (found if path.suffix == ".ipynb" else left_out).append(path)
             else:
                 raise ValueError(f"{path} {'is not a regular file' if path.exists() else 'is not there'}")
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    if not found:
+        raise ValueError(f"{left_out[0]} is not called .ipynb, as notebooks are")
+    for path in left_out:
+        print(f"{shown(path)} is left out: it is not called .ipynb", file=sys.stderr)
     return list(dict.fromkeys(found))
 
 

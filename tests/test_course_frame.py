@@ -733,6 +733,7 @@ def test_a_last_line_sums_up_several_sheets_and_quiet_shows_no_bar(folder, capfd
     [
         (["missing.ipynb"], "missing.ipynb is not there"),
         (["empty"], "empty holds no notebooks"),
+        (["notes.txt"], "notes.txt is not called .ipynb"),
         (["in", "--csv", "nowhere/m.csv"], "--csv must be a file that can be written"),
         (["in", "--json", "in"], "--json must be a regular file"),
         (["in", "--html", "in/carl.ipynb"], "--html must be a folder"),
@@ -747,6 +748,7 @@ def test_a_last_line_sums_up_several_sheets_and_quiet_shows_no_bar(folder, capfd
 def test_a_wrong_command_ends_with_status_2_and_a_line(folder, monkeypatch, capsys, arguments, problem):
     monkeypatch.chdir(folder.parent)
     (folder.parent / "empty").mkdir()
+    (folder.parent / "notes.txt").write_text("hello", encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
         grade.main(arguments)
     told = capsys.readouterr()
@@ -759,6 +761,14 @@ def test_a_pipe_is_not_waited_for(tmp_path, capsys):
     with pytest.raises(SystemExit):
         grade.main([str(tmp_path / "hw.ipynb")])
     assert "is not a regular file" in capsys.readouterr().err
+
+
+def test_what_is_no_notebook_is_left_out_named_or_in_a_folder(folder, capsys):
+    inside = grade.notebooks([folder])
+    (folder / "notes.txt").write_text("hello", encoding="utf-8")
+    assert grade.notebooks([folder]) == inside and capsys.readouterr().err == ""
+    assert grade.notebooks([folder / "notes.txt", folder / "carl.ipynb"]) == [folder / "carl.ipynb"]
+    assert capsys.readouterr().err == f"{folder / 'notes.txt'} is left out: it is not called .ipynb\n"
 
 
 def test_one_item_alone_is_judged_where_it_is_asked_for():
