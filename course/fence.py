@@ -31,6 +31,7 @@ OWN_FOLDER = ("HOME", "TMPDIR", "TEMP", "TMP", "MPLCONFIGDIR", "IPYTHONDIR")  # 
 CHANGING = re.compile(r" at 0x[0-9a-fA-F]+|[^\s'\"]*[/\\]submission-\w+[/\\]?")
 LONGEST = 100_000  # bytes of a report
 MOST_ENDINGS = 16  # of a submission's processes, after which the rest is not tried
+MOST_LINES = 40  # of what was seen
 LEAST_SHARE, MOST_WAITS = 0.02, 10  # of the time that it is waited for it must compute, and so often is it waited
 HANGS = "it did not come to an end within {:g} s"
 AFTER_A_HANG = (
@@ -226,7 +227,7 @@ class _Run:
             self.loaded = Loaded(unreadable=clean(report["unreadable"]))
         if "finding" in report:
             item, share, judged, seen, hint = report["finding"]
-            self.findings[item] = Finding(item, share, judged, clean(seen), clean(hint))
+            self.findings[item] = Finding(item, share, judged, _clean_lines(seen), clean(hint))
         if "failed" in report:
             self.ending = f"the process ended ({clean(report['failed'])})"
         if "ended" in report and not self.ending:
@@ -251,6 +252,11 @@ def clean(text, most: int = 1000) -> str:
     text = CHANGING.sub("", str(text)[: 2 * most])
     text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return text if len(text) <= most else text[:most] + "..."
+
+
+def _clean_lines(text) -> str:
+    """A text of a few lines, each of them clean."""
+    return "\n".join(clean(line) for line in str(text).split("\n", MOST_LINES)[:MOST_LINES])
 
 
 def _cleaned(value):

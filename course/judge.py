@@ -78,7 +78,8 @@ class Submission:
         share = min(other.share, 0.5) if item == "end" else other.share  # a run that breaks has no good end
         if not other.judged or share <= finding.share:
             return finding
-        seen = f"Without tests: {other.seen} With tests: {finding.seen}"
+        between = "\n" if "\n" in other.seen else " "  # after a story
+        seen = f"Without tests: {other.seen}{between}With tests: {finding.seen}"
         return Finding(item, share, True, seen, other.hint or finding.hint)
 
     def play(self, schedule: int = 0, **settings) -> Record:

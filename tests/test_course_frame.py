@@ -464,6 +464,15 @@ def test_a_text_of_a_submission_is_shown_without_its_control_characters_and_cut(
     assert seen.isprintable() and len(seen) < 2000
 
 
+def test_lines_of_what_was_seen_stay_lines_and_are_not_too_many(hand_in):
+    mark = hand_in(
+        AGENT, "def judged(item):\n    return 'first: \\x07\\n' + '\\n'.join(f'call  {i}' for i in range(99))"
+    )["end"]
+    assert mark.seen.split("\n")[:3] == ["first:", "call 0", "call 1"] and mark.seen.count("\n") == 39
+    text = sheets.as_text(marks.Sheet("hw", (mark,)))
+    assert re.search(r"10 of 10 +first:\n {34}call 0\n {34}call 1\n", text)
+
+
 def test_what_is_another_one_every_time_is_left_out(hand_in):
     seen = hand_in(AGENT, "import os\ndef judged(item):\n    return object(), os.path.abspath('data.csv')")["end"].seen
     assert seen == "(<object object>, 'data.csv')"

@@ -255,7 +255,7 @@ IN_NO_SINGLE_RUN = {  # but in counts over many steps, or in what happens under 
     "collectors keep their first table", "collectors act on zeros", "evaluators start when collecting is over",
     "evaluators start when half of the collectors are done",
 }  # fmt: skip
-STORY = r"run that shows it \(seed (\d+), size (\d+), schedule (\d+): ([^)]+)\)(: .*)"
+STORY = r"run that shows it \(seed (\d+), size (\d+), schedule (\d+): ([^)]+)\):\n((?s:.*))"
 
 
 def assert_replayed(fault) -> None:
@@ -271,7 +271,7 @@ def assert_replayed(fault) -> None:
     others = {name: settings[name] for name in settings.keys() - given}
     others |= {"do_test": False} if "do_test" in others else {}
     again = schedules.replay(names_of(fault.changes), int(seed), int(size), int(schedule), **others)
-    assert story == f": {'; '.join(schedules.told(again))}."
+    assert story == "\n".join(schedules.told(again))
     assert sheet(fault, int(seed), [fault.item])[fault.item].seen == seen
 
 
