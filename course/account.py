@@ -54,6 +54,11 @@ class Account:
         """Whether there is a server whose table could be read."""
         return bool(self.tables)
 
+    @property
+    def right(self) -> bool:
+        """Whether all that was learned was learned by the rule, so that its episodes are told apart."""
+        return {one.rule for one in self.learned} <= RIGHT | {NOTHING}
+
     def _keep(self, table: np.ndarray) -> None:
         self.tables.setdefault(self.episodes, []).append(table)
 

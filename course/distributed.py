@@ -15,6 +15,7 @@ from .snapshots import snapshot_problems
 HINTS = {
     "rule": "Which table does the bootstrapped value come from, and when was its action chosen?",
     "whole": "Does the server learn from every step of a batch, up to its last episode?",
+    "fewer": "What becomes of a batch that has more episodes than are left to be learned?",
     "count": "Which of two collectors notices that learning is over, and what happens to the other's batch?",
 }
 
@@ -219,8 +220,10 @@ def end_problems(record: Record) -> list[Problem]:
             seen = f"it returned when {at_return} of {asked} episodes were learned, and learning went on."
             found.append(Problem("early", seen, "For whom does your agent wait, and for what calls?"))
         elif account.episodes != asked:
-            seen = f"{account.episodes} episodes were learned; expected {asked}."
-            found.append(Problem("episodes", seen, HINTS["count"]))
+            fewer = account.episodes < asked
+            seen = f"only {account.episodes} of {asked}" if fewer else f"{account.episodes}"
+            seen += f" episodes were learned; expected {'all' if fewer else asked}."
+            found.append(Problem("episodes", seen, HINTS["fewer" if fewer else "count"]))
         found += wrong_table(record, at_return)
     if play.running:
         names = collections.Counter(process.name.rpartition(" ")[0] for process in play.running)

@@ -8,6 +8,8 @@ import traceback
 CELL = re.compile(r"<(code cell \d+)>")  # the file that a cell's code is said to be from
 OURS = ("site-packages", "/course/", "/tabular/")  # within the paths of files that no student wrote
 BLANK = "raises NotImplementedError"
+ENDLESS = "it took more steps than it can need, and was stopped"
+LOOPS = "When does your loop over the episodes stop, and when the one over steps?"
 
 
 def in_words(problem: BaseException) -> str:
@@ -51,4 +53,6 @@ def stopped(error: str, when: str = "") -> tuple[str, str]:
     """(what was seen, a hint) of a run that ended with an error, given in words."""
     if is_blank(error):
         return f"not answered: {error}.", ""
+    if error == ENDLESS:
+        return f"{error}{when}.", LOOPS
     return f"it stopped{when} with an error: {error}.", "Run your own cells, first to last, also with other settings."

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from course.errors import LOOPS
 from course.findings import ITEMS, Finding
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,7 @@ OWN_FOLDER = ("HOME", "TMPDIR", "TEMP", "TMP", "MPLCONFIGDIR", "IPYTHONDIR")  # 
 CHANGING = re.compile(r" at 0x[0-9a-fA-F]+|[^\s'\"]*[/\\]submission-\w+[/\\]?")
 LONGEST = 100_000  # bytes of a report
 MOST_ENDINGS = 16  # of a submission's processes, after which the rest is not tried
+MOST_LINES = 40  # of what was seen
 LEAST_SHARE, MOST_WAITS = 0.02, 10  # of the time that it is waited for it must compute, and so often is it waited
 HANGS = "it did not come to an end within {:g} s"
 AFTER_A_HANG = (
@@ -59,6 +61,7 @@ class Loaded(NamedTuple):
     stopped: tuple = ()  # statements at which the process ended: (place, line, how)
     tried: tuple = ()  # what was asked for of the model answer
     refused: tuple = ()  # what else was refused
+    loops: tuple = ()  # that were not executed: (cell, line, whether it never ends)
     defined: tuple = ()  # names of what was defined
 
 
@@ -224,7 +227,7 @@ class _Run:
             self.loaded = Loaded(unreadable=clean(report["unreadable"]))
         if "finding" in report:
             item, share, judged, seen, hint = report["finding"]
-            self.findings[item] = Finding(item, share, judged, clean(seen), clean(hint))
+            self.findings[item] = Finding(item, share, judged, _clean_lines(seen), clean(hint))
         if "failed" in report:
             self.ending = f"the process ended ({clean(report['failed'])})"
         if "ended" in report and not self.ending:
@@ -251,6 +254,11 @@ def clean(text, most: int = 1000) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 
+def _clean_lines(text) -> str:
+    """A text of a few lines, each of them clean."""
+    return "\n".join(clean(line) for line in str(text).split("\n", MOST_LINES)[:MOST_LINES])
+
+
 def _cleaned(value):
     """Numbers as they are, lists of texts as tuples of clean ones."""
     if isinstance(value, list):
@@ -268,8 +276,9 @@ def _how(code: int) -> str:
 
 
 def _hint(run: _Run) -> str:
-    loops = "did not come" in run.ending
-    return "Does every loop end, also where an episode does not?" if loops else "Run this part by itself."
+    if "did not come" not in run.ending:
+        return "Run this part by itself."
+    return LOOPS if run.begun in ITEMS[:5] else "Does every loop end, also where an episode does not?"
 
 
 def _unreached(item: str, loaded: Loaded) -> Finding:

@@ -10,6 +10,7 @@ ITEMS = (
     "policies", "q_learning", "sarsa", "episodes", "tests", "server", "collectors", "snapshots", "end", "traffic",
     "arguments", "loads",
 )  # fmt: skip
+KEEP_NAMES = "Keep the names of the assignment."  # the hint where something is not there
 
 
 class Finding(NamedTuple):

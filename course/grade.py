@@ -63,30 +63,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made.error(str(error))
     with contextlib.suppress(AttributeError, ValueError):
         sys.stdout.reconfigure(errors="replace")  # names of files in a terminal that cannot show them
-    graded, seconds = [], []
-    limits = Limits(seconds=options.seconds)
+    graded: list[Sheet] = []
     try:
-        bar = tqdm(total=len(paths), unit="submission", disable=options.quiet or None)
-        graded_ones = grade(paths, points, options.seed, options.jobs, limits, bar.update)
-        with bar, contextlib.closing(graded_ones) as sheets_of_all:
-            for sheet, took in sheets_of_all:
-                graded.append(sheet)
-                seconds.append(took)
-                tqdm.write(("\n" if len(graded) > 1 else "") + sheets.as_text(sheet), file=sys.stdout, end="")
-        if len(graded) > 1:
-            page = options.html and options.html / "index.html"
-            print("\n" + summary(graded, max(seconds), page))
+        print_sheets(paths, points, options, graded)
     except KeyboardInterrupt:
-        print(f"interrupted after {len(graded)} of {len(paths)} submissions", file=sys.stderr)
+        tell_end("interrupted", graded, paths, write_or_end(graded, options, made))
         return 130
     except BrokenPipeError:  # whoever reads the sheets has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        write_or_end(graded, options, made)
         return 1
+    except BaseException:
+        tell_end("ended", graded, paths, write_or_end(graded, options, made))
+        raise
+    write_or_end(graded, options, made)
+    return 0
+
+
+def print_sheets(paths: Sequence[Path], points: dict[str, int], options: argparse.Namespace, graded: list) -> None:
+    """Print each sheet, and a line on all; `graded` gets each as it is judged."""
+    slowest, limits = 0.0, Limits(seconds=options.seconds)
+    bar = tqdm(total=len(paths), unit="submission", disable=options.quiet or None)
+    graded_ones = grade(paths, points, options.seed, options.jobs, limits, bar.update)
+    with bar, contextlib.closing(graded_ones) as sheets_of_all:
+        for sheet, took in sheets_of_all:
+            graded.append(sheet)
+            slowest = max(slowest, took)
+            tqdm.write(("\n" if len(graded) > 1 else "") + sheets.as_text(sheet), file=sys.stdout, end="")
+    if len(graded) > 1:
+        print("\n" + summary(graded, slowest, options.html and options.html / "index.html"))
+
+
+def tell_end(how: str, graded: Sequence[Sheet], paths: Sequence[Path], written: bool) -> None:
+    """Say how far the command came, and whether the marks until then are in the files."""
+    files = ", which are in the files that you asked for" if written else ""
+    print(f"{how} after {len(graded)} of {len(paths)} submissions{files}", file=sys.stderr)
+
+
+def write_or_end(graded: Sequence[Sheet], options: argparse.Namespace, made: Parser) -> bool:
+    """Whether files were asked for and written, for which something must be judged; end with status 2 on an error."""
+    asked = bool(options.csv or options.json or options.html)
     try:
-        write(graded, options)
+        if asked and graded:
+            write(graded, options)
     except OSError as error:
         made.error(f"{error.filename} could not be written: {error.strerror}")
-    return 0
+    return asked and bool(graded)
 
 
 def summary(graded: Sequence[Sheet], slowest: float, page: Path | None) -> str:
@@ -125,8 +147,11 @@ def checked(options: argparse.Namespace) -> dict[str, int]:
 
 
 def notebooks(paths: Sequence[Path]) -> list[Path]:
-    """The files to grade, of each folder its notebooks; ValueError where one is not there, or no regular file."""
-    found = []
+    """The files to grade: named ones and those in folders, if they are called .ipynb; of others stderr tells.
+
+    Raises ValueError where one is not there, or no regular file, or none is left.
+    """
+    found, left_out = [], []
     for path in paths:
         try:
             if path.is_dir():
@@ -136,11 +161,15 @@ def notebooks(paths: Sequence[Path]) -> list[Path]:
                     raise ValueError(f"{path} holds no notebooks")
                 found += inside
             elif path.is_file():
-                found.append(path)
+                (found if path.suffix == ".ipynb" else left_out).append(path)
             else:
                 raise ValueError(f"{path} {'is not a regular file' if path.exists() else 'is not there'}")
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    if not found:
+        raise ValueError(f"{left_out[0]} is not called .ipynb, as notebooks are")
+    for path in left_out:
+        print(f"{shown(path)} is left out: it is not called .ipynb", file=sys.stderr)
     return list(dict.fromkeys(found))
 
 

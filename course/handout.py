@@ -1,6 +1,7 @@
 """The hand-out: the student's version of the source notebook, and whether the solved one gets full marks.
 
-`python -m course.handout` writes course/handout.ipynb; with `--check` it then runs the solution through the grader.
+`python -m course.handout` writes course/handout.ipynb, and the points of points.json into it and the source; with
+`--check` it then runs the solution through the grader.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import nbformat
 
+from course import marks
+
 FOLDER = Path(__file__).resolve().parent
 SOURCE, HANDOUT = FOLDER / "source.ipynb", FOLDER / "handout.ipynb"
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+ROW = re.compile(r"^(\| [^|]+ \| )(\d+(?: and \d+)*)( \|)", re.MULTILINE)  # of the table of points, part by part
 
 
 def blanked(code: str) -> str:
@@ -44,6 +48,23 @@ def solved(code: str) -> str:
     return re.sub(rf"^ *(?:{BEGIN}|{END})\n?", "", code, flags=re.MULTILINE).rstrip("\n")
 
 
+def with_points(notebook: nbformat.NotebookNode, points: Mapping[str, int]) -> nbformat.NotebookNode:
+    """The notebook with these points in its first cell's table, which has the items in their order, and its test cells.
+
+    Points that are there already are replaced; ValueError where the table has other items.
+    """
+    table, left = notebook.cells[0], list(points.values())
+    if sum(row[2].count("and") + 1 for row in ROW.finditer(table.source)) != len(left):
+        raise ValueError(f"the first cell's table must have points for {len(left)} items")
+    number = lambda _: str(left.pop(0))
+    table.source = ROW.sub(lambda row: row[1] + re.sub(r"\d+", number, row[2]) + row[3], table.source)
+    for cell in notebook.cells:
+        own = cell.metadata.get("nbgrader", {})
+        if own.get("grade"):
+            own["points"] = points[own["grade_id"].removeprefix("points_")]
+    return notebook
+
+
 def converted(convert: Callable[[str], str]) -> nbformat.NotebookNode:
     """The source notebook with its code cells converted, without outputs and without nbgrader's test cells."""
     notebook = nbformat.read(SOURCE, 4)
@@ -64,6 +85,7 @@ def main(arguments: list[str]) -> int:
     if arguments not in ([], ["--check"]):
         print("usage: python -m course.handout [--check]", file=sys.stderr)
         return 2
+    SOURCE.write_text(text_of(with_points(nbformat.read(SOURCE, 4), marks.read_points())), encoding="utf-8")
     text = text_of(converted(blanked))
     HANDOUT.write_text(text, encoding="utf-8")
     print(f"{HANDOUT.name}: {text.count('# YOUR CODE HERE')} blanks")

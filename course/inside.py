@@ -268,6 +268,7 @@ def _load(cells: list[str], request: dict, begins, reports: Reports) -> dict:
             "broken": [list(one) for one in broken],
             "raised": raised,
             "absent": absent,
+            "loops": [list(one) for one in submission.loops_left_out(cells, statements)],
             "defined": [str(name)[:80] for name in defined],
         }
     )

@@ -19,6 +19,7 @@ KINDS = ("q_learning", "sarsa")
 WITHOUT_TESTS = ("server", "collectors", "end", "traffic")  # what is judged without tests, too, if these are at fault
 CALLED = {"q_learning": "QLAgent", "sarsa": "SARSAagent", "distributed": "The distributed agent"}
 FEWEST = tuple({kind: 1, "most_events": schedules.MOST_EVENTS} for kind in ("ew_num", "cw_num"))  # workers of a kind
+LONG = (8, 10, 7)  # batches within which a test is due; of the last two sizes the last batch is too long
 SCHEDULES = 6  # under which each distributed item is looked at
 
 
@@ -34,7 +35,7 @@ def judge(names: dict[str, object], seed: int = 0, items: Sequence[str] = ITEMS)
             try:
                 yield submission.better_of_two(item) if item in WITHOUT_TESTS else submission.finding(item)
             except Missing as missing:
-                yield Finding(item, 0.0, True, f"Not found: {missing}.", "Keep the names of the assignment.")
+                yield Finding(item, 0.0, True, f"Not found: {missing}.", missing.hint)
             except Unjudged as why:
                 yield Finding(item, 0.0, False, str(why), "")
 
@@ -77,7 +78,8 @@ class Submission:
         share = min(other.share, 0.5) if item == "end" else other.share  # a run that breaks has no good end
         if not other.judged or share <= finding.share:
             return finding
-        seen = f"Without tests: {other.seen} With tests: {finding.seen}"
+        between = "\n" if "\n" in other.seen else " "  # after a story
+        seen = f"Without tests: {other.seen}{between}With tests: {finding.seen}"
         return Finding(item, share, True, seen, other.hint or finding.hint)
 
     def play(self, schedule: int = 0, **settings) -> Record:
@@ -198,7 +200,7 @@ class Submission:
         """Of which policy, when, and what they return."""
         if all(is_blank(run.error) for run in self.both()):
             return failed("tests", self.both()[0].error)
-        limited = {"learning_episodes": 1, "test_interval": 1, "longest": 5_000}
+        limited = {"learning_episodes": 4, "test_interval": 4, "longest": 5_000}
         tried = self.both(trials=3)
         finding = single.judge_tests(self.both(), self.both(do_test=False), self.both(**limited), tried)
         return single.halved(finding, len(self.there()))
@@ -227,7 +229,7 @@ class Submission:
         plain, problems, extra = self.play(), snapshots.snapshot_problems, snapshots.late(self.plays())
         within = lambda record: [*snapshots.crossing(plain, record), *snapshots.within(plain, record)]
         if not plain.broken:
-            for size in (8, 10, 7):  # a test is due within such a batch
+            for size in LONG:
                 extra += within(self.play(0, batch_size=size))
             extra += elsewhere(problems, plain, [self.play(**changed) for changed in ({"test_interval": 2}, *FEWEST)])
         again = lambda record: [*problems(record), *within(record)]
@@ -237,7 +239,8 @@ class Submission:
         """What is learned and what is left when the result is there."""
         problems, without = distributed.end_problems, {"do_test": False}
         extra = [problem._replace(under=without) for problem in problems(self.play(**without))] + self.swallowed()[:1]
-        extra += elsewhere(problems, self.play(), [self.play(**changed) for changed in FEWEST])
+        others = [self.play(**changed) for changed in (*FEWEST, *({"batch_size": size} for size in LONG))]
+        extra += elsewhere(problems, self.play(), [record for record in others if record.account.right])
         asked = self.play().settings["learning_episodes"]
         right = f"Under {SCHEDULES} schedules {asked} episodes are learned, nothing is left, and errors come out."
         again = lambda record: [*problems(record), *filter(None, [distributed.swallowed(record)])]

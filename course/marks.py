@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course.fence import Loaded
-from course.findings import ITEMS, Finding
+from course.findings import ITEMS, KEEP_NAMES, Finding
 
 POINTS = Path(__file__).resolve().parent / "points.json"
 MOST_POINTS = 10_000  # of an item
@@ -123,6 +123,8 @@ def sheet_of(file: str, loaded: Loaded, findings: Mapping[str, Finding], points:
 
 def _seen_at_file(finding: Finding, loaded: Loaded) -> Finding:
     """A finding of what is missing, for a file that fails: what the file does is said once, at its own item."""
+    if finding.hint == KEEP_NAMES and finding.seen.startswith("One of the two agents is missing."):
+        return finding._replace(seen=finding.seen.replace("missing.", "missing (see the file).", 1), hint="")
     if not finding.seen.startswith("Not found:"):
         return finding
     seen = f"{finding.seen.rstrip('.')} (see the file)." if _of_assignment(loaded) else "Not found: see the file."
@@ -165,12 +167,22 @@ def _loads(loaded: Loaded) -> tuple[float, str, str]:
         return 0.0, " ".join(said), hint if len(said) > 1 else "Was this the right file?"
     if loaded.refused:
         said.append(f"It was refused to {', '.join(loaded.refused)}.")
-    if said:
-        return 0.5, " ".join(said), hint
+    loops = _loops(loaded)
+    if said or any(endless for _, _, endless in loaded.loops):
+        return 0.5, " ".join(said + loops), hint
     lacking = "At {} it needs what the grader does not have ({})."
     absent = "".join(" " + lacking.format(place, error) for place, _, error in loaded.absent)
     cells = f"{loaded.executed} of its {loaded.cells} code cells"
-    return 1.0, f"What is defined in {cells} was executed without an error.{absent}", ""
+    seen = f"What is defined in {cells} was executed without an error.{absent}"
+    return 1.0, " ".join([seen, *loops]), ""
+
+
+def _loops(loaded: Loaded, most: int = 3) -> list[str]:
+    """A sentence for each loop that was not executed in a cell that was, the first ones, those without an end first."""
+    loops = sorted(loaded.loops, key=lambda loop: not loop[2])[:most]
+    ends = {False: "", True: ", since it never ends"}
+    return [f"Code cell {cell}, line {line}, has a loop that was not executed{ends[bool(never)]}."
+            for cell, line, never in loops]  # fmt: skip
 
 
 def _failures(loaded: Loaded, most: int = 3) -> list[str]:

@@ -60,7 +60,8 @@ class Log:
         self.budget, self.longest = budget, longest
         self.events: list[Event] = []
         self.exhausted = False
-        self.endless_after: int | None = None  # so many ends, after which nothing ends any more
+        self.endless_after: int | None = None  # so many ends, after which every other episode has none
+        self.begun = 0  # episodes since then
         self.table_of: Callable[[], np.ndarray | None] = lambda: None
         self.process: Callable[[], int] = lambda: -1
         self.on_reset: Callable[[], None] = lambda: None
@@ -75,6 +76,13 @@ class Log:
     def close(self) -> None:
         """Forget the log, where copies find it."""
         _logs.pop(self.key, None)
+
+    def next_is_endless(self) -> bool:
+        """Whether the episode that begins now has no end."""
+        if self.endless_after is None or self.ends < self.endless_after:
+            return False
+        self.begun += 1
+        return self.begun % 2 == 1
 
     def add(self, *event) -> None:
         """Add an event; Endless beyond the budget."""
@@ -121,6 +129,7 @@ class Recorder:
         self.nS, self.nA = self.nrow * self.ncol, 4
         self.exit_state = self.nS
         self.s, self.lastaction, self.length, self.reseeded = 0, None, 0, False
+        self.endless = False
         self.observation_space = Discrete(self.nS + 1, self._uniform)
         self.action_space = Discrete(4, self._uniform)
 
@@ -185,7 +194,9 @@ class Recorder:
         self.log.before_step()
         state, reward, done = self.s, -1.0, False
         letter = self._letter(state)
-        if letter in "HGX" and self.log.endless_after is not None and self.log.ends >= self.log.endless_after:
+        if self.length == 0:
+            self.endless = self.log.next_is_endless()
+        if letter in "HGX" and self.endless:
             next_state = 0
         elif letter in "HGX":
             next_state, reward, done = self.nS, {"H": -1000.0, "G": 1000.0, "X": 0.0}[letter], True

@@ -120,14 +120,15 @@ class Test(NamedTuple):
 def elsewhere(problems: Callable[[Record], list[Problem]], plain: Record, others: list[Record]) -> list[Problem]:
     """The first thing that is wrong with other settings, where all is well with the usual ones.
 
-    A run that does not end is left out: a collector too few, or too many questions, may be why, and is told elsewhere.
+    A run that does not end counts at another batch size alone: else a collector too few, or too many questions, may be
+    why, which is told elsewhere.
     """
     if problems(plain):
         return []
     for record in others:
-        if record.play.stuck:
-            continue
         changed = {name: value for name, value in record.settings.items() if value != plain.settings[name]}
+        if record.play.stuck and "batch_size" not in changed:
+            continue
         with_these = " and ".join(f"{name}={value}" for name, value in changed.items())
         for problem in problems(record):
             return [problem._replace(seen=f"with {with_these} {problem.seen}")]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from . import recorder
+from .findings import KEEP_NAMES
 from .recorder import Lakes, Recorder
 
 KINDS = {
@@ -48,7 +49,11 @@ POSITIONAL = ("epsilon", "learning_rate", "learning_episodes", "map_size")
 
 
 class Missing(Exception):
-    """A submission has no such thing, or it cannot be made; the message says so to a student."""
+    """A submission has no such thing, or it cannot be made; the message and the hint say so to a student."""
+
+    def __init__(self, message: str, hint: str = KEEP_NAMES):
+        super().__init__(message)
+        self.hint = hint
 
 
 def plain(name: str) -> str:

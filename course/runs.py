@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from . import chance, recorder, roles
-from .errors import in_words
+from .errors import ENDLESS, in_words
 from .recorder import Endless, Event, Log
 from .roles import Missing
 
@@ -52,7 +52,7 @@ class Run:
         self.log = log = Log(longest=longest)
         self.endless_after = None
         self.error, self.returned = "", None
-        log.endless_after = 1 if longest < 20_000 else None
+        log.endless_after = self.settings["learning_episodes"] if longest < 20_000 else None
         with roles.lakes(names, log) as simulator, chance.repeatable(seed, names):
             names.update(self.settings | dict(globals_))
             self.called, cls = roles.class_of(names, kind)
@@ -72,7 +72,8 @@ class Run:
         except Missing:
             raise
         except (Exception, Endless) as problem:
-            raise Missing(f"{self.called} cannot be made: {in_words(problem)}") from None
+            hint = "Make one with the arguments of the assignment, and nothing else run before."
+            raise Missing(f"{self.called} cannot be made: {in_words(problem)}", hint) from None
 
     def _run(self) -> None:
         run = roles.method_of(self.agent, "run")
@@ -83,7 +84,7 @@ class Run:
         try:
             self.returned = run()
         except Endless:
-            self.error = "it took more steps than it can need, and was stopped"
+            self.error = ENDLESS
         except BaseException as problem:
             if isinstance(problem, KeyboardInterrupt):
                 raise

@@ -34,7 +34,7 @@ def replay(names: dict[str, object], seed: int, size: int, schedule: int, **sett
 def smallest(
     names: dict[str, object], seed: int, kind: str, problems: Callable[[Record], list[Problem]], **settings
 ) -> str:
-    """The story of the first, smallest schedule in which there is a problem of a kind; "" where none is found.
+    """The first, smallest schedule in which there is a problem of a kind, a call on each line; "" where none is found.
 
     `settings` are the same in all: those of the agent, or the method that is `failing`.
     """
@@ -44,7 +44,7 @@ def smallest(
             if not play.not_simulated and any(problem.kind == kind for problem in problems(Record(play))):
                 of = ", ".join(f"{name}={value}" for name, value in (sizes | settings).items())
                 where = f"seed {seed}, size {size}, schedule {schedule}"
-                return f" The smallest run that shows it ({where}: {of}): {'; '.join(told(play))}."
+                return "\n".join([f" The smallest run that shows it ({where}: {of}):", *told(play)])
     return ""
 
 

@@ -20,9 +20,12 @@ def as_text(sheet: Sheet) -> str:
     for mark in sheet.marks:
         score = f"{mark.points:>3} of {mark.of}" if mark.judged else f"  - of {mark.of}"
         head = f"{TITLES[mark.item]:<20} {score:<10} "
-        lines += textwrap.wrap(head + mark.seen, WIDTH, initial_indent="", subsequent_indent=" " * len(head))
+        indent = " " * len(head)
+        first, *calls = mark.seen.split("\n")
+        lines += textwrap.wrap(head + first, WIDTH, initial_indent="", subsequent_indent=indent)
+        for call in calls:
+            lines += textwrap.wrap(call, WIDTH, initial_indent=indent + "  ", subsequent_indent=indent + "    ")
         if mark.hint:
-            indent = " " * len(head)
             lines += textwrap.wrap(f"Hint: {mark.hint}", WIDTH, initial_indent=indent, subsequent_indent=indent)
     return "\n".join(lines) + "\n"
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import chance
 from .errors import stopped
-from .findings import Finding
+from .findings import KEEP_NAMES, Finding
 from .runs import STATES, Run, greedy_actions, in_list
 
 CLOSE = 1e-6  # of results, relative
@@ -75,7 +75,7 @@ def halved(finding: Finding, there: int) -> Finding:
     """A finding of both agents, of which so many are there."""
     if there == 2 or not finding.judged:
         return finding
-    hint = finding.hint or "Keep the names of the assignment."
+    hint = finding.hint or KEEP_NAMES
     return finding._replace(
         share=finding.share / 2, seen=f"One of the two agents is missing. {finding.seen}", hint=hint
     )
@@ -112,7 +112,7 @@ def episodes_problem(run: Run) -> tuple[str, str] | None:
 def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run], tried: list[Run]) -> Finding:
     """Of the greedy policy, at the right episodes, as many as due, discounted, with a limit, or none.
 
-    `tried` are runs of `evaluate` with so many trials.
+    In `limited` runs every other test meets no end; `tried` are runs of `evaluate` with so many trials.
     """
     wrong = []
     for run in tested:
@@ -129,6 +129,8 @@ def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run], trie
         if run.log.exhausted and run.learning and run.tests:
             seen = f"{run.called}: a test in which no end is met went on for {run.log.longest} steps; expected a limit."
             wrong.append((seen, "What does a greedy policy do that runs in a circle?"))
+        elif problem := cut_problem(run):
+            wrong.append((f"{run.called}: {problem[0]}", problem[1]))
     for run in tried:
         if not run.error and run.returned is not None and len(run.episodes) != run.trials:
             asked = f"asked for {run.trials} trials evaluate ran {len(run.episodes)} episodes; expected {run.trials}."
@@ -139,6 +141,22 @@ def judge_tests(tested: list[Run], untested: list[Run], limited: list[Run], trie
         return Finding("tests", 1.0, True, seen, "")
     shares = [share_of_tests(run, [seen for seen, _ in wrong if seen.startswith(f"{run.called}: ")]) for run in tested]
     return Finding("tests", sum(shares) / len(shares), True, wrong[0][0], wrong[0][1])
+
+
+def cut_problem(run: Run) -> tuple[str, str] | None:
+    """(what was seen, a hint) where a test's result leaves out the trials that reached the limit of steps."""
+    events, results = run.log.events, run.results or []
+    if run.error or len(run.tests) != 1 or len(results) != 1:
+        return None
+    beta = run.settings["beta"] if "beta" in run.taken else 0.999
+    returns = [(one.returned(events, beta), events[one.steps[-1]].done) for one in run.tests[0]]
+    cut, ended = sum(not done for _, done in returns), [value for value, done in returns if done]
+    if not cut or np.isclose(np.mean([value for value, _ in returns]), results[0], rtol=1e-6):
+        return None
+    if not ended or np.isclose(np.mean(ended), results[0], rtol=1e-6):
+        seen = f"of a test's {len(returns)} trials {cut} reached max_steps and are left out; expected the mean of all."
+        return seen, "What did a trial earn that was cut off?"
+    return None
 
 
 def share_of_tests(run: Run, wrong: list[str]) -> float:

@@ -6,7 +6,7 @@ import collections
 
 import numpy as np
 
-from .account import ANOTHER_ORDER, NOTHING, RIGHT, is_greedy
+from .account import ANOTHER_ORDER, is_greedy
 from .plays import STATES
 from .records import Problem, Record, Test
 from .runs import in_list
@@ -26,7 +26,7 @@ def snapshot_problems(record: Record) -> list[Problem]:
     others = sum(not is_greedy(event) for event in tested if event.table is not None and event.state < STATES - 1)
     if others:
         seen = f"of {len(tested)} steps of tests {others} were not greedy; expected none."
-        found.append(Problem("greedy", seen, "Which policy is tested?"))
+        found.append(Problem("greedy", seen, "Which policy is tested, and of which table?"))
     if len(results) != len(due):
         seen = f"{len(results)} results came back; expected {len(due)}."
         found.append(Problem("number", seen, "When is the last result there, and who waits for it?", 0.5))
@@ -108,9 +108,8 @@ def within(plain: Record, record: Record) -> list[Problem]:
         return []
     if len(record.results or ()) != len(due):
         return []  # `crossing` says so
-    wrong = {one.rule for one in account.learned} - RIGHT - {NOTHING}
-    if wrong or account.episodes != record.settings["learning_episodes"]:
-        return []  # episodes are told apart where the server learns by the rule
+    if not account.right or account.episodes != record.settings["learning_episodes"]:
+        return []
     # Other orders of learning within a batch are right: then no table is known but those between calls.
     tested = [episode for test in record.tests if (episode := account.episode_of(test.table)) is not None]
     if all(episode in due and tested.count(episode) == 1 for episode in tested):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course.errors import described
+from course.roles import KINDS, plain
 from tabular.simulated_ray import NotSimulated
 
 LARGEST = 300_000_000  # bytes of a file
@@ -24,6 +25,8 @@ PLAYING = TRAINING | {"step"}  # of a function, not of a class, which may be an 
 FILLING = {"append", "extend", "insert", "update", "add", "setdefault"}  # methods that complete a constant
 IDLE = {"print", "input", "open", "exec", "eval", "compile", "display", "exit", "quit", "breakpoint", "get_ipython"}
 PICTURES = ("matplotlib", "seaborn", "plotly", "IPython")
+FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+AGENTS = {alias for aliases in KINDS.values() for alias in aliases}  # classes that are made to train
 LINE_MAGIC = re.compile(r"^\s*(pip3?|conda|apt(-get)?|cd|ls|pwd)\s+\S|^\s*[%!]|\?\s*$")
 KEPT_CELLS = re.compile(r"^%%(time|timeit|capture|prun)\b")
 
@@ -50,6 +53,14 @@ class Broken(NamedTuple):
 
     cell: int
     reason: str
+
+
+class Loop(NamedTuple):
+    """A loop that was left out, in a cell that defines something."""
+
+    cell: int
+    line: int
+    endless: bool  # for sure: what follows it in the notebook is never reached
 
 
 def code_cells(path: Path) -> list[str]:
@@ -122,6 +133,37 @@ def read(cells: list[str]) -> tuple[list[Statement], list[Broken]]:
     return statements, broken
 
 
+def loops_left_out(cells: list[str], statements: list[Statement]) -> list[Loop]:
+    """The `while` loops of the cells that these statements are from, which are never among the statements."""
+    found = []
+    for number in sorted({one.cell for one in statements}):
+        for node in parsed(cells[number - 1]).body:
+            found += [Loop(number, loop.lineno, loop is node and _is_endless(loop)) for loop in _loops(node)]
+    return found
+
+
+def _loops(node: ast.AST) -> Iterator[ast.While]:
+    """The `while` loops of a statement, not those within functions and classes, nor within one another."""
+    if isinstance(node, ast.While):
+        yield node
+    elif not isinstance(node, FUNCTIONS):
+        for child in ast.iter_child_nodes(node):
+            yield from _loops(child)
+
+
+def _is_endless(loop: ast.While) -> bool:
+    """Whether a loop ends by an error at most."""
+    return isinstance(loop.test, ast.Constant) and bool(loop.test.value) and not any(map(_breaks, loop.body))
+
+
+def _breaks(node: ast.AST) -> bool:
+    """Whether a statement leaves the loop that it stands in."""
+    if isinstance(node, FUNCTIONS):
+        return False
+    within = node.orelse if isinstance(node, ast.For | ast.AsyncFor | ast.While) else ast.iter_child_nodes(node)
+    return isinstance(node, ast.Break) or any(map(_breaks, within))
+
+
 class Sieve:
     """Keeps what defines, of statements given in their order."""
 
@@ -185,6 +227,8 @@ class Sieve:
     def _constant_call(self, function: ast.expr) -> bool:
         """Whether a call makes a constant, by the function that is called."""
         if isinstance(function, ast.Name):
+            if plain(function.id) in AGENTS:
+                return False  # whether or not the class could be read
             return function.id not in IDLE | self.training and not self._module(function).startswith(PICTURES)
         if isinstance(function, ast.Attribute):
             module = self._module(function.value)

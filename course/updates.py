@@ -169,6 +169,7 @@ def scaled(updates: list[Update], wanted: str, settings: dict) -> tuple[str, str
         action = "the maximum" if name == "max" else "the action then taken"
         what = "" if name == wanted else f", and the value that of {action}"
         found = other_factors(terms, settings, what) or other_powers(terms, settings, what)
+        found = found or (other_rates(terms, settings) if name == wanted else None)
         if found:
             return found
     return None
@@ -217,7 +218,11 @@ def other_factors(terms: Terms, settings: dict, what: str) -> tuple[str, str] | 
     if not wrong:
         return None
     seen = "In all updates " + " and ".join(wrong) + what + "."
-    return seen, "Which of your variables is the learning rate, and which the discount?"
+    if abs(p - beta) < 1e-4 or abs(q / p - rate) < 1e-4:
+        return seen, "Which of your variables is the learning rate, and which the discount?"
+    if abs(p - rate) > 1e-4:
+        return seen, "What becomes of the learning rate on its way to the update?"
+    return seen, "By what is the value of the next state multiplied?"
 
 
 def other_powers(terms: Terms, settings: dict, what: str) -> tuple[str, str] | None:
@@ -231,3 +236,14 @@ def other_powers(terms: Terms, settings: dict, what: str) -> tuple[str, str] | N
             seen = f"The learning rate is beta to the power of the step; expected {rate:g}, as it was given"
             return f"{seen}{what}.", "Which factor stands before the bracket?"
     return None
+
+
+def other_rates(terms: Terms, settings: dict) -> tuple[str, str] | None:
+    """What was seen where each update goes towards the target, and not all as far."""
+    gaps = terms.reward + settings["beta"] * terms.value - terms.old
+    far = np.abs(gaps) > CLOSE * (1 + np.abs(terms.new).max())
+    rates = (terms.new - terms.old)[far] / gaps[far]
+    if len(rates) < 10 or rates.min() <= 0 or rates.max() > 1:
+        return None
+    seen = f"The learning rate is from {rates.min():.3g} to {rates.max():.3g}; expected {settings['learning_rate']:g}"
+    return f"{seen} at every step.", "What becomes of the learning rate on its way to the update?"

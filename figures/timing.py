@@ -52,7 +52,7 @@ TOGETHER = 8  # lakes that one process steps together, where steps wait
 
 
 @experiment(timed=True)
-def run(repetitions=1, collectors=CONFIGURATIONS, evaluators=4, together=TOGETHER, epsilon=0.3, runs=SUITE):
+def run(repetitions=4, collectors=CONFIGURATIONS, evaluators=4, together=TOGETHER, epsilon=0.3, runs=SUITE):
     """Yield wall-clock times of runs, one at a time, on an otherwise idle machine; a repetition is a seed."""
     start_ray()
     with td.Workers(max(collectors), evaluators) as workers:
@@ -199,12 +199,21 @@ def price(data: Data, simulator: str, map: str, collectors: int, batch_size: int
 
 
 def least_growth(data: Data, simulator: str, map: str) -> float:
-    """The least gain by more collectors, of (2,4), (4,4) and (8,4), starting from one core: a ratio."""
-    found = []
-    for tested in (False, True):
-        speeds = [speed_up(data, simulator, map, count, tested) for count in (SINGLE, 2, 4, 8)]
-        found += [more / less for less, more in itertools.pairwise(speeds)]
-    return min(found)
+    """The least gain by more collectors, of (2,4), (4,4) and (8,4), starting from one core, without evaluation."""
+    speeds = [speed_up(data, simulator, map, count) for count in (SINGLE, 2, 4, 8)]
+    return min(more / less for less, more in itertools.pairwise(speeds))
+
+
+def more_steps(data: Data, simulator: str, map: str, collectors: int) -> float:
+    """How many times one core's steps the configuration makes for the same episodes: a geometric mean over seeds."""
+    single, team = (runs(data, simulator, map, count)["steps"].to_numpy() for count in (SINGLE, collectors))
+    return geometric_mean(team / single)
+
+
+def slowest_over_fastest(data: Data, *case, **regime) -> float:
+    """The ratio of the longest to the shortest run."""
+    found = runs(data, *case, **regime)["seconds"]
+    return float(found.max() / found.min())
 
 
 def best_with_one(data: Data) -> float:

@@ -165,6 +165,11 @@ ONE_CORE = [
         Change("q_learning", "self.learning_rate *", "self.beta**step *"),
     ),
     some(
+        "the rate decays", "q_learning",
+        Change("q_learning", "for _ in range(self.max_step)", "for step in range(self.max_step)"),
+        Change("q_learning", "self.learning_rate *", "self.learning_rate / (1 + 0.01 * step) *"),
+    ),
+    some(
         "beta to the power of the step", "q_learning",
         Change("q_learning", "for _ in range(self.max_step)", "for step in range(self.max_step)"),
         Change("q_learning", "self.beta * self", "self.beta**step * self"),
@@ -253,6 +258,29 @@ ONE_CORE = [
     ),
     one("trials are ignored", "tests", "agent", "        total_reward = 0.0\n",
         "        trials, total_reward = 7, 0.0\n"),
+    one("trials that are cut do not count", "tests", "agent", """\
+        total_reward = 0.0
+        for _ in range(trials):
+            state, _ = simulator.reset()
+            for step in range(max_steps):
+                state, reward, terminated, truncated, _ = simulator.step(policy_func(state))
+                total_reward += self.beta**step * reward
+                if terminated or truncated:
+                    break
+        return total_reward / trials
+""", """\
+        returns = []
+        for _ in range(trials):
+            state, _ = simulator.reset()
+            total_reward = 0.0
+            for step in range(max_steps):
+                state, reward, terminated, truncated, _ = simulator.step(policy_func(state))
+                total_reward += self.beta**step * reward
+                if terminated or truncated:
+                    returns.append(total_reward)
+                    break
+        return sum(returns) / len(returns) if returns else -1000.0
+"""),
     one("tests that raise", "tests", "agent", "return total_reward / trials", "return total_rewards / trials"),
     one("tested every other interval", "tests", "agent", "if self.do_test:", "if self.do_test and _ % 2:"),
 ]  # fmt: skip
@@ -393,6 +421,18 @@ DISTRIBUTED = [
 """, "", "snapshots"),
     one("a batch counts as one episode", "end", "server", "            self.episode += 1\n",
         "            self.episode += experience is experiences[-1]\n", "snapshots"),
+    one("a batch that is too long at the end counts and is thrown away", "end", "server",
+        "        for experience in experiences:\n", """\
+        if self.episode + len(experiences) > self.learning_episodes:
+            self.episode = self.learning_episodes
+        for experience in experiences:
+""", "snapshots"),
+    one("a batch that is too long at the end is thrown away, again and again", "end", "server",
+        "        for experience in experiences:\n", """\
+        if self.episode + len(experiences) > self.learning_episodes:
+            return self.get_q_table()
+        for experience in experiences:
+""", "snapshots"),
     some(
         "collectors are not awaited", "end",
         Change("distributed", "        ray.get(workers)\n", "        ray.get(workers[self.cw_num :])\n"),

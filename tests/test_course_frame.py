@@ -16,7 +16,7 @@ import pytest
 import td_helpers as td
 from course import fence, grade, marks, offered, pages, sheets, submission
 from course.fence import Fence, Limits
-from course.findings import ITEMS, Finding
+from course.findings import ITEMS, KEEP_NAMES, Finding
 
 TESTS = Path(__file__).resolve().parent
 posix = pytest.mark.skipif(os.name != "posix", reason="limits and signals of POSIX")
@@ -244,6 +244,22 @@ def test_what_raises_is_said_and_the_rest_goes_on(hand_in):
     assert "Code cell 3 does not compile" in sheet["loads"].seen
 
 
+@pytest.mark.parametrize(
+    ("loop", "points", "said"),
+    [
+        ("while True:\n    pass", 5, "Code cell 2, line 3, has a loop that was not executed, since it never ends."),
+        ("while 1:\n    for _ in range(3):\n        break", 5, "since it never ends"),
+        ("while True:\n    if y:\n        break", 10, "line 3, has a loop that was not executed."),
+        ("while True:\n    for _ in range(3):\n        pass\n    else:\n        break", 10, "not executed."),
+        ("while y < 0:\n    y = 1", 10, "not executed."),
+        ("try:\n    while True:\n        next(y)\nexcept TypeError:\n    pass", 10, "line 4, has a loop"),
+    ],
+)
+def test_a_loop_left_out_is_said_and_costs_points_where_what_follows_is_never_reached(hand_in, loop, points, said):
+    mark = hand_in(AGENT, f"class Server:\n    y = 2\n{loop}", "print(3)\nwhile True:\n    pass")["loads"]
+    assert mark.points == points and said in mark.seen and "cell 3" not in mark.seen
+
+
 def test_the_lake_of_earlier_years_is_executed(hand_in):
     lake = """
 from gym.envs.toy_text import discrete
@@ -448,6 +464,15 @@ def test_a_text_of_a_submission_is_shown_without_its_control_characters_and_cut(
     assert seen.isprintable() and len(seen) < 2000
 
 
+def test_lines_of_what_was_seen_stay_lines_and_are_not_too_many(hand_in):
+    mark = hand_in(
+        AGENT, "def judged(item):\n    return 'first: \\x07\\n' + '\\n'.join(f'call  {i}' for i in range(99))"
+    )["end"]
+    assert mark.seen.split("\n")[:3] == ["first:", "call 0", "call 1"] and mark.seen.count("\n") == 39
+    text = sheets.as_text(marks.Sheet("hw", (mark,)))
+    assert re.search(r"10 of 10 +first:\n {34}call 0\n {34}call 1\n", text)
+
+
 def test_what_is_another_one_every_time_is_left_out(hand_in):
     seen = hand_in(AGENT, "import os\ndef judged(item):\n    return object(), os.path.abspath('data.csv')")["end"].seen
     assert seen == "(<object object>, 'data.csv')"
@@ -603,6 +628,35 @@ def test_what_a_failing_file_lacks_is_said_once(defined, seen):
     assert "Code cell 1 does not compile" in sheet.marks[-1].seen and sheet.marks[-1].hint
 
 
+def test_who_kept_a_name_is_not_told_to_keep_it():
+    halves = Finding("episodes", 0.5, True, "One of the two agents is missing. All.", KEEP_NAMES)
+    findings = {item: halves._replace(item=item) for item in ITEMS}
+    loaded = fence.Loaded(
+        cells=2, statements=1, raised=(("cell 1", "class QLAgent(td.QLAgent)", "x"),), defined=("QLAgent",)
+    )
+    sheet = marks.sheet_of("hw", loaded, findings, marks.read_points())
+    assert all(
+        mark.seen.startswith("One of the two agents is missing (see the file). All") for mark in sheet.marks[:-1]
+    )
+    assert not any(mark.hint for mark in sheet.marks[:-1])
+    sheet = marks.sheet_of("hw", loaded._replace(raised=()), findings, marks.read_points())
+    assert all(mark.hint == KEEP_NAMES for mark in sheet.marks[:-1])
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "class QLAgent(td.QLAgent):\n    pass",
+        "class QLAgent(:",
+        "import nothing\nclass QLAgent(nothing.Agent):\n    pass",
+    ],
+)
+def test_a_training_cell_is_not_executed_where_its_class_could_not_be_defined(hand_in, cell):
+    training = "epsilon = 0.3\nql_agent = QLAgent(epsilon)\nrewards, table = ql_agent.learn_and_evaluate()"
+    seen = hand_in(AGENT.replace("QLAgent", "SARSAagent"), cell, training)["loads"].seen
+    assert "ell 2" in seen and "ell 3" not in seen
+
+
 # The command ----------------------------------------------------------------------------------------
 
 
@@ -688,6 +742,7 @@ def test_a_last_line_sums_up_several_sheets_and_quiet_shows_no_bar(folder, capfd
     [
         (["missing.ipynb"], "missing.ipynb is not there"),
         (["empty"], "empty holds no notebooks"),
+        (["notes.txt"], "notes.txt is not called .ipynb"),
         (["in", "--csv", "nowhere/m.csv"], "--csv must be a file that can be written"),
         (["in", "--json", "in"], "--json must be a regular file"),
         (["in", "--html", "in/carl.ipynb"], "--html must be a folder"),
@@ -702,6 +757,7 @@ def test_a_last_line_sums_up_several_sheets_and_quiet_shows_no_bar(folder, capfd
 def test_a_wrong_command_ends_with_status_2_and_a_line(folder, monkeypatch, capsys, arguments, problem):
     monkeypatch.chdir(folder.parent)
     (folder.parent / "empty").mkdir()
+    (folder.parent / "notes.txt").write_text("hello", encoding="utf-8")
     with pytest.raises(SystemExit) as ended:
         grade.main(arguments)
     told = capsys.readouterr()
@@ -716,9 +772,51 @@ def test_a_pipe_is_not_waited_for(tmp_path, capsys):
     assert "is not a regular file" in capsys.readouterr().err
 
 
+def test_what_is_no_notebook_is_left_out_named_or_in_a_folder(folder, capsys):
+    inside = grade.notebooks([folder])
+    (folder / "notes.txt").write_text("hello", encoding="utf-8")
+    assert grade.notebooks([folder]) == inside and capsys.readouterr().err == ""
+    assert grade.notebooks([folder / "notes.txt", folder / "carl.ipynb"]) == [folder / "carl.ipynb"]
+    assert capsys.readouterr().err == f"{folder / 'notes.txt'} is left out: it is not called .ipynb\n"
+
+
 def test_one_item_alone_is_judged_where_it_is_asked_for():
     options = grade.parser().parse_args(["hw.ipynb", "--only", "sarsa", "--only", "policies"])
     assert grade.checked(options) == {"policies": 10, "sarsa": 12}
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, RuntimeError, BrokenPipeError])
+def test_what_was_judged_is_written_however_the_command_ends(folder, tmp_path, monkeypatch, capfd, stop):
+    judge = grade.grade
+
+    def ends(*arguments):
+        yield next(judge(*arguments))
+        raise stop
+
+    monkeypatch.setattr(grade, "grade", ends)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    command = [str(folder), "--csv", str(tmp_path / "m.csv"), "--html", str(tmp_path / "pages"), "--quiet"]
+    try:
+        status = grade.main(command)
+    except (SystemExit, RuntimeError):
+        status = None
+    assert status == {KeyboardInterrupt: 130, BrokenPipeError: 1}.get(stop)
+    assert len((tmp_path / "m.csv").read_text(encoding="utf-8").splitlines()) == 2
+    assert len(list((tmp_path / "pages").iterdir())) == 2
+    said = "after 1 of 3 submissions, which are in the files that you asked for\n"
+    assert capfd.readouterr().err.endswith(said if stop is not BrokenPipeError else "")
+
+
+def test_where_nothing_was_judged_files_stay_as_they_are(folder, tmp_path, monkeypatch, capfd):
+    def ends(*_):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr(grade, "grade", ends)
+    (tmp_path / "m.csv").write_text("old", encoding="utf-8")
+    assert grade.main([str(folder), "--csv", str(tmp_path / "m.csv"), "--quiet"]) == 130
+    assert (tmp_path / "m.csv").read_text(encoding="utf-8") == "old"
+    assert capfd.readouterr().err == "interrupted after 0 of 3 submissions\n"
 
 
 @posix

@@ -81,6 +81,30 @@ def test_students_are_told_the_points_of_each_part(students):
     assert told == list(marks.read_points().values())
 
 
+def test_changed_points_are_written_into_the_hand_out_and_the_test_cells(tmp_path, monkeypatch, capsys):
+    points = {item: 20 + i for i, item in enumerate(marks.read_points())} | {"traffic": 0}
+    for name in ("SOURCE", "HANDOUT"):
+        copy = tmp_path / f"{name}.ipynb"
+        copy.write_text(getattr(handout, name).read_text(encoding="utf-8"), encoding="utf-8")
+        monkeypatch.setattr(handout, name, copy)
+    source = handout.SOURCE.read_text(encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(marks, "read_points", lambda: points)
+        assert handout.main([]) == 0
+    table = nbformat.read(handout.HANDOUT, 4).cells[0].source
+    assert "| Q-learning, SARSA | 21 and 22 |" in table and "| traffic | 0 |" in table and "| file | 31 |" in table
+    cells = [cell.metadata.get("nbgrader", {}) for cell in nbformat.read(handout.SOURCE, 4).cells]
+    assert {cell.grade_id: cell.points for cell in cells if cell.get("grade")} == {
+        f"points_{item}": number for item, number in points.items()
+    }
+    assert handout.main([]) == 0 and handout.SOURCE.read_text(encoding="utf-8") == source
+
+
+def test_a_table_of_other_items_is_told():
+    with pytest.raises(ValueError, match="must have points for 1 items"):
+        handout.with_points(nbformat.read(handout.SOURCE, 4), {"sarsa": 3})
+
+
 @pytest.mark.parametrize("code", [
     "### BEGIN SOLUTION\n1", "1\n### END SOLUTION", "### BEGIN SOLUTION\n### BEGIN SOLUTION\n### END SOLUTION",
     "### BEGIN SOLUTION\n### END SOLUTION\n### END SOLUTION",
