@@ -23,7 +23,7 @@ def plot_timeline(
 ) -> Figure:
     """Plot the trace of a distributed run, such as `agent.trace`; return the figure.
 
-    Each process has a lane. A wide bar is a call, in the colour of its role; a thin line in the colour of another role
+    Each process has a lane. A tall bar is a call, in the colour of its role; a flat one in the colour of another role
     means that the process waits for that role; a gap, that it has no call, or is being handed one; hatching, that a
     call was lost. Arrows lead from the end of each call to the calls that waited for its result, unless there are more
     than 160. Beside each lane is what the process did, in per cent of the time. `seconds` is the part of the run to
@@ -50,7 +50,7 @@ def plot_timeline(
     summaries = [_summary(took[lane]) for lane in lanes]
     axes.set_yticks(range(len(lanes)), names)
     beside = axes.secondary_yaxis("right")
-    beside.set_yticks(range(len(lanes)), summaries, fontsize="x-small")
+    beside.set_yticks(range(len(lanes)), summaries, fontsize="small")
     beside.tick_params(length=0)
     more = f" ({left_out} more processes are not drawn)" if left_out else ""
     axes.set(
@@ -134,6 +134,6 @@ def _draw_legend(figure: Figure, roles: set[str], lost: bool) -> None:
     if lost:
         entries.append(Patch(facecolor="none", edgecolor=MISSING, hatch="////", label="lost"))
     figure.legend(
-        handles=entries, title="a wide bar works, a thin line waits for", loc="outside lower center", ncols=4,
+        handles=entries, title="a tall bar works, a flat one waits for", loc="outside lower center", ncols=4,
         fontsize="small", title_fontsize="small",
     )  # fmt: skip

@@ -40,11 +40,12 @@ HEADINGS = {  # in this order, possibly with others in between
         "Distributed Q-learning",
         "The flow",
         "A team in plain Python",
-        "Server, collector, evaluator, agent",
         "Start Ray",
+        "Server, collector, evaluator, agent",
         "One collector equals one core",
         "Distributed runs",
         "Comparison of the approaches",
+        "A run in which distributing pays",
         "Where does the time go?",
         "What was learned",
         "Shut down",
@@ -106,7 +107,8 @@ assert abs(tables_of[0.001, 0.3, "Q-learning"][inside] - exact[inside]) < 100
 assert tables_of[0.001, 0.3, "Q-learning"][outside] < 50 < 150 < tables_of[0.001, 0.3, "SARSA"][outside]
 assert tables_of[0.001, 0.3, "SARSA"][inside] < 200 < 600 < tables_of[0.001, 0.05, "SARSA"][inside]
 assert all(table[outside] > 400 for key, table in tables_of.items() if key[0] == 0.1)
-counts = [count for _, count in teams.values()]
+counts = [count for _, _, count in teams.values()]
+assert np.array_equal(*teams[1][:2])
 assert counts[-1] > 1.2 * counts[0]
 """
 WING_CLAIMS = """
@@ -238,7 +240,7 @@ def test_no_class_of_the_modules_is_defined_a_second_time(code_cells):
 
 def test_code_cells_are_short(code_cells):
     lengths = [len(cell.source.splitlines()) for cell in code_cells]
-    assert max(lengths) <= 16 and sum(length > 12 for length in lengths) <= 2 and statistics.median(lengths) <= 7
+    assert max(lengths) <= 16 and sum(length > 12 for length in lengths) <= 4 and statistics.median(lengths) <= 7
 
 
 def test_one_cell_holds_the_parameters_and_one_the_comparison(notebook, lesson_code):
