@@ -31,6 +31,10 @@ def run(path: Path, result: Path) -> nbformat.NotebookNode:
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
         if cell.cell_type == "code":
+            for output in cell.outputs:
+                if "(raylet)" in output.get("text", ""):  # what Ray says among what the cell printed
+                    lines = output["text"].splitlines(keepends=True)
+                    output["text"] = "".join(line for line in lines if "(raylet)" not in line)
             cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
     draft = result.with_name(result.name + ".tmp")
     nbformat.write(notebook, draft)
@@ -41,9 +45,9 @@ def run(path: Path, result: Path) -> nbformat.NotebookNode:
 
 
 def _is_passing(output) -> bool:
-    """Whether an output is transient: a progress bar, stderr, or what Ray says of a process that died."""
+    """Whether an output is transient: a progress bar, stderr, or nothing but what Ray said."""
     widget = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-    return widget or output.get("name") == "stderr" or "(raylet)" in output.get("text", "")
+    return widget or output.get("name") == "stderr" or not output.get("text", "something").strip()
 
 
 def is_writable(folder: Path) -> bool:
