@@ -1,9 +1,10 @@
 """The assignment: frozen lakes, Q-learning and SARSA on one core, and Q-learning distributed over Ray.
 
 A lake (tabular/lake.py) becomes a transition table, agents learn from it or from the stepped env, exact values show how
-well they learned, and collectors, evaluators and a server share the work. Every result is a function of the arguments:
-every random draw is seeded, and an episode's draws depend only on the seed and the episode's number, never on how a run
-is split into batches.
+well they learned, and collectors, evaluators and a server share the work. What an agent has learned is in
+tabular/learner.py, how it learns and tests episodes in tabular/episodes.py, the update rules in tabular/kernels.py.
+Every result is a function of the arguments: every random draw is seeded, and an episode's draws depend only on the seed
+and the episode's number, never on how a run is split into batches.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ from tabular.checks import (
     setting_names,
     settings_of,
 )
-from tabular.continuing import at_start, going_on
 from tabular.displays import show_table
+from tabular.episodes import EpisodeLearner
 from tabular.exact import policy_value, value_iteration
 from tabular.explore import explore
 from tabular.files import AnyPath, check_writable
@@ -49,22 +50,16 @@ from tabular.kernels import (
     MAX_TESTS,
     MAX_TRIALS,
     POLICIES,
-    Log,
-    Parameters,
     action_range,
-    evaluate,
     explore_or_exploit,
     greedy_action,
     greedy_value,
-    in_parts,
-    key_of,
     q_learning_episode,
     q_learning_update,
     sarsa_episode,
     sarsa_update,
 )
 from tabular.lake import DOWN, LEFT, RIGHT, UP, FrozenLakeEnv
-from tabular.learner import Learner
 from tabular.mistakes import in_few_lines, warn_caller
 from tabular.pictures import animate, greedy_path, plot_image
 from tabular.plan import Batch, Collected, Cost, Learned, Snapshot, plan, tables_to_act_on, with_own_arrays
@@ -72,12 +67,11 @@ from tabular.plots import COLORS, Film, color_of, plot_result, plot_timing, save
 from tabular.pool import InProcess, Lost, Pool, Reference, Workers, check_workers, shared_workers
 from tabular.recording import Recorder
 from tabular.returns import to_fill
-from tabular.rules import Rule, place_noted, q_learning, sarsa
+from tabular.rules import Rule, q_learning, sarsa
 from tabular.run import Recovery, Tests, dataflow
 from tabular.saves import Checkpoints, Save
 from tabular.session import start_ray
 from tabular.simulators import (
-    Policy,
     check_copies_act_apart,
     compiled_form,
     copied,
@@ -86,7 +80,6 @@ from tabular.simulators import (
     shape_of,
     warn_if_unseeded,
 )
-from tabular.stepping import Rows, Stepped
 from tabular.subclasses import refuse_overrides, refuse_rule_methods, refuse_settings
 from tabular.tables import TransitionTable, samples_table
 from tabular.threads import Threads
@@ -121,7 +114,7 @@ def __dir__() -> list[str]:
 # Agents on one core -----------------------------------------------------------------------
 
 
-class TDAgent(Learner):
+class TDAgent(EpisodeLearner):
     """Base class of Q-learning and SARSA: a table of action values, exploration, and learning with periodic tests.
 
     Settings may be assigned between calls, for example to decay epsilon; they are checked as at construction. Inside a
@@ -231,11 +224,6 @@ class TDAgent(Learner):
         of = f" of {until:,}" if self.episode <= until else ""
         return f"{type(self).__name__}({', '.join(parts)}, {self.episode:,}{of} episodes learned)"
 
-    @property
-    def simulator(self) -> Any:
-        """The env; it cannot be assigned: for another env, construct another agent."""
-        return self._simulator
-
     def greedy_policy(self, state: int) -> int:
         """The action with the highest value in `state`; ties go to the lowest action."""
         return int(np.argmax(self.q_table[state]))
@@ -344,68 +332,6 @@ class TDAgent(Learner):
         """Warn, once, if many episodes were learned, `before` of them earlier, and no reward other than 0 was seen."""
         if before < LONG <= self.episode and self.learning_rate > 0 and not (self.kernel.idle or self.q_table.any()):
             warn_of_no_reward(self.ties)
-
-    def _set_out(self) -> None:
-        """Set `_place` to a copy of where the next episode starts, or None: an interrupt must leave the original."""
-        place = self._learned.place
-        if not self.compiled and place is not None and place is not self._place and place[0] >= 0:
-            self._learned, place = self._learned._replace(place=None), None
-            warn_caller("the simulator was left in the midst of an episode: it is reset, and the next one starts anew")
-        place = at_start(self._time_limit) if place is None else place.copy()
-        self._place = place if self.continuing else None
-
-    def learn_on(
-        self, q_table: np.ndarray, first: int, episodes: int, log: Log = None, returns: np.ndarray | None = None
-    ) -> int:
-        """Learn `episodes` episodes from number `first` on `q_table`, in place; return the number of steps.
-
-        `log` and `returns`, an array with an entry per episode, are filled if they are given.
-        """
-        if self.kernel is None:
-            raise NotImplementedError("TDAgent has no rule to learn by: use QLAgent or SARSAAgent")
-        simulator, parameters = self._table if self.compiled else self.simulator, self.parameters()
-        if self._place is not None:
-            simulator = going_on(simulator, self._place, self._shape[0])
-        task, parts = (q_table, simulator, self.actions, parameters), in_parts(episodes, parameters.max_step)
-        rule, steps = self.kernel.with_ties(self.ties), 0
-        for done, count in parts:
-            part = None if returns is None else returns[done : done + count]
-            steps += rule(*task, first + done, count, log, part)
-        return steps
-
-    def evaluate_on(
-        self, q_table: np.ndarray, episode: int, trials: int, max_step: int, policy: Callable | None = None
-    ) -> float:
-        """Return the mean discounted return of `policy` (None: greedy by `q_table`) in the test after `episode`."""
-        test, parameters = episode // self.test_interval % MAX_TESTS, self.parameters(max_step)
-        if policy is None and self.compiled:
-            actions, total = np.argmax(q_table, axis=1), 0.0
-            for done, count in in_parts(trials, parameters.max_step):
-                total = evaluate(actions, self._table, parameters, test, done, count, total)
-            return total / trials
-        if policy is None:
-            rows = Rows(q_table)
-            policy = lambda state: greedy_action(rows[state], self.actions)
-        with place_noted():
-            simulator = Stepped(self._env_to_test(), self._shape[0])
-            acting = Policy(policy, len(self.actions))
-            return float(evaluate.py_func(acting, simulator, parameters, test, 0, trials)) / trials
-
-    def _env_to_test(self) -> Any:
-        """Return the env, or a copy if learning goes on in it; where it cannot be copied, learning must start anew."""
-        if self.compiled or self._learned.place is None:
-            return self.simulator
-        env = copied(self.simulator)
-        if env is None:
-            self._place = None
-        return self.simulator if env is None else env
-
-    def parameters(self, max_step: int | None = None) -> Parameters:
-        """Return the kernels' parameters; an episode is truncated after `max_step` steps (None: the agent's)."""
-        max_step = self.max_step if max_step is None else max_step
-        if self.compiled:  # a stepped TimeLimit truncates by itself
-            max_step = min(max_step, self._time_limit)
-        return Parameters(self.epsilon, self.learning_rate, self.beta, max_step, key_of(self.seed))
 
 
 class QLAgent(TDAgent):

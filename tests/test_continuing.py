@@ -170,7 +170,7 @@ def test_a_copy_of_a_stepped_one_goes_on_in_its_own_env(kind, copied, recwarn):
 @regimes
 def test_parts_of_a_call_change_nothing(monkeypatch, kind, compiled):
     expected = run(small(kind, compiled=compiled))
-    monkeypatch.setattr(td, "in_parts", lambda episodes, max_step: ((done, 1) for done in range(episodes)))
+    monkeypatch.setattr("tabular.episodes.in_parts", lambda episodes, max_step: ((done, 1) for done in range(episodes)))
     assert run(small(kind, compiled=compiled)) == expected
 
 

@@ -717,7 +717,7 @@ def test_parts_change_no_bit(monkeypatch, size):
 
     rewards, q_table = run()
     cut = lambda episodes, _: ((done, min(size, episodes - done)) for done in range(0, episodes, size))
-    monkeypatch.setattr(td, "in_parts", cut)
+    monkeypatch.setattr("tabular.episodes.in_parts", cut)
     again = run()
     assert again[0] == rewards and again[1].tobytes() == q_table.tobytes()
 
@@ -731,7 +731,7 @@ def test_a_long_learn_that_is_stopped_between_two_parts_leaves_the_agent_as_it_w
         yield 0, 1000
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(td, "in_parts", stopped)
+    monkeypatch.setattr("tabular.episodes.in_parts", stopped)
     with pytest.raises(KeyboardInterrupt):
         agent.learn(20_000_000)
     assert (agent.q_table.tobytes(), agent.episode, agent.steps) == before
