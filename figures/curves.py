@@ -138,9 +138,31 @@ def million_steps(data: Data, *setting) -> float:
     return np.median(where(data["curves"], *setting)["steps"].fillna(np.inf)) / 1e6
 
 
-def relapse(data: Data, *setting) -> float:
-    """The share of tests below the threshold after first passing it, averaged over the seeds that pass it."""
-    return np.mean([1 - seed[seed.argmax() :].mean() for seed in above_threshold(data, *setting) if seed.any()])
+def lost(data: Data, *setting) -> float:
+    """The share of a setting's last tests below the threshold."""
+    return float(1 - above_threshold(data, *setting)[:, -LAST:].mean())
+
+
+def later_half_below(data: Data, *setting) -> np.ndarray:
+    """Whether each test of the later half is below the threshold, shape (seeds, tests)."""
+    below = ~above_threshold(data, *setting)
+    return below[:, below.shape[1] // 2 :]
+
+
+def late_below(data: Data, *setting) -> float:
+    """The share of the later half's tests that are below the threshold."""
+    return float(later_half_below(data, *setting).mean())
+
+
+def after_bad(data: Data, *setting) -> float:
+    """The same share among the tests that follow a test below the threshold."""
+    below = later_half_below(data, *setting)
+    return float(below[:, 1:][below[:, :-1]].mean())
+
+
+def ruined(data: Data, *pair, by: float) -> int:
+    """How many seeds lose more than `by` in the last value from the first setting to the second."""
+    return int((difference(data, *pair) < -by).sum())
 
 
 def bypass_first(data: Data, *setting) -> int:
@@ -163,10 +185,10 @@ def best_rate(data: Data, map: str) -> float:
     return max(RATES, key=lambda rate: last(data, map, "Q-learning", rate, EPSILONS[0]).mean())
 
 
-def share_below(data: Data, rate: float) -> float:
-    """The share of the last tests below the threshold, over all settings with this learning rate."""
+def share_below(data: Data, rate: float, threshold: dict[str, float] = THRESHOLD) -> float:
+    """The share of the last tests below the maps' thresholds, over all settings with this learning rate."""
     chosen = [setting for setting in SETTINGS if setting[2] == rate]
-    return float(np.mean([~above_threshold(data, *setting)[:, -LAST:] for setting in chosen]))
+    return float(np.mean([curve(data, *setting)[:, -LAST:] <= threshold[setting[0]] for setting in chosen]))
 
 
 def arrivals(data: Data) -> int:
@@ -199,9 +221,9 @@ def table(data: Data) -> str:
             number(last_table(data, *setting)),
             number(first_passed(data, *setting)),
             number(million_steps(data, *setting), 2),
-            f"{relapse(data, *setting):.0%}",
+            f"{lost(data, *setting):.0%}",
         ])
-    head = ["map", "algorithm", "rate", "epsilon", "last tests", "median", "good after", "M steps", "below"]
+    head = ["map", "algorithm", "rate", "epsilon", "last tests", "median", "good after", "M steps", "not good"]
     return markdown(head, rows)
 
 

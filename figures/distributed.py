@@ -138,21 +138,11 @@ def hole_free_gain(data: Data, map: str, *team) -> tuple:
     return tuple(map_to_float(bootstrap(team - single)))
 
 
-def by_lag(data: Data, map: str, column: str = "difference") -> tuple:
-    """What four times the lag adds, at the same number of collectors, averaged over these: (mean, low, high)."""
-    return effect(data, map, column, [((n, LAGS[-1] // n), (n, LAGS[0] // n)) for n in COUNTS])
-
-
-def by_collectors(data: Data, map: str, column: str = "difference") -> tuple:
-    """What eight collectors for two add, at the same lag, averaged over lags: (mean, low, high)."""
+def by_collectors(data: Data, map: str) -> tuple:
+    """What eight collectors for two add to it at the same lag, averaged over lags: (mean, low, high)."""
     most, fewest = COUNTS[-1], COUNTS[0]
-    return effect(data, map, column, [((most, lag // most), (fewest, lag // fewest)) for lag in LAGS])
-
-
-def effect(data: Data, map: str, column: str, pairs: list[tuple]) -> tuple:
-    """The mean difference between two teams, over pairs of teams and over seeds: (mean, low, high)."""
-    measure = is_hole_free if column == "hole_free" else lambda *team: runs(*team)[column].to_numpy()
-    more, less = (np.array([measure(data, map, *pair[i]) for pair in pairs], float) for i in (0, 1))
+    pairs = [((most, lag // most), (fewest, lag // fewest)) for lag in LAGS]
+    more, less = (np.array([runs(data, map, *pair[i])["difference"] for pair in pairs]) for i in (0, 1))
     return tuple(map_to_float(bootstrap((more - less).mean(axis=0))))
 
 

@@ -171,8 +171,10 @@ def draw_map(axes) -> None:
 
 def draw_letters_only(axes, letters: np.ndarray) -> None:
     """Draw a lake's cells: holes dark, the goal yellow."""
-    cells = np.where(letters == b"H", 0.25, np.where(letters == b"G", 0.8, 0.95))
-    axes.imshow(cells, cmap="gray", vmin=0, vmax=1)
+    from matplotlib.colors import ListedColormap
+
+    kinds = (letters == b"H") + 2 * (letters == b"G")
+    axes.imshow(kinds, cmap=ListedColormap(["#F2F2F2", "#404040", "#F0E442"]), vmin=0, vmax=2)
     for row, col in np.argwhere(letters != b"F"):
         color = "white" if letters[row, col] == b"H" else "black"
         axes.text(col, row, letters[row, col].decode(), ha="center", va="center", fontsize=10, color=color)

@@ -8,6 +8,7 @@ import numpy as np
 
 import td_helpers as td
 from figures.assignment import AGENTS, EPISODES, EPSILONS, LAKE, RATES
+from figures.curves import THRESHOLD
 from figures.rows import Data, settings_of, where
 from figures.study import experiment, grid, spread
 from figures.summaries import bootstrap, ci, markdown
@@ -47,6 +48,11 @@ def table(data: Data) -> str:
         for algorithm, epsilon in itertools.product(AGENTS, EPSILONS)
     ]
     return markdown(["16x16, rate 0.001", *(f"{episode:,} episodes" for episode in last)], rows)
+
+
+def not_good(data: Data, algorithm: str, epsilon: float, episode: int) -> float:
+    """The share of seeds whose value is not above the threshold then."""
+    return float((values(data, algorithm, epsilon, episode) <= THRESHOLD[LAKE]).mean())
 
 
 def gain(data: Data, algorithm: str, episode: int) -> tuple:

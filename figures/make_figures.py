@@ -5,7 +5,7 @@ python figures/make_figures.py NAME ...     the named experiments, then pictures
 python figures/make_figures.py --draw       no experiment: pictures and report from figures/data
 python figures/make_figures.py --seeds-from 1000 [NAME ...]
     check the claims under other seeds, in all experiments but the timed ones; this writes
-    figures/claims_fresh.md and leaves data, pictures and report as they are
+    figures/claims_fresh.md, keeps what earlier sittings found of other experiments, and leaves the rest as it is
 python beyond/figures/make_figures.py --all ...   the same for this study first, then for the one that builds on it
 
 Nothing is replaced until everything has been made and every claim of the report holds, apart from timings.
@@ -27,7 +27,7 @@ if not __package__:  # run as a script: import from the project's folder, not th
 
 import figures
 import td_helpers as td
-from figures import report
+from figures import fresh, report
 from figures.rows import Data, read_rows, write_rows
 from figures.study import Study, other_seeds
 from tabular.files import atomic_write
@@ -54,6 +54,8 @@ def make_report(study: Study, data: Data, draft: Path) -> None:
     for name, picture in tqdm(study.pictures.items(), desc="pictures"):
         td.save_figure(picture(data), draft / f"{name}.png")
     texts, claims = report.render(study, data)
+    if records := fresh.read(study):
+        texts["claims_fresh.md"] = fresh.text(study, claims, records)
     for name, text in texts.items():
         (draft / name).write_text(text, encoding="utf-8")
     if study.rewrite:
@@ -67,37 +69,33 @@ def make_report(study: Study, data: Data, draft: Path) -> None:
         raise FalseClaims("\n".join(problems))
 
 
-def fresh_ones(study: Study) -> list[str]:
-    """Return the experiments that other seeds change, but no clock."""
-    return [name for name, run in study.experiments.items() if run.seeds and not run.timed]
-
-
 def check_claims(study: Study, data: Data, names: list[str], seeds_from: int, draft: Path) -> None:
     """Run experiments under other seeds and list which claims hold; raise FalseClaims if one fails."""
-    timed = {name for name, run in study.all_experiments.items() if run.timed}
-
-    def concerned(data: Data) -> list[report.Claim]:
-        """The claims that rest on these experiments and not on timings."""
-        claims = report.render(study, data)[1]
-        return [c for c in claims if c.experiments & set(names) and not (c.is_timing or c.experiments & timed)]
-
-    committed = concerned(data)
+    committed = report.render(study, data)[1]
     rows = draft / "rows"
     rows.mkdir()
     with other_seeds(seeds_from):
-        fresh = concerned(data | run_experiments(study, names, rows))
-    shutil.rmtree(rows)
-    script = f"{study.folder.relative_to(study.root).as_posix()}/make_figures.py"
-    left_out = [name for name in fresh_ones(study) if name not in names]
-    text = report.text_of_claims(script, names, left_out, committed, fresh, seeds_from)
-    (draft / "claims_fresh.md").write_text(text, encoding="utf-8")
-    if problems := [str(claim) for claim in fresh if not claim.holds]:
+        again = report.render(study, data | run_experiments(study, names, rows))[1]
+    records = fresh.sitting(study, names, committed, again, seeds_from)
+    fresh.write(draft / fresh.KEPT, records)
+    (draft / "claims_fresh.md").write_text(fresh.text(study, committed, records), encoding="utf-8")
+    if problems := [str(claim) for claim in fresh.concerned(study, again, names) if not claim.holds]:
         raise FalseClaims("\n".join(problems))
+    shutil.rmtree(rows)
+
+
+def keep(draft: Path, study: Study) -> str:
+    """Keep a draft that is not published, if it has rows, since experiments take minutes; return its place."""
+    unpublished = study.folder / "unpublished.tmp"
+    if any(draft.rglob("*.csv")):
+        shutil.rmtree(unpublished, ignore_errors=True)
+        shutil.copytree(draft, unpublished)
+    return unpublished.relative_to(study.root).as_posix()
 
 
 def publish(draft: Path, folder: Path, root: Path) -> None:
     """Move everything in the draft to its place in the study's `folder`, or in the project's `root`."""
-    places = {"Report.md": folder.parent, "README.md": root, ".csv": folder / "data"}
+    places = {"Report.md": folder.parent, "README.md": root, ".csv": folder / "data", ".jsonl": folder / "data"}
     for path in sorted(draft.iterdir()):
         with atomic_write(places.get(path.name, places.get(path.suffix, folder)) / path.name) as file:
             file.write(path.read_bytes())
@@ -119,7 +117,7 @@ def arguments_of(parser: argparse.ArgumentParser, study: Study, arguments) -> ar
     if chosen.draw:
         runs = {}
     elif chosen.seeds_from:
-        runs = {name: run for name, run in runs.items() if name in fresh_ones(study)}
+        runs = {name: run for name, run in runs.items() if name in study.fresh_experiments}
     chosen.names = list(runs)
     return chosen
 
@@ -146,12 +144,11 @@ def main(study: Study, arguments=None) -> None:
                 check_claims(study, kept, names, seeds_from, draft)
             else:
                 make_report(study, kept | run_experiments(study, names, draft), draft)
-        except FalseClaims as error:
-            unpublished = study.folder / "unpublished.tmp"  # experiments take minutes: keep their rows
-            shutil.rmtree(unpublished, ignore_errors=True)
-            shutil.copytree(draft, unpublished)
-            place = unpublished.relative_to(study.root).as_posix()
-            parser.exit(1, f"{error}\nNothing was published; see {place}.\n")
+        except BaseException as error:
+            place = keep(draft, study)
+            if isinstance(error, FalseClaims):
+                parser.exit(1, f"{error}\nNothing was published; see {place}.\n")
+            raise
         publish(draft, study.folder, study.root)
 
 

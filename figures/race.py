@@ -90,6 +90,11 @@ def good_after(data: Data, simulator: str, collectors: int) -> float:
     return float(np.median(seconds(data, simulator, collectors)))
 
 
+def good_at_the_end(data: Data, collectors: int, batch_size: int) -> float:
+    """The share of seeds whose policy is good at the last look."""
+    return float((looks(data, collectors, batch_size)[0][:, -1] > THRESHOLD[LAKE]).mean())
+
+
 def least_arrivals(data: Data) -> float:
     """The share of seeds that are good before the end, in the configuration where fewest are."""
     return float(min(np.isfinite(steps(data, count, size)).mean() for count, size, _ in settings_of(run)["best"]))
@@ -170,11 +175,13 @@ def value_by_seconds(data: Data):
 
 
 def draw_line(axes, data: Data, simulator: str, count: int) -> None:
-    """Draw the median seed's value with a band of quartiles, and a mark where the median seed's policy is good."""
+    """Draw the median seed's value and when its policy is good; for one core and the largest team also quartiles."""
     passed = clock(data, simulator, count)
     moments = np.geomspace(passed[:, 0].max(), passed[:, -1].min(), 150)  # all seeds have a value
     low, middle, high = np.percentile(value_after(data, simulator, count, moments), [25, 50, 75], axis=0)
     color = "black" if count == SINGLE else timing.COLORS[count]
-    axes.fill_between(moments, low, high, color=color, alpha=0.15, linewidth=0)
+    if count in (SINGLE, COUNTS[-1]):
+        axes.fill_between(moments, low, high, color=color, alpha=0.12, linewidth=0)
     axes.plot(moments, middle, color=color, linewidth=1.8, label=config_name(count))
-    axes.plot(good_after(data, simulator, count), THRESHOLD[LAKE], "v", color=color, markeredgecolor="white")
+    mark = {"color": color, "markersize": 9, "markeredgecolor": "black", "zorder": 3}
+    axes.plot(good_after(data, simulator, count), 0.96, "v", transform=axes.get_xaxis_transform(), **mark)

@@ -14,7 +14,7 @@ import numpy as np
 from figures.assignment import BEST_RATE, HALLWAY, LAKE, SINGLE
 from figures.rows import Data, settings_of
 from figures.study import Study
-from figures.summaries import FILTERS, markdown
+from figures.summaries import FILTERS
 
 TEMPLATES = {"report_template.md": "Report.md", "appendix_template.md": "appendix.md"}  # a study may lack the second
 CONSTANTS = {"HALLWAY": HALLWAY, "LAKE": LAKE, "SINGLE": SINGLE, "BEST_RATE": BEST_RATE}
@@ -27,17 +27,11 @@ class Claim(NamedTuple):
     holds: bool
     is_timing: bool  # may fail on another machine
     place: str  # the template's path and the line
-    size: float | tuple | None  # of the effect, which the condition bounds: a number, or (mean, low, high)
-    numbers: str  # those that the condition compares
+    sizes: list  # of the effects that the condition bounds: a number each, or [mean, low, high]
     experiments: frozenset[str]  # those whose rows it reads
 
     def __str__(self):
         return f"{self.place}: the data do not show that {self.words}"
-
-    @property
-    def values(self) -> str:
-        """The size of the effect, or else the numbers that the condition compares, as text."""
-        return self.numbers if self.size is None else written(self.size)
 
 
 class Noted:
@@ -79,16 +73,27 @@ class Bound:
         return noting
 
 
-def written(result) -> str:
-    """Format a number, or an estimate with its interval, for the table of claims."""
-    if isinstance(result, tuple):
-        middle, low, high = map(written, result)
-        return f"{middle} [{low}, {high}]"
-    if isinstance(result, bool | np.bool):
-        return "yes" if result else "no"
-    if isinstance(result, int | np.integer) or abs(result) >= 1_000:
-        return f"{result:,.0f}"
-    return f"{result:.3g}"
+def plain(number):
+    """Return a number, or an estimate with its interval, as JSON keeps it."""
+    if isinstance(number, tuple):
+        return [plain(one) for one in number]
+    return number.item() if isinstance(number, np.generic) else number
+
+
+def written(sizes: list) -> str:
+    """Format numbers, and estimates with their intervals, for the table of claims."""
+    return ", ".join(map(_written, sizes))
+
+
+def _written(number) -> str:
+    if isinstance(number, list):
+        middle, *interval = number
+        return f"{_written(middle)} [{written(interval)}]"
+    if isinstance(number, bool):
+        return "yes" if number else "no"
+    if isinstance(number, int) or abs(number) >= 1_000:
+        return f"{number:,.0f}"
+    return f"{number:.3g}"
 
 
 def render(study: Study, data: Data) -> tuple[dict[str, str], list[Claim]]:
@@ -115,8 +120,8 @@ def _render(study: Study, data: Data, name: str) -> tuple[str, list[Claim]]:
     def claim(words: str, holds, size=None, is_timing: bool = False) -> None:
         line = 1 + template[: template.index(f'"{words}"')].count("\n")
         place = f"{path.relative_to(study.root).as_posix()}, line {line}"
-        numbers = ", ".join(map(written, noted.numbers))
-        claims.append(Claim(words, bool(holds), is_timing, place, size, numbers, frozenset(noted.experiments)))
+        sizes = [plain(one) for one in (noted.numbers if size is None else [size])]
+        claims.append(Claim(words, bool(holds), is_timing, place, sizes, frozenset(noted.experiments)))
 
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
@@ -132,35 +137,3 @@ def _render(study: Study, data: Data, name: str) -> tuple[str, list[Claim]]:
     if untrue := [claim.words for claim in claims if claim.is_timing and not claim.holds]:  # on another machine
         text += f"\n*Where this text says otherwise: the times do not show that {'; nor that '.join(untrue)}.*\n"
     return text, claims
-
-
-def text_of_claims(
-    script: str, names: list[str], left_out: list[str], committed: list[Claim], fresh: list[Claim], seeds_from: int
-) -> str:
-    """Return the text of claims_fresh.md: each claim and its effect under both sets of seeds; `script` makes it."""
-    rows = [
-        [one.words, one.values, other.values, times(one, other), "holds" if other.holds else "**fails**"]
-        for one, other in zip(committed, fresh, strict=True)
-    ]
-    head = ["the data show that", "size of the effect, seeds from 0", f"seeds from {seeds_from:,}", "times", "again"]
-    table = markdown(head, rows)
-    left = f"\nNot run again: {', '.join(left_out)}." if left_out else ""
-    return f"""# The report's claims under other seeds
-
-This is what `python {script} --seeds-from {seeds_from}` makes of these experiments, with every
-seed raised by {seeds_from:,}: {", ".join(names)}.{left}
-
-Beside each claim stands the size of the effect that it bounds, with a 95% interval where there is one, and how many
-times as large it is under the other seeds; or else the numbers that it compares, in the order in which it reads them.
-Claims about time are left out, and those that rest on exact values alone.
-
-{table}
-"""
-
-
-def times(one: Claim, other: Claim) -> str:
-    """Return how many times as large the second claim's effect is, as text; empty if that has no meaning."""
-    if one.size is None or other.size is None:
-        return ""
-    before, after = (size[0] if isinstance(size, tuple) else size for size in (one.size, other.size))
-    return f"{after / before:.2f}" if before * after > 0 else ""

@@ -97,6 +97,11 @@ class Study:
         """Its own experiments and those of its base."""
         return (self.base.all_experiments if self.base else {}) | self.experiments
 
+    @property
+    def fresh_experiments(self) -> dict[str, Callable]:
+        """Its own experiments that other seeds change, but no clock."""
+        return {name: run for name, run in self.experiments.items() if run.seeds and not run.timed}
+
     def read(self, leave_out=()) -> Data:
         """Read the committed rows of all experiments, including the base's, except those in `leave_out`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+from scipy import stats
 
 
 def bootstrap(values, resamples: int = 10_000, seed: int = 0) -> tuple:
@@ -73,9 +74,11 @@ def geometric_mean(values) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
-def typical_range(values, spec: str = ".2f") -> str:
-    """Format the geometric mean with the range: mean (lowest to highest)."""
-    return "{} ({} to {})".format(*(format(one(values), spec) for one in (geometric_mean, np.min, np.max)))
+def mean_ratio(ratios) -> tuple:
+    """Return (mean, low, high): the geometric mean of paired ratios with its 95% t interval, on their logarithms."""
+    logs = np.log(ratios)
+    half = stats.t.ppf(0.975, len(logs) - 1) * logs.std(ddof=1) / len(logs) ** 0.5
+    return tuple(map(float, np.exp(logs.mean() + np.array([0.0, -half, half]))))
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
@@ -93,4 +96,4 @@ def between(text: str, mark: str, body: str) -> str:
     return f"{before}{comment}{body}\n{end}{after}"
 
 
-FILTERS = {f.__name__: f for f in (number, percent, mean, median, median_range, typical_range, interval, unseen)}
+FILTERS = {f.__name__: f for f in (number, percent, mean, median, median_range, interval, unseen)}

@@ -12,11 +12,11 @@ from tqdm.auto import tqdm
 
 import td_helpers as td
 from figures.assignment import EPISODES, HALLWAY, LAKE, SHORT, SINGLE, checksum
-from figures.distributed import config_name
+from figures.distributed import COUNTS, config_name
 from figures.rows import Data, where
 from figures.slow import Slow, Together
 from figures.study import experiment, picture, start_ray
-from figures.summaries import geometric_mean, markdown
+from figures.summaries import geometric_mean, markdown, mean_ratio
 
 BRIEF = {"map": HALLWAY, "rate": 0.1, "episodes": 480, "batch_size": 10, "max_step": 100}
 SUITE = {  # runs by simulator; those with a test interval run with and without evaluation
@@ -40,6 +40,7 @@ SUITE = {  # runs by simulator; those with a test interval run with and without 
     ],
     "computes": [{**BRIEF, "microseconds": 50}],
 }
+REPETITIONS = {"compiled": 4, "stepped": 12, "waits": 4, "computes": 4}  # stepped, seeds differ most in their steps
 CASES = {  # by (simulator, map): the runs made with and without evaluation
     (simulator, timed["map"]): timed
     for simulator, group in SUITE.items()
@@ -52,7 +53,7 @@ TOGETHER = 8  # lakes that one process steps together, where steps wait
 
 
 @experiment(timed=True)
-def run(repetitions=4, collectors=CONFIGURATIONS, evaluators=4, together=TOGETHER, epsilon=0.3, runs=SUITE):
+def run(repetitions=REPETITIONS, collectors=CONFIGURATIONS, evaluators=4, together=TOGETHER, epsilon=0.3, runs=SUITE):
     """Yield wall-clock times of runs, one at a time, on an otherwise idle machine; a repetition is a seed."""
     start_ray()
     with td.Workers(max(collectors), evaluators) as workers:
@@ -67,7 +68,9 @@ def run(repetitions=4, collectors=CONFIGURATIONS, evaluators=4, together=TOGETHE
 
 def cases_of(repetitions, runs, collectors):
     """Yield the runs in order, one whole repetition after the other."""
-    for seed, (simulator, group) in itertools.product(range(repetitions), runs.items()):
+    for seed, (simulator, group) in itertools.product(range(max(repetitions.values())), runs.items()):
+        if seed >= repetitions[simulator]:
+            continue
         for timed in group:
             learners = [("Q-learning", count) for count in collectors]
             if "test_interval" in timed:
@@ -169,6 +172,24 @@ def speed_up(data: Data, *case, **regime) -> float:
     return geometric_mean(speed_ups(data, *case, **regime))
 
 
+def gain(data: Data, *case, **regime) -> tuple:
+    """The geometric mean of `speed_ups`, with its interval."""
+    return mean_ratio(speed_ups(data, *case, **regime))
+
+
+def surest_gain(data: Data, simulator: str, map: str, evaluated: bool = False) -> tuple:
+    """The `gain` of the one of (2, 4), (4, 4) and (8, 4) whose interval begins highest."""
+    found = [gain(data, simulator, map, count, evaluated) for count in COUNTS]
+    return max(found, key=lambda interval: interval[1])
+
+
+def pace(data: Data, simulator: str, map: str, collectors: int) -> tuple:
+    """How many times one core's steps a second the configuration makes without evaluation, with its interval."""
+    single, team = (runs(data, simulator, map, count) for count in (SINGLE, collectors))
+    paces = [(rows["steps"] / rows["seconds"]).to_numpy() for rows in (single, team)]
+    return mean_ratio(paces[1] / paces[0])
+
+
 def cost_of_tests(data: Data, *case, **regime) -> float:
     """How many times as long a run with evaluation takes."""
     return seconds(data, *case, evaluated=True, **regime) / seconds(data, *case, **regime)
@@ -204,10 +225,19 @@ def least_growth(data: Data, simulator: str, map: str) -> float:
     return min(more / less for less, more in itertools.pairwise(speeds))
 
 
-def more_steps(data: Data, simulator: str, map: str, collectors: int) -> float:
-    """How many times one core's steps the configuration makes for the same episodes: a geometric mean over seeds."""
-    single, team = (runs(data, simulator, map, count)["steps"].to_numpy() for count in (SINGLE, collectors))
-    return geometric_mean(team / single)
+def seconds_ratio(data: Data, simulator: str, map: str, learner: str) -> tuple:
+    """How many times Q-learning's seconds another learner takes on one core without evaluation, with its interval."""
+    return _on_one_core(data, simulator, map, learner, "seconds")
+
+
+def steps_ratio(data: Data, simulator: str, map: str, learner: str) -> tuple:
+    """The same of steps."""
+    return _on_one_core(data, simulator, map, learner, "steps")
+
+
+def _on_one_core(data: Data, simulator: str, map: str, learner: str, column: str) -> tuple:
+    one, other = (runs(data, simulator, map, SINGLE, learner=name)[column] for name in ("Q-learning", learner))
+    return mean_ratio(other.to_numpy() / one.to_numpy())
 
 
 def slowest_over_fastest(data: Data, *case, **regime) -> float:
@@ -258,7 +288,7 @@ def table(data: Data) -> str:
             both = [seconds(data, *case, count, tested, learner) for tested in (True, False)]
             cells.append(" / ".join(f"{one:.2g}" if one < 10 else f"{one:.0f}" for one in both))
         rows.append([name_of(case), *cells])
-    names = ["one core", "SARSA", *map(config_name, (2, 4, 8)), f"{TOGETHER} lakes"]
+    names = ["one core", "by SARSA", *map(config_name, (2, 4, 8)), f"{TOGETHER} lakes"]
     return markdown(["seconds", *names], rows)
 
 
@@ -282,19 +312,19 @@ def timing_runs(data: Data):
 
 
 def draw_speed_ups(axes, data: Data, case: tuple[str, str], evaluated: bool) -> None:
-    """Draw a bar for each configuration, with its range."""
+    """Draw a bar for each configuration, with its interval."""
     bars = {config_name(count): (("Q-learning", count), COLORS[count]) for count in (2, 4, 8)}
     if case[0] == "waits":
         bars[f"{TOGETHER} lakes"] = ("together", SINGLE), "#CC79A7"
     top = 1.0
     for x, ((learner, count), color) in enumerate(bars.values()):
-        pairs = speed_ups(data, *case, count, evaluated, learner)
-        middle, low, high = geometric_mean(pairs), pairs.min(), pairs.max()
+        middle, low, high = gain(data, *case, count, evaluated, learner)
         axes.bar(x, middle, 0.75, color=color)
         axes.plot([x, x], [low, high], color="#444444", linewidth=1.5)
-        axes.text(x, high, f"{middle:.2g}", ha="center", va="bottom", fontsize=9)
+        label = axes.text(x, high, f"{middle:.2g}", ha="center", va="bottom", fontsize=9)
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
         top = max(top, high)
-    axes.axhline(1, color="black", linewidth=1)
+    axes.axhline(1, color="black", linewidth=1, zorder=1.5)
     axes.set(ylim=(0, max(1.2 * top, axes.get_ylim()[1])))
     axes.set_xticks(range(len(bars)), bars, rotation=45, fontsize=9)
     axes.grid(alpha=0.25, axis="y")

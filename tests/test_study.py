@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 import beyond.figures
 import figures
-from figures import curves, exact, hallway, make_figures, report, study
+from figures import curves, exact, fresh, hallway, make_figures, report, study
 from figures.assignment import HALLWAY
 from figures.rows import read_rows, settings_of, write_rows
 from figures.study import Study, experiment
@@ -206,7 +207,8 @@ def test_beyond_writes_its_own_report_and_readme_table_and_leaves_the_assignment
     make_figures.main(beyond_study, ["--draw"])
     after = contents(beyond_study)
     changed = {path.relative_to(beyond_study.root).as_posix() for path in after if before.get(path) != after[path]}
-    assert changed == {"README.md", "beyond/Report.md"} and before.keys() == after.keys()
+    assert changed == {"README.md", "beyond/Report.md", "beyond/figures/claims_fresh.md"}
+    assert before.keys() == after.keys()
     assert readme.read_text(encoding="utf-8") == committed and committed_report(beyond_study) == "2 cores\n"
 
 
@@ -233,12 +235,19 @@ def test_all_makes_the_study_it_builds_on_first(copies, capsys):
     assert "--all runs all experiments: leave out lock_in" in capsys.readouterr().err
 
 
-def test_sizes_of_effects_are_compared_by_their_ratio():
-    claim = lambda size: report.Claim("", True, False, "", size, "numbers", frozenset())
-    assert report.times(claim((4.0, 3.0, 5.0)), claim((-6.0, 1, 2))) == ""  # another sign
-    assert report.times(claim((4.0, 3.0, 5.0)), claim((6.0, 1, 2))) == "1.50"
-    assert report.times(claim(None), claim(2)) == report.times(claim(0), claim(2)) == ""
-    assert claim((4.0, 3.0, 5.0)).values == "4 [3, 5]" and claim(None).values == "numbers"
+@pytest.mark.parametrize(
+    ("committed", "again", "sizes", "times"),
+    [
+        ([[4.0, 3.0, 5.0]], [[6.0, 1, 2]], "4 [3, 5] | 6 [1, 2]", "1.50"),
+        ([[4.0, 3.0, 5.0]], [[-6.0, 1, 2]], "4 [3, 5] | -6 [1, 2]", ""),  # another sign
+        ([2, 1_500], [1, 3_000], "2, 1,500 | 1, 3,000", "0.50, 2.00"),
+        ([0, True], [2, True], "0, yes | 2, yes", ""),
+    ],
+)
+def test_sizes_of_effects_are_compared_by_their_ratio(few_seeds, committed, again, sizes, times):
+    claim = lambda sizes: report.Claim("it is so", True, False, "", sizes, frozenset({"curves"}))
+    records = fresh.sitting(few_seeds, ["curves"], [claim(committed)], [claim(again)], 1000)
+    assert f"| it is so | {sizes} | {times} | holds |" in fresh.text(few_seeds, [claim(committed)], records)
 
 
 def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short, capsys):
@@ -252,7 +261,7 @@ def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short, capsys):
     assert "see figures/unpublished.tmp" in message
     after = contents(short)
     draft = {path for path in after if path.parent.name == "unpublished.tmp"}
-    assert {path.name for path in draft} == {"exact.csv", "Report.md"}
+    assert {path.name for path in draft} == {"exact.csv", "Report.md", "claims_fresh.md"}
     assert {path: text for path, text in after.items() if path not in draft} == before
 
 
@@ -289,14 +298,45 @@ def test_other_seeds_write_a_table_of_claims_and_nothing_else(few_seeds, monkeyp
     make_figures.main(few_seeds, ["--seeds-from", "1000", "curves"])
     after = contents(few_seeds)
     table = after.pop(few_seeds.folder / "claims_fresh.md").decode()
+    kept = few_seeds.folder / "data" / fresh.KEPT
+    assert after.pop(kept) != before.pop(kept)
     before.pop(few_seeds.folder / "claims_fresh.md")
     assert after == before
     assert "| two seeds make two curves | 2 | 2 | 1.00 | holds |" in table
     assert "python figures/make_figures.py --seeds-from 1000" in table
     assert "bypass" not in table  # exact values have no seeds
-    committed, _, fresh, _ = seen  # each claim reads them twice: for its condition and its size
-    assert committed["seed"].tolist() == fresh["seed"].tolist()
-    assert not committed.equals(fresh)
+    committed, _, again, _ = seen  # each claim reads them twice: for its condition and its size
+    assert committed["seed"].tolist() == again["seed"].tolist()
+    assert not committed.equals(again)
+
+
+@experiment
+def few_routes(seeds=2):
+    """Yield rows at once."""
+    for seed in range(seeds):
+        yield {"seed": seed}
+
+
+def test_sittings_add_up_to_one_table(few_seeds):
+    read = lambda *names: "".join(f'rows.seeds("{name}") + ' for name in names) + "0"
+    for words, names in {"one": ["curves"], "other": ["hallway"], "both": ["curves", "hallway"]}.items():
+        add(few_seeds, f'{{% do claim("the {words}", {read(*names)} > 0, size={read(*names)}) %}}\n')
+    runs = few_seeds.experiments | {"hallway": few_routes}
+    both = dataclasses.replace(few_seeds, experiments=runs)
+    path = both.folder / "data" / "hallway.csv"
+    write_rows(path, few_routes, few_routes())
+
+    def rows(*names) -> list[bool]:
+        """Run a sitting; whether each claim has been run again then."""
+        make_figures.main(both, ["--seeds-from", "1000", *names])
+        table = (both.folder / "claims_fresh.md").read_text(encoding="utf-8")
+        return ["| holds |" in re.search(rf"\| the {words} \|.+", table)[0] for words in ("one", "other", "both")]
+
+    assert rows("curves") == [True, False, False]
+    assert rows("hallway") == [True, True, False]  # no sitting has run both
+    assert rows() == [True, True, True]
+    write_rows(path, few_routes, [*few_routes(), {"seed": 7}])
+    assert rows("curves") == [True, False, False]  # what was found beside other rows says nothing of these
 
 
 def test_a_claim_that_fails_under_other_seeds_is_told_and_not_published(few_seeds, capsys):
@@ -330,7 +370,9 @@ def test_a_picture_that_fails_leaves_every_file_as_it_was(short):
     pictures = {"two_routes": hallway.two_routes, "broken": lambda data: data["broken"]}
     with pytest.raises(KeyError, match="broken"):
         make_figures.main(dataclasses.replace(short, pictures=pictures), ["exact"])
-    assert contents(short) == before
+    after = contents(short)
+    assert after.pop(short.folder / "unpublished.tmp" / "exact.csv")  # no experiment is run in vain
+    assert {path: text for path, text in after.items() if path.parent.name != "unpublished.tmp"} == before
 
 
 # Bad input

@@ -188,9 +188,27 @@ def best_setting(data: Data, lake: str, learner: str) -> tuple[tuple, pd.DataFra
 
 
 def advantage(data: Data, lake: str) -> float:
-    """The ratio of the best other learner's steps to Dyna-Q's, each at its best setting."""
-    steps = {learner: until_there(best_setting(data, lake, learner)[1]) for learner in LEARNERS}
-    return min(others for learner, others in steps.items() if learner != "Dyna-Q") / steps["Dyna-Q"]
+    """The ratio of the best other learner's median steps to Dyna-Q's, each at its best setting."""
+    return 100 / percent_of_steps(data, lake)[0]
+
+
+def percent_of_steps(data: Data, lake: str, resamples: int = 10_000) -> tuple:
+    """Dyna-Q's median steps in percent of the best other learner's, each at its best setting: (percent, low, high).
+
+    Resamples of the seeds choose the settings anew.
+    """
+    rows = where(data["dyna"], lake=lake).fillna({"rate": 0.0, "steps": np.inf})
+    steps = rows.pivot(index=["learner", "schedule", "rate", "start"], columns="seed", values="steps")
+    planned = steps.index.get_level_values("learner") == "Dyna-Q"
+    drawn = np.random.default_rng(0).integers(steps.shape[1], size=(resamples, steps.shape[1]))
+
+    def fewest(of: np.ndarray) -> np.ndarray:
+        """The fewest median steps over settings, for the seeds as they are and for each resample."""
+        return np.min([np.median(np.vstack([seeds, seeds[drawn]]), axis=1) for seeds in of], axis=0)
+
+    percent, *resampled = 100 * fewest(steps[planned].to_numpy()) / fewest(steps[~planned].to_numpy())
+    low, high = np.percentile(resampled, [2.5, 97.5], method="nearest")  # medians may be infinite
+    return float(percent), float(low), float(high)
 
 
 def slower(data: Data, lake: str) -> float:

@@ -9,7 +9,7 @@ from beyond.figures.until import LARGE_WITHIN, WITHIN
 from figures import break_even, exact, timing
 from figures.assignment import HALLWAY, LAKE, SINGLE
 from figures.rows import Data, settings_of
-from figures.summaries import between, interval, markdown, median_range, typical_range
+from figures.summaries import between, interval, markdown, median_range
 
 MARK = "scale"  # marks the table's place in README.md
 
@@ -22,13 +22,13 @@ def table(data: Data) -> str:
     small = f"batches of {dyna_clock.BATCH_SIZES['Q-learning']}"
     measured = [
         [f"16x16, compiled, 8 collectors, batches of {batch['compiled']}", "pace",
-         typical_range(timing.speed_ups(data, "compiled", LAKE, 8), ".2f")],
+         interval(timing.gain(data, "compiled", LAKE, 8), ".2f")],
         [f"16x16, stepped in Python, 2 collectors, batches of {batch['stepped']}", "pace",
-         typical_range(timing.speed_ups(data, "stepped", LAKE, 2), ".2f")],
+         interval(timing.gain(data, "stepped", LAKE, 2), ".2f")],
         [f"16x16, stepped in Python, 2 collectors, {small}", "policy",
          median_range(dyna_clock.speed_ups(data, "stepped", alone, ("Q-learning", 2)))],
         [f"{HALLWAY}, steps wait 200 µs, 8 collectors", "pace",
-         typical_range(timing.speed_ups(data, "waits", HALLWAY, 8), ".2f")],
+         interval(timing.gain(data, "waits", HALLWAY, 8), ".2f")],
         [f"16x16, steps wait 200 µs, 8 collectors, {small}", "policy",
          median_range(dyna_clock.speed_ups(data, "waiting", alone, ("Q-learning", 8)))],
         ["the same with Dyna-Q, against Dyna-Q on one core", "policy",
