@@ -94,10 +94,10 @@ def last_table(data: Data, *setting) -> float:
     return float(np.median(curve(data, *setting)[:, -1]))
 
 
-def rise(data: Data, *setting) -> tuple:
-    """The last value minus that of as many tests before: (mean, low, high)."""
+def rise(data: Data, *setting, over: int) -> tuple:
+    """The last value minus that of as many tests, `over` tests before: (mean, low, high)."""
     values = curve(data, *setting)
-    return tuple(map(float, bootstrap(last(data, *setting) - values[:, -2 * LAST : -LAST].mean(axis=1))))
+    return tuple(map(float, bootstrap(last(data, *setting) - values[:, -over - LAST : -over].mean(axis=1))))
 
 
 def difference(data: Data, one: tuple, other: tuple) -> np.ndarray:
@@ -143,21 +143,10 @@ def lost(data: Data, *setting) -> float:
     return float(1 - above_threshold(data, *setting)[:, -LAST:].mean())
 
 
-def later_half_below(data: Data, *setting) -> np.ndarray:
-    """Whether each test of the later half is below the threshold, shape (seeds, tests)."""
-    below = ~above_threshold(data, *setting)
-    return below[:, below.shape[1] // 2 :]
-
-
 def late_below(data: Data, *setting) -> float:
     """The share of the later half's tests that are below the threshold."""
-    return float(later_half_below(data, *setting).mean())
-
-
-def after_bad(data: Data, *setting) -> float:
-    """The same share among the tests that follow a test below the threshold."""
-    below = later_half_below(data, *setting)
-    return float(below[:, 1:][below[:, :-1]].mean())
+    below = ~above_threshold(data, *setting)
+    return float(below[:, below.shape[1] // 2 :].mean())
 
 
 def ruined(data: Data, *pair, by: float) -> int:
@@ -223,7 +212,7 @@ def table(data: Data) -> str:
             number(million_steps(data, *setting), 2),
             f"{lost(data, *setting):.0%}",
         ])
-    head = ["map", "algorithm", "rate", "epsilon", "last tests", "median", "good after", "M steps", "not good"]
+    head = ["map", "algorithm", "rate", "epsilon", "last value", "last test", "good after", "M steps", "not good"]
     return markdown(head, rows)
 
 

@@ -138,12 +138,10 @@ def hole_free_gain(data: Data, map: str, *team) -> tuple:
     return tuple(map_to_float(bootstrap(team - single)))
 
 
-def by_collectors(data: Data, map: str) -> tuple:
-    """What eight collectors for two add to it at the same lag, averaged over lags: (mean, low, high)."""
-    most, fewest = COUNTS[-1], COUNTS[0]
-    pairs = [((most, lag // most), (fewest, lag // fewest)) for lag in LAGS]
-    more, less = (np.array([runs(data, map, *pair[i])["difference"] for pair in pairs]) for i in (0, 1))
-    return tuple(map_to_float(bootstrap((more - less).mean(axis=0))))
+def by_collectors(data: Data, map: str, lag: int) -> tuple:
+    """What eight collectors for two add to it at the same lag: (mean, low, high)."""
+    more, less = (runs(data, map, count, lag // count)["difference"].to_numpy() for count in (COUNTS[-1], COUNTS[0]))
+    return tuple(map_to_float(bootstrap(more - less)))
 
 
 def same_as_single(data: Data) -> int:

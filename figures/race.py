@@ -113,6 +113,11 @@ def gain(data: Data, simulator: str, collectors: int) -> tuple:
     return ratio(*(seconds(data, simulator, count) for count in (SINGLE, collectors)))
 
 
+def delay(data: Data, simulator: str, collectors: int) -> tuple:
+    """The team's median seconds until good over one core's: (ratio, low, high)."""
+    return ratio(*(seconds(data, simulator, count) for count in (collectors, SINGLE)))
+
+
 def more_steps(data: Data, collectors: int, batch_size: int) -> tuple:
     """The team's median steps until good over one core's, each at its own rate: (ratio, low, high)."""
     return ratio(steps(data, collectors, batch_size), steps(data, SINGLE, 0))

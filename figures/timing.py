@@ -49,6 +49,7 @@ CASES = {  # by (simulator, map): the runs made with and without evaluation
 }
 COLORS = {1: "#999999", 2: "#66c2a5", 4: "#009E73", 8: "#00543d"}  # by number of collectors
 CONFIGURATIONS = (SINGLE, *COLORS)
+SLOWEST = 4  # runs that `gain_without_slowest` leaves out
 TOGETHER = 8  # lakes that one process steps together, where steps wait
 
 
@@ -225,25 +226,23 @@ def least_growth(data: Data, simulator: str, map: str) -> float:
     return min(more / less for less, more in itertools.pairwise(speeds))
 
 
-def seconds_ratio(data: Data, simulator: str, map: str, learner: str) -> tuple:
-    """How many times Q-learning's seconds another learner takes on one core without evaluation, with its interval."""
-    return _on_one_core(data, simulator, map, learner, "seconds")
+def gain_without_slowest(data: Data, simulator: str, map: str, collectors: int) -> tuple:
+    """The `gain` with evaluation, without the pairs of the single core's SLOWEST slowest runs."""
+    kept = np.argsort(runs(data, simulator, map, SINGLE, True)["seconds"].to_numpy())[:-SLOWEST]
+    return mean_ratio(speed_ups(data, simulator, map, collectors, True)[kept])
 
 
-def steps_ratio(data: Data, simulator: str, map: str, learner: str) -> tuple:
-    """The same of steps."""
-    return _on_one_core(data, simulator, map, learner, "steps")
+def extreme_gains(data: Data, simulator: str) -> tuple[tuple, tuple]:
+    """The least and the largest `gain` of (2, 4), (4, 4) and (8, 4) on both maps without evaluation."""
+    cases = itertools.product([case for case in CASES if case[0] == simulator], COUNTS)
+    found = sorted(gain(data, *case, count) for case, count in cases)
+    return found[0], found[-1]
 
 
-def _on_one_core(data: Data, simulator: str, map: str, learner: str, column: str) -> tuple:
-    one, other = (runs(data, simulator, map, SINGLE, learner=name)[column] for name in ("Q-learning", learner))
-    return mean_ratio(other.to_numpy() / one.to_numpy())
-
-
-def slowest_over_fastest(data: Data, *case, **regime) -> float:
-    """The ratio of the longest to the shortest run."""
-    found = runs(data, *case, **regime)["seconds"]
-    return float(found.max() / found.min())
+def collecting(data: Data, simulator: str, map: str) -> tuple:
+    """One collector's own seconds over the single core's, without evaluation, for the same steps, with its interval."""
+    one, single = (runs(data, simulator, map, count) for count in (1, SINGLE))
+    return mean_ratio(one["collect_seconds"].to_numpy() / single["seconds"].to_numpy())
 
 
 def best_with_one(data: Data) -> float:

@@ -300,7 +300,7 @@ def test_last_values_are_those_of_the_last_tests_and_the_rise_is_over_those_befo
     values = {f"value_{test}": 1.0 * test for test in range(1, 101)}
     data = {"curves": pd.DataFrame([setting | values, setting | dict.fromkeys(values, 5.0)])}
     assert curves.last(data, *setting.values()).tolist() == [95.5, 5.0]
-    assert curves.rise(data, *setting.values())[0] == pytest.approx(5.0)
+    assert [curves.rise(data, *setting.values(), over=over)[0] for over in (10, 40)] == pytest.approx([5.0, 20.0])
     assert curves.last_table(data, *setting.values()) == 52.5
 
 
