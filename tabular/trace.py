@@ -62,81 +62,80 @@ class Trace:
         ]
 
 
-class Clock(NamedTuple):
-    """The clock of a machine, which all its processes share: `time.perf_counter` counts from its start."""
-
-    start: str  # an identifier of the machine's start
-    machine: str
-    behind: float  # the wall clock's time minus this one's
-
-    @classmethod
-    def here(cls) -> Clock:
-        """Return this machine's clock."""
-        machine = platform.node()
-        try:
-            start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
-        except OSError:  # not Linux
-            start = machine
-        return cls(start, machine, time.time() - time.perf_counter())
+def machine_start() -> str:
+    """Return an identifier of this machine's start: in all its processes `time.perf_counter` counts from there."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return platform.node()
 
 
-class Sent(NamedTuple):
-    """A reference to the result of a call that was sent."""
+class Sent(tuple):
+    """The number of a call that was sent, and a reference to its result."""
 
-    number: int
-    reference: Reference
+    __slots__ = ()
 
 
 class Timed:
-    """A worker whose calls are timed.
+    """A worker in the process of the run: a call gets its fields in the trace first, and puts its times there."""
 
-    In the process of the run the times go straight into its trace. Elsewhere `traced` is None, and a method returns an
-    answer: [value, times, [times of the calls among its arguments]]. Times are [clock, [[run, number, began, ended] of
-    each of a process's last calls]]. All are lists, which Ray need not pickle.
-    """
-
-    def __init__(self, worker: Any, traced: Any):
-        self._worker, self._traced = worker, traced
-        self._clock = list(Clock.here()) if traced is None else []
-        self._recent: deque[list] = deque(maxlen=RECENT)
+    def __init__(self, worker: Any):
+        self._worker = worker
 
     def __getattr__(self, method: str) -> Callable:
         if method.startswith("_"):
             raise AttributeError(method)
-        where = self._elsewhere if self._traced is None else self._here
-        timed = functools.partial(where, getattr(self._worker, method))
-        vars(self)[method] = timed  # it is found at once from now on
+        timed = vars(self)[method] = self._timed(getattr(self._worker, method))  # it is found at once from now on
         return timed
 
-    def _here(self, call: Callable, *arguments: Any) -> Any:
-        times = self._traced.trace.calls[arguments[-1][1]]
-        times[4] = time.perf_counter()
-        value = call(*arguments[:-1])
-        times[5] = time.perf_counter()
-        return value
+    def _timed(self, method: Callable) -> Callable:
+        def timed(call: list, *arguments: Any) -> Any:
+            call[4] = time.perf_counter()
+            value = method(*arguments)
+            call[5] = time.perf_counter()
+            return value
 
-    def _elsewhere(self, call: Callable, *arguments: Any) -> list:
-        *given, (run, number, answers) = arguments
-        earlier = []
-        for place in answers:
-            given[place], times, _ = given[place]
-            earlier.append(times)
-        began = time.perf_counter()
-        value = call(*given)
-        self._recent.append([run, number, began, time.perf_counter()])
-        return [value, [self._clock, list(self._recent)], earlier]
+        return timed
 
 
-def _timed(maker: Callable[[], Any], traced: Traced | None) -> Timed:
-    """Make a worker whose calls are timed."""
-    return Timed(maker(), traced)
+class TimedElsewhere(Timed):
+    """A worker in another process: a call gets [the run, its number, the places of answers among its arguments] first.
+
+    It returns an answer: [its result, the times of this process's last calls, those in each answer that it got]. Times
+    are a list of [run, number, machine, began, ended]. All are lists, which Ray need not pickle. If the run is on
+    another machine, whose clock counts from another start, these are times of day.
+    """
+
+    def __init__(self, worker: Any, start: str):
+        super().__init__(worker)
+        near = machine_start() == start
+        self._machine, self._now = ("", time.perf_counter) if near else (platform.node() or "unknown", time.time)
+        self._recent: deque[list] = deque(maxlen=RECENT)
+
+    def _timed(self, method: Callable) -> Callable:
+        machine, now, recent = self._machine, self._now, self._recent
+
+        def timed(note: list, *arguments: Any) -> list:
+            run, number, places = note
+            given, times = list(arguments), []
+            for place in places:
+                given[place], own, *_ = given[place]
+                times.append(own)
+            began = now()
+            value = method(*given)
+            recent.append([run, number, machine, began, now()])
+            return [value, list(recent), *times]
+
+        return timed
+
+
+def _timed(maker: Callable[[], Any], start: str | None) -> Timed:
+    """Make a worker whose calls are timed; `start` is that of the run's machine, or None in the run's own process."""
+    return Timed(maker()) if start is None else TimedElsewhere(maker(), start)
 
 
 class Traced(Pool):
-    """Passes the calls of one run on to another pool.
-
-    Each gets one more argument: [the run's number, the call's, the places of answers among the others].
-    """
+    """Passes the calls of one run on to another pool, and keeps their trace."""
 
     def __init__(self, pool: Pool):
         self.pool = pool
@@ -144,57 +143,50 @@ class Traced(Pool):
         self.elsewhere = pool.elsewhere
         self.trace, self._run = Trace(), next(_runs)
 
-    @functools.cached_property
-    def _clock(self) -> Clock:
-        return Clock.here()
-
     @contextlib.contextmanager
     def run(self, makers: Makers) -> Iterator[Traced]:
         """Reserve the other pool for a run; the trace begins when it is ready."""
-        traced = None if self.elsewhere else self
-        with self.pool.run({role: functools.partial(_timed, maker, traced) for role, maker in makers.items()}):
+        start = machine_start() if self.elsewhere else None
+        with self.pool.run({role: functools.partial(_timed, maker, start) for role, maker in makers.items()}):
+            self._behind = time.time() - time.perf_counter()  # this machine's clock, behind the time of day
             self.trace.start = time.perf_counter()
             yield self
 
     def submit(self, role: str, i: int, method: str, *arguments: Any) -> Sent:
         """Send a call, and note when."""
-        number, given = len(self.trace.calls), list(arguments)
-        answers = [place for place, one in enumerate(arguments) if type(one) is Sent]
-        for place in answers:
-            given[place] = arguments[place].reference
-        waited_for = tuple([arguments[place].number for place in answers])
-        self.trace.calls.append([role, i, self.subject, time.perf_counter(), None, None, waited_for, ""])
-        note = [self._run, number, answers]
+        calls, given, places, waited_for = self.trace.calls, [], [], ()
+        for argument in arguments:
+            if type(argument) is Sent:
+                places.append(len(given))
+                waited_for += argument[:1]
+                argument = argument[1]
+            given.append(argument)
+        number = len(calls)
+        call = [role, i, self.subject, time.perf_counter(), None, None, waited_for, ""]
+        calls.append(call)
         if self.elsewhere:
-            self.pool.note = note
-        else:
-            given.append(note)
-        return Sent(number, self.pool.submit(role, i, method, *given))
+            self.pool.note = [self._run, number, places]
+            return Sent((number, self.pool.submit(role, i, method, *given)))
+        return Sent((number, self.pool.submit(role, i, method, call, *given)))
 
     def result(self, reference: Sent, timeout: float | None = None) -> Any:
         """Wait for a call, note the times that its answer has, and return its result."""
-        value = self.pool.result(reference.reference, timeout)
-        if self.elsewhere:
-            value, own, earlier = value
-            for clock, recent in (own, *earlier):
-                self._note(Clock._make(clock), recent)
+        value = self.pool.result(reference[1], timeout)
+        if not self.elsewhere:
+            return value
+        value, *answers = value
+        for times in answers:
+            for run, number, machine, began, ended in times:
+                if run != self._run:  # of the run before, in a process that still plays the same role
+                    continue
+                call, ahead = self.trace.calls[number], self._behind if machine else 0.0
+                if call[5] is None:
+                    call[4], call[5], call[7] = began - ahead, ended - ahead, machine
         return value
 
     def replace(self, lost: Lost) -> int:
         """Replace a lost process of the other pool, and all others that are dead."""
         return self.pool.replace(lost)
-
-    def _note(self, clock: Clock, recent: list) -> None:
-        """Keep the times of calls in another process, as if it had used this one's clock."""
-        for run, number, began, ended in recent:
-            if run != self._run:  # of the run before, in a process that still plays the same role
-                continue
-            call, ahead = self.trace.calls[number], 0.0
-            if call[5] is not None:
-                continue  # its times are known
-            if clock.start != self._clock.start:  # on another machine: only the wall clocks are about the same
-                ahead, call[7] = self._clock.behind - clock.behind, clock.machine
-            call[4], call[5] = began - ahead, ended - ahead
 
 
 # What a process does all the time ----------------------------------------------------------------

@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import pickle
+import platform
 import time
 import warnings
 
@@ -496,34 +497,21 @@ class Elsewhere(td.InProcess):
 
     elsewhere = True
 
-    def submit(self, *call):
-        return super().submit(*call, self.note)
+    def submit(self, role, i, method, *arguments):
+        return super().submit(role, i, method, self.note, *arguments)
 
 
 def far(monkeypatch):
-    """Make all calls run as if on another machine, whose clock is 1000 s ahead."""
-    monkeypatch.setattr(tracing.Clock, "here", lambda: tracing.Clock("a start", "near", 5.0))
-    elsewhere = tracing.Timed._elsewhere
-
-    class Far(tracing.Timed):
-        def __init__(self, worker, _):
-            super().__init__(worker, None)
-            self._clock = ["another start", "far", -995.0]
-
-        def _elsewhere(self, *arguments):
-            real = time.perf_counter
-            monkeypatch.setattr(time, "perf_counter", lambda: real() + 1000.0)
-            try:
-                return elsewhere(self, *arguments)
-            finally:
-                monkeypatch.setattr(time, "perf_counter", real)
-
-    monkeypatch.setattr(tracing, "_timed", lambda maker, traced: Far(maker(), traced))
+    """Make all calls run as if on another machine, whose clock has its own start."""
+    starts = itertools.chain(["a start"], itertools.repeat("another start"))
+    monkeypatch.setattr(tracing, "machine_start", lambda: next(starts))
+    monkeypatch.setattr(platform, "node", lambda: "far")
+    monkeypatch.setattr(time, "perf_counter", functools.partial(next, itertools.count(100.0)))
+    monkeypatch.setattr(time, "time", lambda: time.perf_counter() + 1000.0)
 
 
 def test_the_times_of_another_machine_are_moved_by_its_time_of_day_and_said_to_be(monkeypatch, tmp_path):
     far(monkeypatch)
-    monkeypatch.setattr(time, "perf_counter", functools.partial(next, itertools.count(100.0)))  # exact
     spans = traced(Elsewhere()).trace
     assert {one.machine for one in spans} == {"far"} and agrees(spans)
     assert all(one.ended <= following.sent for one, following in itertools.pairwise(spans))
@@ -543,7 +531,6 @@ def test_a_call_that_runs_twice_has_the_times_of_the_first(monkeypatch):
                 super().submit(*call)
             return answer
 
-    monkeypatch.setattr(tracing.Clock, "here", lambda: tracing.Clock("a start", "near", 5.0))
     monkeypatch.setattr(time, "perf_counter", functools.partial(next, itertools.count(100.0)))
     spans = traced(Twice()).trace
     assert all(one.began == one.sent + 1 for one in spans) and agrees(spans)
