@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .files import AnyPath, atomic_write
-from .pool import Lost, Makers, Pool, Reference
+from .pool import Lost, Makers, Pool
 
 RECENT = 4  # a worker's answer has the times of this many of its calls, since some answers never arrive
 
@@ -329,21 +329,24 @@ def check_spans(spans: Any) -> list[Span]:
 def save_trace(spans: Sequence[Span], path: AnyPath) -> None:
     """Write a trace, such as `agent.trace`, to a JSON file that https://ui.perfetto.dev and chrome://tracing open.
 
-    Each process is a thread, and each call an interval, with an arrow to each call that waited for it. A lost call,
-    whose end is not known, is an instant. The file is in Chrome's trace format, with times in microseconds.
+    Each process is a thread, and each call an interval, with an arrow to each call that waited for it. Lost calls,
+    whose ends are not known, are instants beside it. The file is in Chrome's trace format, with times in microseconds.
     Raises TypeError or ValueError if `spans` is not a trace or is empty, and as `open` does if `path` cannot be
     written.
     """
     spans = check_spans(spans)
     names = names_of(spans)
-    rows = {lane: row for row, lane in enumerate(names)}
+    # Lost calls have threads of their own: Perfetto would lead the arrow of an interval away from an instant within it.
+    first = {lane: 2 * row + 1 for row, lane in enumerate(names)}
+    threads = [first[span.role, span.i] + (span.ended is None) for span in spans]
+    titles = {first[lane] + lost: f"{name}, lost" if lost else name for lane, name in names.items() for lost in (0, 1)}
     events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "run"}}]
-    for lane, row in rows.items():
-        at = {"pid": 1, "tid": row + 1}
-        events.append({"ph": "M", **at, "name": "thread_name", "args": {"name": names[lane]}})
-        events.append({"ph": "M", **at, "name": "thread_sort_index", "args": {"sort_index": row}})
-    for number, span in enumerate(spans):
-        events += _events(number, span, spans, rows)
+    for thread in sorted(set(threads)):
+        at = {"ph": "M", "pid": 1, "tid": thread}
+        events.append({**at, "name": "thread_name", "args": {"name": titles[thread]}})
+        events.append({**at, "name": "thread_sort_index", "args": {"sort_index": thread}})
+    for number in range(len(spans)):
+        events += _events(number, spans, threads)
     text = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, allow_nan=False)
     with atomic_write(path) as file:
         file.write(text.encode())
@@ -359,9 +362,9 @@ def names_of(spans: Sequence[Span]) -> dict[Lane, str]:
     return {(role, i): f"{role} {i}{clock(others)}" for (role, i), others in machines.items()}
 
 
-def _events(number: int, span: Span, spans: Sequence[Span], rows: dict[Lane, int]) -> Iterator[dict[str, Any]]:
-    """Yield a call's events, and those of the arrows to it."""
-    at = {"pid": 1, "tid": rows[span.role, span.i] + 1}
+def _events(number: int, spans: Sequence[Span], threads: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield a call's events, and those of the arrows to it; `threads` has that of each call."""
+    span, at = spans[number], {"pid": 1, "tid": threads[number]}
     about = "test" if span.role == "evaluator" else "batch"
     name = "begin" if span.batch is None else f"{about} {span.batch}"
     shown = {"number": number, "batch": span.batch, "sent": _microseconds(span.sent), "waited_for": span.waited_for}
@@ -376,8 +379,9 @@ def _events(number: int, span: Span, spans: Sequence[Span], rows: dict[Lane, int
             continue
         # An arrow belongs to the interval that its time is in, so it leaves just before the end.
         leaves = max(needed.began, needed.ended - 1e-6)
-        arrow = {"pid": 1, "cat": "waited for", "name": "waited for", "id": f"{other}-{number}"}
-        yield {"ph": "s", **arrow, "tid": rows[needed.role, needed.i] + 1, "ts": _microseconds(leaves)}
+        # Perfetto takes numbers as ids, and of texts only hexadecimal numbers.
+        arrow = {"pid": 1, "cat": "waited for", "name": "waited for", "id": other * len(spans) + number}
+        yield {"ph": "s", **arrow, "tid": threads[other], "ts": _microseconds(leaves)}
         yield {"ph": "f", "bp": "e", **arrow, "tid": at["tid"], "ts": began}
 
 
