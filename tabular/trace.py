@@ -70,6 +70,11 @@ def machine_start() -> str:
         return platform.node()
 
 
+def behind_time_of_day() -> float:
+    """Return how many seconds `time.perf_counter` is behind the time of day."""
+    return time.time() - time.perf_counter()
+
+
 class Sent(tuple):
     """The number of a call that was sent, and a reference to its result."""
 
@@ -108,12 +113,13 @@ class TimedElsewhere(Timed):
 
     def __init__(self, worker: Any, start: str):
         super().__init__(worker)
-        near = machine_start() == start
-        self._machine, self._now = ("", time.perf_counter) if near else (platform.node() or "unknown", time.time)
+        self._machine, self._behind = "", 0.0
+        if machine_start() != start:
+            self._machine, self._behind = platform.node() or "unknown", behind_time_of_day()
         self._recent: deque[list] = deque(maxlen=RECENT)
 
     def _timed(self, method: Callable) -> Callable:
-        machine, now, recent = self._machine, self._now, self._recent
+        machine, behind, recent = self._machine, self._behind, self._recent
 
         def timed(note: list, *arguments: Any) -> list:
             run, number, places = note
@@ -121,9 +127,9 @@ class TimedElsewhere(Timed):
             for place in places:
                 given[place], own, *_ = given[place]
                 times.append(own)
-            began = now()
+            began = time.perf_counter() + behind
             value = method(*given)
-            recent.append([run, number, machine, began, now()])
+            recent.append([run, number, machine, began, time.perf_counter() + behind])
             return [value, list(recent), *times]
 
         return timed
@@ -148,22 +154,24 @@ class Traced(Pool):
         """Reserve the other pool for a run; the trace begins when it is ready."""
         start = machine_start() if self.elsewhere else None
         with self.pool.run({role: functools.partial(_timed, maker, start) for role, maker in makers.items()}):
-            self._behind = time.time() - time.perf_counter()  # this machine's clock, behind the time of day
+            self._behind = behind_time_of_day()
             self.trace.start = time.perf_counter()
             yield self
 
     def submit(self, role: str, i: int, method: str, *arguments: Any) -> Sent:
         """Send a call, and note when."""
-        calls, given, places, waited_for = self.trace.calls, [], [], ()
+        given: list[Any] = []
+        places: list[int] = []
+        waited_for: tuple[int, ...] = ()
         for argument in arguments:
             if type(argument) is Sent:
                 places.append(len(given))
                 waited_for += argument[:1]
                 argument = argument[1]
             given.append(argument)
-        number = len(calls)
+        number = len(self.trace.calls)
         call = [role, i, self.subject, time.perf_counter(), None, None, waited_for, ""]
-        calls.append(call)
+        self.trace.calls.append(call)
         if self.elsewhere:
             self.pool.note = [self._run, number, places]
             return Sent((number, self.pool.submit(role, i, method, *given)))
