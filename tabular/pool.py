@@ -82,7 +82,7 @@ class Pool:
 
     ships = True  # whether results leave the process, so that workers return compact copies
     elsewhere = False  # whether calls run in other processes
-    note: list | None = None  # elsewhere: what the next call's worker gets as one more argument
+    note: list | None = None  # elsewhere: what the next call's worker gets as its first argument
     cw_num: Any  # how many collectors and evaluators it has: an int, or inf
     ew_num: Any
     ahead: int  # a run sends up to `ahead` * `lag` batches before it waits for the first result
@@ -372,7 +372,7 @@ def _host_of(ray: types.ModuleType) -> Any:
             if sequence is not None:
                 self.check_in(sequence, number)
             if note is not None:
-                arguments = (*arguments, note)
+                arguments = (note, *arguments)
             if maker != self.maker:
                 self.maker, self.held = maker, pickle.loads(maker)()
             from ray.exceptions import RayError

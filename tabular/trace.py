@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .files import AnyPath, atomic_write
-from .pool import Lost, Makers, Pool, Reference
+from .pool import Lost, Makers, Pool
 
 RECENT = 4  # a worker's answer has the times of this many of its calls, since some answers never arrive
 
@@ -62,81 +62,86 @@ class Trace:
         ]
 
 
-class Clock(NamedTuple):
-    """The clock of a machine, which all its processes share: `time.perf_counter` counts from its start."""
-
-    start: str  # an identifier of the machine's start
-    machine: str
-    behind: float  # the wall clock's time minus this one's
-
-    @classmethod
-    def here(cls) -> Clock:
-        """Return this machine's clock."""
-        machine = platform.node()
-        try:
-            start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
-        except OSError:  # not Linux
-            start = machine
-        return cls(start, machine, time.time() - time.perf_counter())
+def machine_start() -> str:
+    """Return an identifier of this machine's start: in all its processes `time.perf_counter` counts from there."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8")
+    except OSError:  # not Linux
+        return platform.node()
 
 
-class Sent(NamedTuple):
-    """A reference to the result of a call that was sent."""
+def behind_time_of_day() -> float:
+    """Return how many seconds `time.perf_counter` is behind the time of day."""
+    return time.time() - time.perf_counter()
 
-    number: int
-    reference: Reference
+
+class Sent(tuple):
+    """The number of a call that was sent, and a reference to its result."""
+
+    __slots__ = ()
 
 
 class Timed:
-    """A worker whose calls are timed.
+    """A worker in the process of the run: a call gets its fields in the trace first, and puts its times there."""
 
-    In the process of the run the times go straight into its trace. Elsewhere `traced` is None, and a method returns an
-    answer: [value, times, [times of the calls among its arguments]]. Times are [clock, [[run, number, began, ended] of
-    each of a process's last calls]]. All are lists, which Ray need not pickle.
-    """
-
-    def __init__(self, worker: Any, traced: Any):
-        self._worker, self._traced = worker, traced
-        self._clock = list(Clock.here()) if traced is None else []
-        self._recent: deque[list] = deque(maxlen=RECENT)
+    def __init__(self, worker: Any):
+        self._worker = worker
 
     def __getattr__(self, method: str) -> Callable:
         if method.startswith("_"):
             raise AttributeError(method)
-        where = self._elsewhere if self._traced is None else self._here
-        timed = functools.partial(where, getattr(self._worker, method))
-        vars(self)[method] = timed  # it is found at once from now on
+        timed = vars(self)[method] = self._timed(getattr(self._worker, method))  # it is found at once from now on
         return timed
 
-    def _here(self, call: Callable, *arguments: Any) -> Any:
-        times = self._traced.trace.calls[arguments[-1][1]]
-        times[4] = time.perf_counter()
-        value = call(*arguments[:-1])
-        times[5] = time.perf_counter()
-        return value
+    def _timed(self, method: Callable) -> Callable:
+        def timed(call: list, *arguments: Any) -> Any:
+            call[4] = time.perf_counter()
+            value = method(*arguments)
+            call[5] = time.perf_counter()
+            return value
 
-    def _elsewhere(self, call: Callable, *arguments: Any) -> list:
-        *given, (run, number, answers) = arguments
-        earlier = []
-        for place in answers:
-            given[place], times, _ = given[place]
-            earlier.append(times)
-        began = time.perf_counter()
-        value = call(*given)
-        self._recent.append([run, number, began, time.perf_counter()])
-        return [value, [self._clock, list(self._recent)], earlier]
+        return timed
 
 
-def _timed(maker: Callable[[], Any], traced: Traced | None) -> Timed:
-    """Make a worker whose calls are timed."""
-    return Timed(maker(), traced)
+class TimedElsewhere(Timed):
+    """A worker in another process: a call gets [the run, its number, the places of answers among its arguments] first.
+
+    It returns an answer: [its result, the times of this process's last calls, those in each answer that it got]. Times
+    are a list of [run, number, machine, began, ended]. All are lists, which Ray need not pickle. If the run is on
+    another machine, whose clock counts from another start, these are times of day.
+    """
+
+    def __init__(self, worker: Any, start: str):
+        super().__init__(worker)
+        self._machine, self._behind = "", 0.0
+        if machine_start() != start:
+            self._machine, self._behind = platform.node() or "unknown", behind_time_of_day()
+        self._recent: deque[list] = deque(maxlen=RECENT)
+
+    def _timed(self, method: Callable) -> Callable:
+        machine, behind, recent = self._machine, self._behind, self._recent
+
+        def timed(note: list, *arguments: Any) -> list:
+            run, number, places = note
+            given, times = list(arguments), []
+            for place in places:
+                given[place], own, *_ = given[place]
+                times.append(own)
+            began = time.perf_counter() + behind
+            value = method(*given)
+            recent.append([run, number, machine, began, time.perf_counter() + behind])
+            return [value, list(recent), *times]
+
+        return timed
+
+
+def _timed(maker: Callable[[], Any], start: str | None) -> Timed:
+    """Make a worker whose calls are timed; `start` is that of the run's machine, or None in the run's own process."""
+    return Timed(maker()) if start is None else TimedElsewhere(maker(), start)
 
 
 class Traced(Pool):
-    """Passes the calls of one run on to another pool.
-
-    Each gets one more argument: [the run's number, the call's, the places of answers among the others].
-    """
+    """Passes the calls of one run on to another pool, and keeps their trace."""
 
     def __init__(self, pool: Pool):
         self.pool = pool
@@ -144,57 +149,52 @@ class Traced(Pool):
         self.elsewhere = pool.elsewhere
         self.trace, self._run = Trace(), next(_runs)
 
-    @functools.cached_property
-    def _clock(self) -> Clock:
-        return Clock.here()
-
     @contextlib.contextmanager
     def run(self, makers: Makers) -> Iterator[Traced]:
         """Reserve the other pool for a run; the trace begins when it is ready."""
-        traced = None if self.elsewhere else self
-        with self.pool.run({role: functools.partial(_timed, maker, traced) for role, maker in makers.items()}):
+        start = machine_start() if self.elsewhere else None
+        with self.pool.run({role: functools.partial(_timed, maker, start) for role, maker in makers.items()}):
+            self._behind = behind_time_of_day()
             self.trace.start = time.perf_counter()
             yield self
 
     def submit(self, role: str, i: int, method: str, *arguments: Any) -> Sent:
         """Send a call, and note when."""
-        number, given = len(self.trace.calls), list(arguments)
-        answers = [place for place, one in enumerate(arguments) if type(one) is Sent]
-        for place in answers:
-            given[place] = arguments[place].reference
-        waited_for = tuple([arguments[place].number for place in answers])
-        self.trace.calls.append([role, i, self.subject, time.perf_counter(), None, None, waited_for, ""])
-        note = [self._run, number, answers]
+        given: list[Any] = []
+        places: list[int] = []
+        waited_for: tuple[int, ...] = ()
+        for argument in arguments:
+            if type(argument) is Sent:
+                places.append(len(given))
+                waited_for += argument[:1]
+                argument = argument[1]
+            given.append(argument)
+        number = len(self.trace.calls)
+        call = [role, i, self.subject, time.perf_counter(), None, None, waited_for, ""]
+        self.trace.calls.append(call)
         if self.elsewhere:
-            self.pool.note = note
-        else:
-            given.append(note)
-        return Sent(number, self.pool.submit(role, i, method, *given))
+            self.pool.note = [self._run, number, places]
+            return Sent((number, self.pool.submit(role, i, method, *given)))
+        return Sent((number, self.pool.submit(role, i, method, call, *given)))
 
     def result(self, reference: Sent, timeout: float | None = None) -> Any:
         """Wait for a call, note the times that its answer has, and return its result."""
-        value = self.pool.result(reference.reference, timeout)
-        if self.elsewhere:
-            value, own, earlier = value
-            for clock, recent in (own, *earlier):
-                self._note(Clock._make(clock), recent)
+        value = self.pool.result(reference[1], timeout)
+        if not self.elsewhere:
+            return value
+        value, *answers = value
+        for times in answers:
+            for run, number, machine, began, ended in times:
+                if run != self._run:  # of the run before, in a process that still plays the same role
+                    continue
+                call, ahead = self.trace.calls[number], self._behind if machine else 0.0
+                if call[5] is None:
+                    call[4], call[5], call[7] = began - ahead, ended - ahead, machine
         return value
 
     def replace(self, lost: Lost) -> int:
         """Replace a lost process of the other pool, and all others that are dead."""
         return self.pool.replace(lost)
-
-    def _note(self, clock: Clock, recent: list) -> None:
-        """Keep the times of calls in another process, as if it had used this one's clock."""
-        for run, number, began, ended in recent:
-            if run != self._run:  # of the run before, in a process that still plays the same role
-                continue
-            call, ahead = self.trace.calls[number], 0.0
-            if call[5] is not None:
-                continue  # its times are known
-            if clock.start != self._clock.start:  # on another machine: only the wall clocks are about the same
-                ahead, call[7] = self._clock.behind - clock.behind, clock.machine
-            call[4], call[5] = began - ahead, ended - ahead
 
 
 # What a process does all the time ----------------------------------------------------------------
@@ -337,21 +337,24 @@ def check_spans(spans: Any) -> list[Span]:
 def save_trace(spans: Sequence[Span], path: AnyPath) -> None:
     """Write a trace, such as `agent.trace`, to a JSON file that https://ui.perfetto.dev and chrome://tracing open.
 
-    Each process is a thread, and each call an interval, with an arrow to each call that waited for it. A lost call,
-    whose end is not known, is an instant. The file is in Chrome's trace format, with times in microseconds.
+    Each process is a thread, and each call an interval, with an arrow to each call that waited for it. Lost calls,
+    whose ends are not known, are instants beside it. The file is in Chrome's trace format, with times in microseconds.
     Raises TypeError or ValueError if `spans` is not a trace or is empty, and as `open` does if `path` cannot be
     written.
     """
     spans = check_spans(spans)
     names = names_of(spans)
-    rows = {lane: row for row, lane in enumerate(names)}
+    # Lost calls have threads of their own: Perfetto would lead the arrow of an interval away from an instant within it.
+    first = {lane: 2 * row + 1 for row, lane in enumerate(names)}
+    threads = [first[span.role, span.i] + (span.ended is None) for span in spans]
+    titles = {first[lane] + lost: f"{name}, lost" if lost else name for lane, name in names.items() for lost in (0, 1)}
     events: list[dict[str, Any]] = [{"ph": "M", "pid": 1, "name": "process_name", "args": {"name": "run"}}]
-    for lane, row in rows.items():
-        at = {"pid": 1, "tid": row + 1}
-        events.append({"ph": "M", **at, "name": "thread_name", "args": {"name": names[lane]}})
-        events.append({"ph": "M", **at, "name": "thread_sort_index", "args": {"sort_index": row}})
-    for number, span in enumerate(spans):
-        events += _events(number, span, spans, rows)
+    for thread in sorted(set(threads)):
+        at = {"ph": "M", "pid": 1, "tid": thread}
+        events.append({**at, "name": "thread_name", "args": {"name": titles[thread]}})
+        events.append({**at, "name": "thread_sort_index", "args": {"sort_index": thread}})
+    for number in range(len(spans)):
+        events += _events(number, spans, threads)
     text = json.dumps({"traceEvents": events, "displayTimeUnit": "ms"}, allow_nan=False)
     with atomic_write(path) as file:
         file.write(text.encode())
@@ -367,9 +370,9 @@ def names_of(spans: Sequence[Span]) -> dict[Lane, str]:
     return {(role, i): f"{role} {i}{clock(others)}" for (role, i), others in machines.items()}
 
 
-def _events(number: int, span: Span, spans: Sequence[Span], rows: dict[Lane, int]) -> Iterator[dict[str, Any]]:
-    """Yield a call's events, and those of the arrows to it."""
-    at = {"pid": 1, "tid": rows[span.role, span.i] + 1}
+def _events(number: int, spans: Sequence[Span], threads: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield a call's events, and those of the arrows to it; `threads` has that of each call."""
+    span, at = spans[number], {"pid": 1, "tid": threads[number]}
     about = "test" if span.role == "evaluator" else "batch"
     name = "begin" if span.batch is None else f"{about} {span.batch}"
     shown = {"number": number, "batch": span.batch, "sent": _microseconds(span.sent), "waited_for": span.waited_for}
@@ -384,8 +387,9 @@ def _events(number: int, span: Span, spans: Sequence[Span], rows: dict[Lane, int
             continue
         # An arrow belongs to the interval that its time is in, so it leaves just before the end.
         leaves = max(needed.began, needed.ended - 1e-6)
-        arrow = {"pid": 1, "cat": "waited for", "name": "waited for", "id": f"{other}-{number}"}
-        yield {"ph": "s", **arrow, "tid": rows[needed.role, needed.i] + 1, "ts": _microseconds(leaves)}
+        # Perfetto takes numbers as ids, and of texts only hexadecimal numbers.
+        arrow = {"pid": 1, "cat": "waited for", "name": "waited for", "id": other * len(spans) + number}
+        yield {"ph": "s", **arrow, "tid": threads[other], "ts": _microseconds(leaves)}
         yield {"ph": "f", "bp": "e", **arrow, "tid": at["tid"], "ts": began}
 
 
