@@ -14,6 +14,10 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
+
+# Encrypt what goes between this process and the kernel, where the kernel can; else it warns of eavesdroppers on stderr.
+ENCRYPTED = Config({"KernelManager": {"transport_encryption": "auto"}})
 
 
 def run(path: Path, result: Path) -> nbformat.NotebookNode:
@@ -23,6 +27,7 @@ def run(path: Path, result: Path) -> nbformat.NotebookNode:
         notebook,
         timeout=600,
         kernel_name="python3",
+        config=ENCRYPTED,
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
         store_widget_state=False,

@@ -1,5 +1,6 @@
-"""The notebooks' exercises: each "Try this" is tried here and shows what its answer says."""
+"""The notebooks' exercises: each "Try this" and "Go further" is tried here and shows what its answer says."""
 
+import ast
 import itertools
 import re
 
@@ -13,6 +14,7 @@ import td_helpers as td
 from beyond import DynaQAgent
 from tabular.simulated_ray import simulated
 
+MARKS = r"^> \*\*(?:Try this|Go further): "
 SLIPPERY, DRY = (0.9, 0.04, 0.03, 0.03), (1, 0, 0, 0)
 
 
@@ -21,22 +23,31 @@ def cells(root):
     return nbformat.read(root / "distributed_td.ipynb", 4).cells
 
 
+def exercises_of(cells) -> list[str]:
+    """Return the text of each exercise, from its title on."""
+    return [part for cell in cells for part in re.split(MARKS, cell.source, flags=re.MULTILINE)[1:]]
+
+
 @pytest.fixture(scope="module")
 def exercises(cells, root):
-    """The text of each exercise, from its title on, in both notebooks."""
-    further = nbformat.read(root / "beyond" / "federated_and_dyna.ipynb", 4).cells
-    return [part for cell in [*cells, *further] for part in cell.source.split("**Try this: ")[1:]]
+    """Those of both notebooks."""
+    return exercises_of([*cells, *nbformat.read(root / "beyond" / "federated_and_dyna.ipynb", 4).cells])
+
+
+def define(source: str, names: dict) -> None:
+    """Execute the functions and classes that are defined in a cell, and nothing else of it."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    exec(compile(tree, "cell", "exec"), names)
 
 
 @pytest.fixture(scope="module")
 def lesson(cells):
     """Functions and classes defined in cells, solutions and exercises, by name."""
-    names = {"td": td, "np": np, "sources": [cell.source for cell in cells]}
+    names = {"td": td, "np": np, "seed": 0, "sources": [cell.source for cell in cells]}
     for cell in cells:
-        if cell.cell_type == "code" and cell.source.startswith("def ") and "q_table = np.zeros" in cell.source:
-            exec(cell.source, names)
-        if cell.cell_type == "code" and "td.Rule(" in cell.source:
-            exec(cell.source, names)
+        if cell.cell_type == "code" and re.match("def (plain_|update|expected_)", cell.source):
+            define(cell.source, names)
         for code in re.findall(r"^> ```python\n(.*?)^> ```", cell.source, re.MULTILINE | re.DOTALL):
             exec(re.sub("^> ?", "", code, flags=re.MULTILINE).partition("\nagent = ")[0], names)
     return names
@@ -59,8 +70,9 @@ def passes(q_table, lake) -> str:
     return "hallway" if 33 in path else "bypass"
 
 
-def test_there_are_eight_to_ten_exercises_and_each_has_a_question_and_a_folded_answer(exercises):
-    assert 8 <= len(exercises) <= 10
+def test_there_are_eight_to_ten_exercises_and_each_has_a_question_and_a_folded_answer(cells, exercises):
+    assert 8 <= len(exercises_of(cells)) <= 10
+    assert "\n".join(cell.source for cell in cells).count("\n> **Try this: ") >= 4  # for everybody
     for exercise in exercises:
         question, folded, answer = exercise.partition("<details><summary>")
         assert "?" in question and folded and len(answer) > 100 and "> </details>" in answer, exercise[:40]
@@ -87,7 +99,7 @@ def test_try_to_hope_for_the_best(hallway, lesson):
     hopeful = dict(lesson)
     source = "np.zeros((env.observation_space.n, 4))", "np.full((env.observation_space.n, 4), 1000.0)"
     code = next(cell for cell in lesson["sources"] if "def plain_q_learning" in cell).replace(*source)
-    exec(code, hopeful)
+    define(code, hopeful)
     assert passes(plain(hallway, 0.05, 0.01, 5_000), hallway) == "hallway"
     assert passes(hopeful["plain_q_learning"](hallway, 0.05, 0.01, 5_000), hallway) == "bypass"
     for seed in range(5):  # the module's agents, with other seeds
@@ -118,8 +130,7 @@ def test_try_double_q_learning(hallway, lesson):
     promises, values = [], []
     for seed in range(4):
         single, double = (
-            lesson[name](hallway, 0.3, 0.1, 3_000, seed=seed)
-            for name in ("plain_q_learning", "plain_double_q_learning")
+            lesson[name](hallway, 0.3, 0.1, 3_000, seed=seed) for name in ("plain_q_learning", "plain_double_q")
         )
         assert double[0].max() < 960.26
         promises.append(single[0].max())
@@ -180,6 +191,22 @@ def test_try_to_stop_inside(exercises, root):
     assert [first for first, _ in seen] == [0, 10, 20, 30, 40]
     steps = [steps for _, steps in seen]
     assert steps[:2] == [0, 0] and 0 < steps[2] < steps[3] < steps[4]
+
+
+def test_try_frozen_copies(hallway, lesson):
+    frozen = dict(lesson)
+    cell = next(source for source in lesson["sources"] if "def collect(own" in source)
+    define(cell.replace("            update(own, steps[-1], learning_rate)\n", ""), frozen)
+    define(next(source for source in lesson["sources"] if "def plain_team" in source), frozen)  # on the new `collect`
+    found = {}
+    for seed, n in itertools.product(range(3), (1, 4)):
+        for name, names in (("learning", lesson), ("frozen", frozen)):
+            names["seed"] = seed
+            served, own, found[seed, n, name] = names["plain_team"](hallway, n, batches=60, episodes=50)
+            assert np.array_equal(served, own) == (n == 1 and name == "learning")
+    assert all(found[seed, n, "frozen"] > 1.3 * found[seed, n, "learning"] for seed in range(3) for n in (1, 4))
+    assert (found[0, 1, "frozen"], found[0, 4, "frozen"]) == (137_766, 216_321)
+    assert (found[0, 1, "learning"], found[0, 4, "learning"]) == (58_190, 107_477)
 
 
 def test_try_how_old_a_table_may_be(large):
