@@ -17,7 +17,7 @@ EDGE = 0.17  # of a cell's side
 HOLE, GOAL, UNTRIED = "#333333", "#F0E442", "#D0D0D0"
 FRAMES = {HOLE: "#808080", GOAL: "#202020"}  # around these cells, whose colours are near the ends of the scale
 ROUTES = (AGENT, "#F7B6D2", "#000000")  # which the scale does not have
-ZERO = 0.4  # its place on the scale: losses go further in value, gains need more colours
+ZERO = 0.4  # the place of 0 on the scale of colours, which has more of them for gains than for losses
 TICKS = (-1000, -100, 0, 500, 900, 1000)
 
 
