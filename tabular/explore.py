@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import names_checked
 from .comparison import MOST_CELLS, MOST_SLIP, Comparison, Settings, compare
 from .grids import MAPS
 from .lake import as_lake
@@ -34,6 +35,7 @@ STYLE = """<style>
 </style>"""  # the last line hides the static picture, which is shown before the widget, as long as the widget lives
 
 
+@names_checked
 def explore(
     lake: Any = "Dangerous Hallway", epsilon: float = 0.3, learning_rate: float = 0.001, slip: float | None = None,
     episodes: int | None = None, seeds: int = 1, seed: int = 0,
