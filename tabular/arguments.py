@@ -57,6 +57,12 @@ WORDS = {
     "progress": "verbose progress_bar show_progress tqdm",
     "rows": "data table records",
     "seconds": "interval pause duration",
+    "tolerance": "tol theta",
+    "legend": "label labels names",
+    "total_rewards": "rewards curves",
+    "env": "environment simulator lake",
+    "path": "file filename",
+    "h_prob": "hole_prob",
 }
 
 

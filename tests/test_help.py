@@ -242,7 +242,7 @@ def parameters(call) -> list[str]:
 
 METHODS = [td.TDAgent.learn, td.TDAgent.evaluate, td.TDAgent.learn_and_evaluate]
 METHODS += [td.DistributedQLAgent.learn, td.DistributedQLAgent.learn_in_batches]
-ROOMS = "explore", "pictures", "displays"  # whose functions are checked
+ROOMS = "explore", "pictures", "plots", "displays", "grids", "exact", "simulators"  # whose functions are checked
 FUNCTIONS = [
     thing
     for thing in map(vars(td).get, td.__all__)
