@@ -29,7 +29,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 STYLE = """<style>
 .td-explore-cell:hover { outline: 2px solid #202020; box-shadow: none; }
 .td-explore textarea { font-family: monospace; white-space: pre; overflow: auto; }
-.td-explore-problem { color: #B2182B; line-height: 1.4; }
+.td-explore-problem { color: #B2182B; line-height: 1.4; margin: 0 !important; }
 .td-explore-words { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .jp-OutputArea-child:has(+ .jp-OutputArea-child .td-explore) { display: none; }
 </style>"""  # the last line hides the static picture, which is shown before the widget, as long as the widget lives
@@ -250,7 +250,7 @@ def rows_of(text: str) -> tuple[str, ...]:
 def check_size(rows: tuple[str, ...]) -> None:
     """Raise ValueError unless a map, which may still be ragged, has one or more rows and is not too large."""
     if not rows:
-        raise ValueError("the map must have one or more rows of the letters S, F, H and G, got none")
+        raise ValueError("the map must have rows of the letters S, F, H and G, got none")
     if max(len(rows), longest := max(map(len, rows))) > MOST_CELLS:
         raise ValueError(f"the map must have at most {MOST_CELLS} rows and columns, got {len(rows)} and {longest}")
 
