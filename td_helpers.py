@@ -18,12 +18,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from tabular.arguments import describe, names_checked, summary
+from tabular.arguments import describe, names_checked, no_such_name, summary
 from tabular.changes import LARGE, ChangeLog, Replica, frozen, materialized
 from tabular.checks import (
     Setting,
@@ -109,6 +109,13 @@ __all__ = [
 def __dir__() -> list[str]:
     """List the public names alone, for completion."""
     return [*__all__, *(name for name in globals() if name.startswith("__"))]
+
+
+if not TYPE_CHECKING:  # or checkers of types would allow any name
+
+    def __getattr__(name: str) -> NoReturn:
+        """Raise AttributeError for a name that the module does not have, with those that it may mean."""
+        raise AttributeError(no_such_name(__name__, name, () if name.startswith("_") else __all__))
 
 
 # Agents on one core -----------------------------------------------------------------------
@@ -234,6 +241,7 @@ class TDAgent(EpisodeLearner):
         return act(self.q_table[state].tolist(), self.actions, self.epsilon, self._random.random())
 
     @in_few_lines()
+    @names_checked
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more episodes (None: one test interval). An interrupt leaves the agent as it was."""
         self._check_settings()
@@ -249,6 +257,7 @@ class TDAgent(EpisodeLearner):
         self._warn_if_unrewarded(before.episode)
 
     @in_few_lines()
+    @names_checked
     def evaluate(self, policy: Callable | None = None, trials: int = 100, max_steps: int = 1000) -> float:
         """Return the mean discounted return of `policy(state)` (None: the greedy policy) over `trials` trials.
 
@@ -263,6 +272,7 @@ class TDAgent(EpisodeLearner):
             return self.evaluate_on(self.q_table, self.episode, trials, max_steps, policy)
 
     @in_few_lines()
+    @names_checked
     def learn_and_evaluate(self, progress: bool = True) -> tuple[list[float], np.ndarray]:
         """Learn up to `learning_episodes`, testing as it goes; return (total_rewards, q_table).
 
@@ -529,11 +539,13 @@ class DistributedQLAgent(QLAgent):
         return self.batch_size
 
     @in_few_lines()
+    @names_checked
     def learn(self, episodes: int | None = None) -> None:
         """Learn `episodes` more episodes (None: one test interval). Stopping within a batch changes later results."""
         for _ in self.learn_in_batches(episodes):
             pass
 
+    @names_checked
     def learn_in_batches(self, episodes: int | None = None) -> Iterator[Batch]:
         """Learn `episodes` more episodes (None: one test interval), and yield each batch when it is learned.
 

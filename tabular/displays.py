@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import names_checked
+
 
 class Table:
     """Rows for display: a table in JupyterLab and in exported HTML, aligned columns elsewhere."""
@@ -45,6 +47,7 @@ class Table:
         return "\n".join([self.caption] * bool(self.caption) + aligned)
 
 
+@names_checked
 def show_table(rows: Sequence[dict[str, Any]], caption: str = "") -> Table:
     """Return rows as a table to display: {column: value}, all with the same columns.
 

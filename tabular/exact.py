@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import names_checked
 from .checks import check_number, check_q_table
 from .kernels import cached_jit
 from .tables import TransitionTable
@@ -14,6 +15,7 @@ from .tables import TransitionTable
 SPARSE_STATES = 300_000  # up to here a sparse LU factorisation takes seconds and fits into 1 GB
 
 
+@names_checked
 def value_iteration(
     table: TransitionTable, beta: float = 0.999, epsilon: float = 0.0, tolerance: float = 1e-10
 ) -> np.ndarray:
@@ -33,6 +35,7 @@ def value_iteration(
     return action_values(table, _swept_values(table, greedy, beta, epsilon, tolerance), beta)
 
 
+@names_checked
 def policy_value(table: TransitionTable, q_table: np.ndarray, beta: float = 0.999, epsilon: float = 0.0) -> np.ndarray:
     """Compute the exact value of every state, shape (states,), under the (epsilon-)greedy policy of `q_table`.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import functools
 import html
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .comparison import MOST_SLIP, Comparison, Settings, compare
+from .arguments import names_checked
+from .comparison import MOST_CELLS, MOST_SLIP, Comparison, Settings, compare
 from .grids import MAPS
 from .lake import as_lake
 from .newest import Newest
@@ -21,18 +23,22 @@ from .stopping import stopped_when
 # ipywidgets and IPython are imported where they are used: nothing else here needs them.
 
 MOST_CLICKABLE = 256  # cells; each is a button of its own
+LARGEST_SMALL = 64  # cells; on larger maps more episodes are suggested
 OWN_MAP = "a map of your own"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 STYLE = """<style>
 .td-explore-cell:hover { outline: 2px solid #202020; box-shadow: none; }
+.td-explore textarea { font-family: monospace; white-space: pre; overflow: auto; }
+.td-explore-problem { color: #B2182B; line-height: 1.4; margin: 0 !important; }
 .td-explore-words { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .jp-OutputArea-child:has(+ .jp-OutputArea-child .td-explore) { display: none; }
 </style>"""  # the last line hides the static picture, which is shown before the widget, as long as the widget lives
 
 
+@names_checked
 def explore(
     lake: Any = "Dangerous Hallway", epsilon: float = 0.3, learning_rate: float = 0.001, slip: float | None = None,
-    episodes: int = 30_000, seeds: int = 1, seed: int = 0,
+    episodes: int | None = None, seeds: int = 1, seed: int = 0,
 ) -> Explorer:  # fmt: skip
     """Show Q-learning and SARSA side by side in a notebook, with sliders and a map to edit; return the display.
 
@@ -44,7 +50,8 @@ def explore(
         epsilon: the probability of exploring, which is a random action
         learning_rate: how far an update moves a value towards its target, from 0 to 1
         slip: the probability that a move goes in one of the three other directions; None: the lake's own
-        episodes: how many episodes each learns
+        episodes: how many episodes each learns; None: 30,000, or 100,000 on maps of more than 64 cells, also after a
+            change of map
         seeds: how many times each learns, with the seeds `seed`, `seed` + 1, ...
         seed: the first seed
     """
@@ -54,13 +61,21 @@ def explore(
         raise ValueError(f"lake must slip in all directions alike, or slip be given, got {lake.transition_prob}")
     slip = round(1.0 - right, 12) if slip is None else slip
     rows = tuple(b"".join(row).decode() for row in lake.desc)
-    return Explorer(Settings(rows, epsilon, learning_rate, slip, episodes, seeds, seed).checked())
+    count = suggested(rows) if episodes is None else episodes
+    settings = Settings(rows, epsilon, learning_rate, slip, count, seeds, seed).checked()
+    return Explorer(settings, follow_map=episodes is None)
+
+
+def suggested(rows: tuple[str, ...]) -> int:
+    """Suggest how many episodes to learn on a map, as the assignment does for the hallway and for 16x16."""
+    return 30_000 if len(rows) * len(rows[0]) <= LARGEST_SMALL else 100_000
 
 
 class Explorer:
     """What `explore` shows. Attributes: `comparison`, the latest, and `widget`, an ipywidgets box."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, follow_map: bool = False):
+        self._suggested = settings.episodes if follow_map else None  # followed until another number is chosen
         *_, self.comparison = compare(settings)
         self._newest = Newest(self._learn)
         self._first = settings
@@ -83,7 +98,7 @@ class Explorer:
     def settings(self) -> Settings:
         """The settings as the controls stand, unchecked."""
         numbers = {name: control.value for name, control in self._controls.items()}
-        return self._first._replace(rows=tuple(self._map.value.upper().split()), **numbers)
+        return self._first._replace(rows=rows_of(self._map.value), **numbers)
 
     def settle(self) -> None:
         """Wait until the picture shows the settings."""
@@ -96,9 +111,9 @@ class Explorer:
         import ipywidgets as widgets
 
         self._controls = _controls(self._first)
-        self._map = widgets.Textarea("\n".join(self._first.rows), layout={"width": "170px", "height": "200px"})
+        self._map = widgets.Textarea("\n".join(self._first.rows), layout={"width": "auto", "height": "200px"})
         self._map.tooltip = "the map, row by row: S start, F ice, H hole, G goal"
-        self._name = widgets.Dropdown(options=[*MAPS, OWN_MAP], layout={"width": "170px"})
+        self._name = widgets.Dropdown(options=[*MAPS, OWN_MAP], layout={"width": "auto"})
         letters = [("hole", "H"), ("ice", "F"), ("start", "S"), ("goal", "G")]
         self._brush = widgets.ToggleButtons(options=letters, style={"button_width": "60px"})
         self._message, self._words = widgets.HTML(), widgets.HTML()
@@ -107,7 +122,8 @@ class Explorer:
         self._shape = (0, 0)  # of the map that the buttons are for
         brush = widgets.HBox([widgets.Label("A click makes", layout={"width": "90px"}), self._brush])
         sliders = widgets.VBox([*self._controls.values(), brush, self._message], layout={"width": "490px"})
-        controls = widgets.HBox([sliders, widgets.VBox([self._name, self._map])], layout={"flex_flow": "row wrap"})
+        map_box = widgets.VBox([self._name, self._map], layout={"flex": "1 1 170px", "max_width": "290px"})
+        controls = widgets.HBox([sliders, map_box], layout={"flex_flow": "row wrap"})
         self.widget = widgets.VBox([widgets.HTML(STYLE), controls, self._stage, self._words])
         self.widget.add_class("td-explore")
         self._name_map()
@@ -119,11 +135,17 @@ class Explorer:
         """A control was moved: ask for its picture, or say what is wrong with the map."""
         self._name_map()
         try:
+            check_size(self.settings.rows)
             settings = self.settings.checked()
         except (TypeError, ValueError) as error:
-            self._message.value = html.escape(str(error).replace("desc", "the map", 1))
+            problem = textwrap.shorten(str(error).replace("desc", "the map", 1), 120)
+            self._message.value = f'<p class="td-explore-problem" role="alert">{html.escape(problem)}</p>'
             return
         self._message.value = ""
+        if settings.episodes == self._suggested != suggested(settings.rows):
+            self._suggested = suggested(settings.rows)
+            self._controls["episodes"].value = self._suggested  # which calls this method again
+            return
         self._newest.put(settings)
 
     def _name_map(self) -> None:
@@ -218,6 +240,19 @@ def _controls(given: Settings) -> dict[str, Any]:
         "episodes": stepped("episodes", 100, 100_000),
         "seeds": stepped("seeds", 1, 50),
     }
+
+
+def rows_of(text: str) -> tuple[str, ...]:
+    """Read the rows of a map, one a line, in small or capital letters; blanks and empty lines do not count."""
+    return tuple(row for line in text.upper().splitlines() if (row := "".join(line.split())))
+
+
+def check_size(rows: tuple[str, ...]) -> None:
+    """Raise ValueError unless a map, which may still be ragged, has one or more rows and is not too large."""
+    if not rows:
+        raise ValueError("the map must have rows of the letters S, F, H and G, got none")
+    if max(len(rows), longest := max(map(len, rows))) > MOST_CELLS:
+        raise ValueError(f"the map must have at most {MOST_CELLS} rows and columns, got {len(rows)} and {longest}")
 
 
 def round_numbers(low: float, high: float, given: float) -> list[float]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import names_checked
 from .checks import check_count, check_number, generator
 
 MAPS = {
@@ -91,6 +92,7 @@ MAPS = {
 }
 
 
+@names_checked
 def generate_row(length: int, h_prob: float = 0.1, seed: int | np.random.Generator = 0) -> str:
     """Generate a row of `length` cells, each a hole with probability `h_prob`, else frozen.
 
@@ -101,6 +103,7 @@ def generate_row(length: int, h_prob: float = 0.1, seed: int | np.random.Generat
     return "".join(np.where(generator(seed).random(length) < h_prob, "H", "F"))
 
 
+@names_checked
 def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed: int | np.random.Generator = 0) -> list[str]:
     """Generate a map of `shape` (width, height), with S and G in opposite corners.
 
@@ -121,6 +124,7 @@ def generate_map(shape: tuple[int, int], h_prob: float = 0.1, seed: int | np.ran
     return ["".join(row) for row in grid]
 
 
+@names_checked
 def generate_random_map(size: int = 8, p: float = 0.8, seed: int | np.random.Generator = 0) -> list[str]:
     """Generate a `size` x `size` map with a path from S to G, whose other cells are frozen with probability `p`.
 

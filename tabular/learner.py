@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from .arguments import refuse_misnamed
 from .changes import materialized
 from .checks import check_count, check_q_table
 from .continuing import from_save, to_save
@@ -35,6 +36,13 @@ class Learner(Saveable):
     _time_limit: int
     _usage: Usage
     _learned: Learned
+
+    if not TYPE_CHECKING:  # or checkers of types would allow any attribute
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name not in vars(self) and not hasattr(type(self), name):
+                refuse_misnamed(self, name)
+            super().__setattr__(name, value)
 
     def _before_change(self, name: str) -> None:
         if "_usage" in vars(self):  # else it is being constructed

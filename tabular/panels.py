@@ -7,15 +7,17 @@ from typing import NamedTuple
 import numpy as np
 
 from .comparison import Comparison, Result, Route, routes
-from .pixels import Text, centre_and_edges, draw_arrows, draw_path, rgb, shaded, tiled, written
-from .plots import COLORS
+from .pixels import Text, centre_and_edges, draw_arrows, draw_frames, draw_path, rgb, shaded, tiled, written
+from .plots import AGENT, COLORS
 
 PANEL, MARGIN, GAP, TOP, LINE = 320, 10, 20, 50, 18  # pixels
 FRAME_LINES = 8  # below the panels: two of values, three of routes, three of the legend
 LARGEST_CELL, SMALLEST_WITH_ARROWS = 48, 14  # pixels per side
 EDGE = 0.17  # of a cell's side
-HOLE, GOAL, UNTRIED = "#333333", "#009E73", "#D0D0D0"
-ROUTES = ("#E69F00", "#F0E442", "#CC79A7")  # from the palette of Okabe and Ito
+HOLE, GOAL, UNTRIED = "#333333", "#F0E442", "#D0D0D0"
+FRAMES = {HOLE: "#808080", GOAL: "#202020"}  # around these cells, whose colours are near the ends of the scale
+ROUTES = (AGENT, "#F7B6D2", "#000000")  # which the scale does not have
+ZERO = 0.4  # the place of 0 on the scale of colours, which has more of them for gains than for losses
 TICKS = (-1000, -100, 0, 500, 900, 1000)
 
 
@@ -76,13 +78,13 @@ def description(comparison: Comparison) -> str:
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
-    """Place values on the scale of colours, from 0 (-1000 or less) over 0.5 (0) to 1 (1000).
+    """Place values on the scale of colours, from 0 (-1000 or less) over `ZERO` to 1 (1000).
 
     The scale is the same for all pictures. It is widest near 1000, where a few steps or some risk of a hole count, and
     below 0, where a hole begins to be felt.
     """
-    gain = 1.0 - 0.5 * np.sqrt(np.clip(1000.0 - values, 0.0, 1000.0) / 1000.0)
-    loss = 0.5 - 0.5 * np.sqrt(np.clip(-values, 0.0, 1000.0) / 1000.0)
+    gain = 1.0 - (1.0 - ZERO) * np.sqrt(np.clip(1000.0 - values, 0.0, 1000.0) / 1000.0)
+    loss = ZERO - ZERO * np.sqrt(np.clip(-values, 0.0, 1000.0) / 1000.0)
     return np.where(values >= 0.0, gain, loss)
 
 
@@ -98,21 +100,23 @@ def _panel(result: Result, letters: np.ndarray, side: int) -> np.ndarray:
     for i, route in enumerate(routes(result.paths, letters)[: len(ROUTES)]):
         width = max(0.3 - 0.06 * i, (4 - i) / side)  # a route of more seeds is wider, and lies below
         draw_path(pixels, letters.shape, result.paths[route.runs[0]], width, ROUTES[i])
+    draw_frames(pixels, letters == b"H", FRAMES[HOLE])
+    draw_frames(pixels, letters == b"G", FRAMES[GOAL])
     if side < SMALLEST_WITH_ARROWS:
         return pixels
     draw_arrows(pixels, np.where(tried, table.argmax(axis=2), -1))
-    return written(pixels, _letters(letters, side))
+    return written(pixels, cell_letters(letters, side))
 
 
-def _letters(letters: np.ndarray, side: int) -> list[Text]:
+def cell_letters(letters: np.ndarray, side: int) -> list[Text]:
     """The letters S, in a corner beside the arrow, and G."""
-    size = max(7, side * 3 // 8)
+    size = max(10, side * 3 // 8)
     starts = [
-        Text(col * side + 2, row * side + size // 2 + 1, "S", "#FFFFFF", size, bold=True, outlined=True)
+        Text(col * side + 1, row * side + 1, "S", "#FFFFFF", size, bold=True, anchor="lt", plate="#202020")
         for row, col in np.argwhere(letters == b"S").tolist()
     ]
     goals = [
-        Text(col * side + side // 2, row * side + side // 2, "G", "#FFFFFF", size, bold=True, anchor="mm")
+        Text(col * side + side // 2, row * side + side // 2, "G", "#202020", size, bold=True, anchor="mm", plate=GOAL)
         for row, col in np.argwhere(letters == b"G").tolist()
     ]
     return starts + goals
@@ -133,7 +137,8 @@ def _legend(pixels: np.ndarray, top: int, several: bool) -> list[Text]:
         texts.append(Text(x, y + 22, f"{value:,}", size=11, anchor=anchor))
     x = MARGIN + PANEL + GAP
     for color, name, advance in ((HOLE, "hole", 65), (GOAL, "goal", 65), (UNTRIED, "never tried", 100)):
-        pixels[y : y + 12, x : x + 18] = rgb(color)
+        pixels[y : y + 12, x : x + 18] = rgb(FRAMES.get(color, color))
+        pixels[y + 1 : y + 11, x + 1 : x + 17] = rgb(color)
         texts.append(Text(x + 24, y + 6, name))
         x += advance
     return texts

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .arguments import names_checked
 from .checks import check_q_table
 from .exact import likeliest_path, policy_value
 from .lake import FrozenLakeEnv, as_lake
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@names_checked
 def greedy_path(q_table: np.ndarray, lake: Any) -> list[int]:
     """The states that the greedy policy visits from S if every move has its likeliest outcome, up to any loop.
 
@@ -35,6 +37,7 @@ def _picture(q_table: np.ndarray, lake: FrozenLakeEnv, text: str = "") -> Pictur
     return Picture(values, actions, [divmod(state, lake.ncol) for state in greedy_path(q_table, lake)], text)
 
 
+@names_checked
 def plot_image(
     q_table: np.ndarray, lake: Any, title: str = "Value and greedy policy", scale: tuple[float, float] | None = None
 ) -> Figure:
@@ -49,6 +52,7 @@ def plot_image(
     return plot_grid(values, actions, lake.desc, title, path, scale)
 
 
+@names_checked
 def animate(tables: dict[str, list[np.ndarray]], lake: Any, episodes: Sequence[int], seconds: float = 0.2) -> Film:
     """Make a film of learners' values and greedy policies, side by side, which can be shown or saved as a GIF.
 

@@ -18,6 +18,7 @@ import numpy as np
 
 DIRECTIONS = ((-1, 0), (0, 1), (1, 0), (0, -1))  # of the actions left, down, right, up: (x, y), y downwards
 RED_GREEN_BLUE = 3
+SMALLEST_SOFT = 11  # pixels; smaller text has hard edges
 
 
 def rgb(color: str) -> np.ndarray:
@@ -27,14 +28,14 @@ def rgb(color: str) -> np.ndarray:
 
 @functools.cache
 def palette() -> np.ndarray:
-    """256 colours from red over white to blue, which colour-blind people tell apart, uint8 (256, 3)."""
+    """The 256 colours of the project's figures and films, from dark to bright, uint8 (256, 3)."""
     from matplotlib import colormaps
 
-    return colormaps["RdBu"](np.arange(256), bytes=True)[:, :RED_GREEN_BLUE]
+    return colormaps["viridis"](np.arange(256), bytes=True)[:, :RED_GREEN_BLUE]
 
 
 def shaded(shares: np.ndarray) -> np.ndarray:
-    """Colours for numbers from 0 (red) over 0.5 (white) to 1 (blue): uint8, one more axis than `shares`."""
+    """Colours for numbers from 0 (dark) to 1 (bright): uint8, one more axis than `shares`."""
     return palette()[(np.clip(shares, 0.0, 1.0) * 255).round().astype(int)]
 
 
@@ -97,6 +98,19 @@ def draw_arrows(pixels: np.ndarray, actions: np.ndarray) -> None:
 
 
 @functools.cache
+def _frame(side: int) -> np.ndarray:
+    """The mask of a line around a cell, within it, one pixel wide in small cells."""
+    width = max(1, side // 16) / side
+    near, far = width / 2, 1 - width / 2
+    return strokes(side, [(near, 0, near, 1), (far, 0, far, 1), (0, near, 1, near), (0, far, 1, far)], width)
+
+
+def draw_frames(pixels: np.ndarray, where: np.ndarray, color: str) -> None:
+    """Draw a line around each of the cells `where`, bool (rows, cols), of a grid."""
+    blend(pixels, _frame(len(pixels) // len(where)), where, rgb(color))
+
+
+@functools.cache
 def _half_line(side: int, action: int, width: float) -> np.ndarray:
     """The mask of a line from a cell's centre to its edge in the direction of an action."""
     dx, dy = DIRECTIONS[action]
@@ -126,7 +140,7 @@ class Text(NamedTuple):
     size: int = 12
     bold: bool = False
     anchor: str = "lm"  # Pillow's: left, middle
-    outlined: bool = False  # in black, to be readable on any colour
+    plate: str = ""  # the colour of a box behind it, to be readable on any picture
 
 
 @functools.cache
@@ -146,9 +160,13 @@ def written(pixels: np.ndarray, texts: Sequence[Text]) -> np.ndarray:
     image = Image.fromarray(pixels)
     draw = ImageDraw.Draw(image)
     for text in texts:
-        font, outline = _font(text.size, text.bold), int(text.outlined)
-        place = text.x, text.y
-        draw.text(place, text.text, text.color, font, text.anchor, stroke_width=outline, stroke_fill="#000000")
+        font, place = _font(text.size, text.bold), (text.x, text.y)
+        if text.plate:
+            left, top, right, bottom = draw.textbbox(place, text.text, font, text.anchor)
+            draw.rectangle((left - 1, top - 1, right, bottom), text.plate)
+        # soft edges would smudge a letter that is a few pixels high
+        draw.fontmode = "1" if text.size < SMALLEST_SOFT else "L"
+        draw.text(place, text.text, text.color, font, text.anchor)
     return np.asarray(image)
 
 

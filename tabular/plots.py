@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .arguments import names_checked
 from .checks import check_count
 from .displays import player
 from .files import AnyPath, atomic_write
@@ -55,6 +56,7 @@ def shades(names: list[str]) -> list:
     return found
 
 
+@names_checked
 def plot_result(
     total_rewards: Sequence, test_interval: int, legend: str | Sequence[str], optimum: float | None = None,
     title: str = "Learning curve", window: int | None = None,
@@ -283,6 +285,7 @@ def film(letters: np.ndarray, panels: dict[str, list[Picture]], titles: list[str
     return file.getvalue()
 
 
+@names_checked
 def plot_timing(run_time: dict, title: str = "Running time") -> Figure:
     """Plot running times as sorted bars on a log scale; return the figure.
 
@@ -312,6 +315,7 @@ def plot_timing(run_time: dict, title: str = "Running time") -> Figure:
     return figure
 
 
+@names_checked
 def save_figure(figure: Figure, path: AnyPath) -> None:
     """Write a figure as PNG, atomically; the same figure gives the same bytes."""
     with atomic_write(path) as file:
@@ -336,6 +340,7 @@ class Film:
         return self.alt
 
 
+@names_checked
 def show(figure: Figure, alt: str | None = None) -> None:
     """Show a figure in a notebook, as a compact PNG, and close it; `alt` is its alternative text (None: its label)."""
     import matplotlib.pyplot as plt

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .arguments import names_checked
 from .checks import check_count
 from .kernels import MAX_STEP
 from .mistakes import warn_caller
@@ -373,6 +374,7 @@ class Rollout(NamedTuple):
     truncated: bool  # by the env or by the step limit
 
 
+@names_checked
 def rollout(env: Any, policy: Callable[[int], int], seed: int = 0, max_steps: int = 1000) -> Rollout:
     """Play one episode of a seeded env with the actions `policy(state)`, for at most `max_steps` steps."""
     count, _ = shape_of(env)

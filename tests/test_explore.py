@@ -12,10 +12,10 @@ from PIL import Image
 
 import td_helpers as td
 from tabular.comparison import FIRST_STEPS, Settings, compare, routes
-from tabular.explore import MOST_CLICKABLE, WIDGET_VIEW, round_numbers, with_letter
+from tabular.explore import MOST_CLICKABLE, WIDGET_VIEW, round_numbers, suggested, with_letter
 from tabular.newest import Newest
-from tabular.panels import GOAL, HOLE, ROUTES, UNTRIED, description, frame_of, picture, scaled
-from tabular.pixels import centre_and_edges, draw_arrows, draw_path, png, rgb, shaded, tiled
+from tabular.panels import GOAL, HOLE, ROUTES, UNTRIED, ZERO, cell_letters, description, frame_of, picture, scaled
+from tabular.pixels import centre_and_edges, draw_arrows, draw_frames, draw_path, png, rgb, shaded, tiled, written
 
 HALLWAY = Settings(tuple(td.MAPS["Dangerous Hallway"]), 0.3, 0.001, 0.03, 30_000, 1, 0)
 LONG = Settings(tuple(td.MAPS["16x16"]), 0.3, 0.001, 0.03, 30_000, 1, 0)
@@ -132,12 +132,46 @@ def test_a_cell_has_its_own_colour_within_and_four_at_its_edges():
         assert pixels[y, x].tolist() == cells[0, 0, part].tolist()
 
 
-def test_the_scale_runs_from_red_over_white_to_blue_and_shows_the_danger_of_the_hallway():
+def test_the_scale_runs_from_dark_to_bright_as_in_figures_and_shows_the_danger_of_the_hallway():
     values = np.array([-5000.0, -1000.0, -100.0, 0.0, 500.0, 877.0, 960.0, 1000.0])
     shares = scaled(values)
-    assert shares[[0, 1, 3, 7]].tolist() == [0.0, 0.0, 0.5, 1.0] and (np.diff(shares[1:]) > 0.02).all()
-    red, white, blue = shaded(np.array([0.0, 0.5, 1.0])).astype(int)
-    assert red[0] > red[2] + 50 and blue[2] > blue[0] + 50 and white.min() > 240
+    assert shares[[0, 1, 3, 7]].tolist() == [0.0, 0.0, ZERO, 1.0] and (np.diff(shares[1:]) > 0.02).all()
+    brightness = shaded(shares[1:]) @ np.array([0.2126, 0.7152, 0.0722])
+    assert (np.diff(brightness) > 5).all() and brightness[0] < 30 and brightness[-1] > 200
+    drawn = td.plot_image(np.zeros((17, 4)), "4x4").axes[0].images[0].cmap(np.arange(256), bytes=True)
+    assert np.array_equal(drawn[:, :3], shaded(np.arange(256) / 255))
+
+
+def test_moving_into_a_hole_of_the_hallway_is_seen_in_the_picture():
+    comparison = final(HALLWAY)
+    pixels, frame = picture(comparison), frame_of(8, 8)
+    left, middle = (np.array(centre(pixels, frame, 0, 3, 1, (0.25, x))) for x in (0.05, 0.25))
+    assert left @ [1, 1, 1] < middle @ [1, 1, 1] - 100 and np.abs(left - rgb(HOLE)).max() > 50
+
+
+@pytest.mark.parametrize("side", [20, 40])
+@pytest.mark.parametrize("action", range(-1, 4))
+def test_the_start_is_marked_by_the_same_letter_whatever_lies_below_it(side, action):
+    """No arrow or path shines through, and a small letter is of two colours alone."""
+    letters = np.array([list("SF"), list("FG")], "S1")
+    marks = []
+    for ground in ((250, 230, 30), (70, 0, 80)):
+        pixels = np.full((2 * side, 2 * side, 3), ground, np.uint8)
+        draw_path(pixels, (2, 2), [(0, 0), (0, 1)], 0.3, ROUTES[0])
+        draw_arrows(pixels, np.array([[action, -1], [-1, -1]]))
+        marks.append(written(pixels, cell_letters(letters, side))[: side // 3, : side // 4])
+    assert np.array_equal(*marks) and {0x20, 0xFF} <= set(marks[0].ravel().tolist())
+    assert side > 20 or set(marks[0].ravel().tolist()) == {0x20, 0xFF}
+
+
+@pytest.mark.parametrize("side", [8, 20, 40])
+def test_a_frame_is_a_line_along_all_sides_of_a_cell(side):
+    pixels = np.zeros((2 * side, 2 * side, 3), np.uint8)
+    draw_frames(pixels, np.array([[False, True], [False, False]]), "#FFFFFF")
+    cell = pixels[:side, side:, 0]
+    width = max(1, side // 16)
+    assert (cell[:width] > 240).all() and (cell[:, -width:] > 240).all() and (cell[:, :width] > 240).all()
+    assert not cell[width:-width, width:-width].any() and pixels[..., 0].sum() == cell.sum()
 
 
 @pytest.mark.parametrize("action", range(4), ids=["left", "down", "right", "up"])
@@ -314,6 +348,57 @@ def test_a_clicked_cell_gets_the_chosen_letter(explorer):
     explorer._brush.value = "H"
     assert click(0, 2, 2) == ("FFF", "FHF", "SFG")  # it was the only goal
     assert "the map must have at least one S and one G, got a map without G" in explorer._message.value
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "the map must have rows of the letters S, F, H and G, got none"),
+        (" \n\t\n", "the map must have rows of the letters S, F, H and G, got none"),
+        ("SFX\nFFG", "the map must consist of the letters S, F, H and G, got [&#x27;X&#x27;]"),
+        ("SFF\nFG", "the map must have rows of one length, 1 or more, got lengths [2, 3]"),
+        ("SFF\nFFF", "the map must have at least one S and one G, got a map without G"),
+        ("FF\nFF", "the map must have at least one S and one G, got a map without S and G"),
+        ("S" + 70 * "F" + "G", "the map must have at most 64 rows and columns, got 1 and 72"),
+        (500 * (500 * "F" + "\n"), "the map must have at most 64 rows and columns, got 500 and 500"),
+        ("\n".join(n * "F" for n in range(1, 60)), "the map must have rows of one length, 1 or more, got lengths [1, "),
+        ("<b>", "the map must consist of the letters S, F, H and G, got [&#x27;&lt;&#x27;"),
+    ],
+)
+def test_what_is_no_map_gets_a_line_and_the_last_picture_stays(explorer, text, problem):
+    before = explorer._image.value
+    explorer._map.value = text
+    explorer.settle()
+    assert problem in explorer._message.value and len(explorer._message.value) < 250
+    assert explorer._image.value == before and explorer.comparison.settings == SMALL
+    explorer._map.value = "SSH\nFFG"  # two starts are allowed
+    explorer.settle()
+    assert not explorer._message.value and explorer.comparison.settings.rows == ("SSH", "FFG")
+
+
+def test_blanks_within_a_map_do_not_count(explorer):
+    explorer._map.value = "\n s f  F\n\nF H g "
+    explorer.settle()
+    assert explorer.comparison.settings.rows == ("SFF", "FHG")
+
+
+def test_episodes_follow_the_map_as_the_assignment_suggests_until_they_are_set():
+    def choose(name):
+        explorer._name.value = name
+        explorer.settle()
+        assert explorer.comparison.complete and explorer.comparison.settings.rows == tuple(td.MAPS[name])
+        return explorer.comparison.settings.episodes
+
+    assert suggested(HALLWAY.rows) == 30_000 and suggested(LONG.rows) == 100_000
+    explorer = td.explore("4x4", learning_rate=0.1)
+    assert [choose(name) for name in ("16x16", "Dangerous Hallway", "16x16")] == [100_000, 30_000, 100_000]
+    explorer._stage.children[1].children[-2].click()  # a map of one's own, of the same size
+    explorer.settle()
+    assert explorer.comparison.settings.episodes == 100_000
+    explorer._controls["episodes"].value = 1000
+    assert [choose(name) for name in ("4x4", "16x16")] == [1000, 1000]
+    explorer = td.explore("4x4", episodes=30_000)
+    assert [choose(name) for name in ("16x16", "Dangerous Hallway")] == [30_000, 30_000]
 
 
 def test_a_map_may_be_typed_or_chosen(explorer):

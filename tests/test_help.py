@@ -12,7 +12,8 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import beyond
 import td_helpers as td
-from tabular.arguments import OURS, WORDS
+from tabular.arguments import WORDS
+from tabular.checks import setting_names
 
 AGENTS = [
     td.TDAgent,
@@ -206,6 +207,7 @@ WRONG = [
     (td.FrozenLakeEnv, "slippery", "transition_prob"),
     (td.FrozenLakeEnv, "TransitionProb", "transition_prob"),
     (td.FrozenLakeEnv, "mapname", "map_name"),
+    (td.FrozenLakeEnv, "render_modes", "render_mode"),
 ]
 
 
@@ -233,14 +235,167 @@ def test_a_word_that_is_known_to_nobody_is_answered_by_the_list(kind):
     )
 
 
-@kinds
-def test_no_word_of_the_table_is_one_of_ours(kind):
-    assert not OURS.keys() & inspect.signature(kind).parameters.keys()
+def parameters(call) -> list[str]:
+    """Return the names of a callable's parameters without `self`."""
+    return [name for name in inspect.signature(call).parameters if name != "self"]
+
+
+METHODS = [td.TDAgent.learn, td.TDAgent.evaluate, td.TDAgent.learn_and_evaluate]
+METHODS += [td.DistributedQLAgent.learn, td.DistributedQLAgent.learn_in_batches]
+ROOMS = "explore", "pictures", "plots", "displays", "grids", "exact", "simulators"  # whose functions are checked
+FUNCTIONS = [
+    thing
+    for thing in map(vars(td).get, td.__all__)
+    if inspect.isfunction(thing) and thing.__module__.partition(".")[2] in ROOMS and len(parameters(thing)) > 1
+]
 
 
 def test_every_word_of_the_table_leads_to_an_argument():
-    known = set().union(*(inspect.signature(kind).parameters for kind in [*AGENTS, td.FrozenLakeEnv]))
-    assert set(WORDS) <= known and len(OURS) == sum(len(words.split()) for words in WORDS.values())
+    known = {"q_table"}.union(*map(parameters, [*AGENTS, td.FrozenLakeEnv, *METHODS, *FUNCTIONS]))
+    assert set(WORDS) <= known
+    for ours, words in WORDS.items():
+        assert len({*words.split(), ours}) == len(words.split()) + 1
+
+
+@pytest.mark.parametrize("call", [*METHODS, *FUNCTIONS], ids=lambda call: call.__qualname__)
+def test_a_wrong_word_for_a_function_is_answered_by_the_right_one(call):
+    """Capitals, a plural, a letter too many, and every word of the table."""
+    names = parameters(call)
+    for ours in names:
+        wrong = {ours.title(), ours + "s", (ours + "x") * (len(ours) > 3) or ours, *WORDS.get(ours, "").split()}
+        for word in wrong - {*names}:
+            means = [name for name in names if word in WORDS.get(name, "").split()] or [ours]
+            with pytest.raises(TypeError) as caught:
+                call(None, **{word: 1}) if call in METHODS else call(**{word: 1})
+            problem = f"{call.__qualname__}() got an unexpected keyword argument {word!r}: {word} is called "
+            assert str(caught.value).startswith(tuple(f"{problem}{name} here" for name in means))
+    with pytest.raises(TypeError, match=f"'wooden': its arguments are {', '.join(names)}$"):
+        call(wooden=1)
+    assert not hasattr(call, "__self__") and call.__doc__ and names[0] in str(inspect.signature(call))
+
+
+# Wrong words that are assigned ------------------------------------------------------------------
+
+
+def made(kind):
+    """Return an agent that needs no Ray."""
+    return kind(
+        td.FrozenLakeEnv(), **({"workers": td.InProcess(), "test_interval": 500} if kind in DISTRIBUTED else {})
+    )
+
+
+def variants(name: str) -> set[str]:
+    """Return what someone may type for a name: other capitals, no underscores, a plural, a letter left out."""
+    camel = name.title().replace("_", "")
+    found = {name.upper(), name.title(), camel, camel[0].lower() + camel[1:], name.replace("_", "")}
+    found |= {name + "s", name.rstrip("s")} | ({name[:3] + name[4:], name + "l"} if len(name) > 6 else set())
+    return found - {name}
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+def test_what_reads_like_a_setting_cannot_be_assigned(kind):
+    """Every setting under every word of the table and every variant."""
+    agent = made(kind)
+    before, accepted = vars(agent).copy(), []
+    for ours in [*setting_names(kind), "q_table", "initial_value", "simulator"]:
+        for wrong in {*variants(ours), *WORDS.get(ours, "").split()}:
+            if hasattr(agent, wrong):
+                continue
+            with pytest.raises(AttributeError) as caught:
+                setattr(agent, wrong, 0.1)
+                accepted.append(wrong)
+            assert str(caught.value).startswith(f"{kind.__name__} has no attribute {wrong!r}: {wrong} is called ")
+    assert not accepted and vars(agent).keys() == before.keys()
+
+
+@pytest.mark.parametrize("wrong, right", [
+    ("alpha", "learning_rate"), ("eps", "epsilon"), ("episodes", "learning_episodes"), ("max_steps", "max_step"),
+    ("Q", "q_table"), ("seeds", "seed"), ("learnin_rate", "learning_rate"), ("initial_q", "initial_value"),
+])  # fmt: skip
+def test_an_assigned_wrong_word_is_answered_by_the_right_one_and_its_meaning(wrong, right):
+    agent = td.SARSAAgent(Ring())
+    with pytest.raises(AttributeError) as caught:
+        setattr(agent, wrong, 0.1)
+    start = f"SARSAAgent has no attribute {wrong!r}: {wrong} is called {right} here ("
+    assert str(caught.value).startswith(start) and "\n" not in str(caught.value)
+
+
+def test_an_argument_of_the_constructor_alone_cannot_be_assigned():
+    agent = td.QLAgent(Ring())
+    with pytest.raises(AttributeError, match="'initial_value': it is an argument of the constructor, and cannot be"):
+        agent.initial_value = 5.0
+
+
+@pytest.mark.parametrize("kind", AGENTS)
+@pytest.mark.parametrize("name", [
+    "note", "history", "best", "label", "color", "started", "epsilon_0", "epsilon0", "min_epsilon", "learning_rate_now",
+    "epsilon_history", "my_q_table", "score", "times", "_alpha", "wooden", "curve", "test_results",
+])  # fmt: skip
+def test_a_name_that_resembles_nothing_may_be_assigned(kind, name):
+    agent = made(kind)
+    setattr(agent, name, 1)
+    assert getattr(agent, name) == 1 and getattr(pickle.loads(pickle.dumps(agent)), name) == 1
+
+
+def test_a_class_of_ones_own_may_have_any_attribute():
+    class Decaying(td.QLAgent):
+        gamma = 0.5
+
+        def __init__(self, simulator, alpha=0.1, **settings):
+            self.alpha = alpha
+            super().__init__(simulator, **settings)
+            self.eps = [each := 0.5, *(self.keep(each) for _ in range(2))]
+
+        def keep(self, each):
+            self.lr = each
+            return each
+
+    agent = Decaying(td.FrozenLakeEnv())
+    agent.alpha, agent.gamma, agent.eps, agent.lr = 0.2, 0.3, 0.4, 0.5
+    agent.learn(10)
+    assert (agent.alpha, agent.gamma, agent.eps, agent.lr) == (0.2, 0.3, 0.4, 0.5) and agent.learning_rate == 0.001
+    with pytest.raises(AttributeError, match="Decaying has no attribute 'eta': eta is called learning_rate here"):
+        agent.eta = 0.1
+
+    def tuned(agent):
+        agent.step_size = 0.1
+
+    with pytest.raises(AttributeError, match="step_size is called learning_rate here"):
+        tuned(agent)
+
+
+# Names that the module has not ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", td.__all__)
+def test_a_public_name_with_other_capitals_or_underscores_is_answered_by_the_right_one(name):
+    separated = "".join(f"_{letter}" if letter.isupper() and i else letter for i, letter in enumerate(name))
+    for wrong in {name.lower(), name.upper(), name.title(), name.replace("_", ""), f"{name}s", separated} - {*vars(td)}:
+        alike = {known for known in td.__all__ if known.lower().replace("_", "") == name.lower().replace("_", "")}
+        with pytest.raises(AttributeError) as caught:
+            getattr(td, wrong)
+        answers = {f"module 'td_helpers' has no attribute {wrong!r}: did you mean {known}?" for known in alike}
+        assert str(caught.value) in answers
+
+
+@pytest.mark.parametrize("wrong, right", [
+    ("SARSAagent", "SARSAAgent"), ("QLagent", "QLAgent"), ("QLAgent_server", "QLAgentServer"), ("agent", "TDAgent"),
+    ("distributed_QL_agent", "DistributedQLAgent"), ("collecting_worker", "CollectingWorker"),
+    ("evaluation_worker", "EvaluationWorker"), ("plotresults", "plot_result"), ("greedy_paths", "greedy_path"),
+])  # fmt: skip
+def test_a_name_of_the_assignment_is_answered_by_ours(wrong, right):
+    with pytest.raises(AttributeError, match=f"'td_helpers' has no attribute '{wrong}': did you mean {right}"):
+        getattr(td, wrong)
+
+
+def test_a_name_that_is_like_none_gets_the_plain_message():
+    for name in ("wooden", "__path__", "_repr_html_"):
+        assert not hasattr(td, name)
+        with pytest.raises(AttributeError, match=f"^module 'td_helpers' has no attribute '{name}'$"):
+            getattr(td, name)
+
+
+# Things in each other's place -------------------------------------------------------------------
 
 
 def test_a_word_of_another_class_is_not_recommended():
