@@ -44,10 +44,14 @@ def table(data: Data) -> str:
     """A table of values by algorithm, epsilon and episode."""
     last = [test * settings_of(run)["interval"] for test in settings_of(run)["tests"]]
     rows = [
-        [f"{algorithm}, epsilon {epsilon:g}", *(ci(values(data, algorithm, epsilon, episode)) for episode in last)]
+        [
+            f"{algorithm}, epsilon {epsilon:g}",
+            *(ci(values(data, algorithm, epsilon, episode)) for episode in last),
+            f"{not_good(data, algorithm, epsilon, last[-1]):.0%}",
+        ]
         for algorithm, epsilon in itertools.product(AGENTS, EPSILONS)
     ]
-    return markdown(["16x16, rate 0.001", *(f"{episode:,} episodes" for episode in last)], rows)
+    return markdown(["16x16, rate 0.001", *(f"{episode:,} episodes" for episode in last), "not good"], rows)
 
 
 def not_good(data: Data, algorithm: str, epsilon: float, episode: int) -> float:
