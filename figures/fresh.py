@@ -48,7 +48,7 @@ def text(study: Study, claims: list[Claim], records: list[dict]) -> str:
     """Return the text of claims_fresh.md: each claim and its effect under both sets of seeds."""
     found = {record["claim"]: record for record in records}
     rows = [_row(claim, found.get(claim.words)) for claim in concerned(study, claims, list(study.fresh_experiments))]
-    seeds_from = records[0]["seeds_from"]
+    seeds_from = records[0]["seeds_from"] if records else 1_000  # those of `make fresh`
     head = ["the data show that", "size of the effect, seeds from 0", f"seeds from {seeds_from:,}", "times", "again"]
     script = f"{study.folder.relative_to(study.root).as_posix()}/make_figures.py"
     return f"""# The report's claims under other seeds

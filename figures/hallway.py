@@ -206,7 +206,7 @@ def draw_shares(axes, data: Data) -> None:
         begin = 0.0
         for route, share in route_share(data, algorithm, rate, epsilon).items():
             axes.barh(y, share, left=begin, color=ROUTES[route], edgecolor="white", linewidth=0.5)
-            if share >= 0.04:  # narrower bars have no room for text
+            if share >= 0.06:  # narrower bars have no room for text
                 text = f"{route} {share:.0%}" if share > 0.4 else f"{share:.0%}"
                 axes.text(begin + share / 2, y, text, ha="center", va="center", fontsize=9, color="black")
             begin += share

@@ -248,6 +248,7 @@ def test_sizes_of_effects_are_compared_by_their_ratio(few_seeds, committed, agai
     claim = lambda sizes: report.Claim("it is so", True, False, "", sizes, frozenset({"curves"}))
     records = fresh.sitting(few_seeds, ["curves"], [claim(committed)], [claim(again)], 1000)
     assert f"| it is so | {sizes} | {times} | holds |" in fresh.text(few_seeds, [claim(committed)], records)
+    assert "|  |  | not run again |" in fresh.text(few_seeds, [claim(committed)], [])
 
 
 def test_a_false_claim_publishes_nothing_but_keeps_the_draft(short, capsys):
